@@ -1,0 +1,1 @@
+"""One architecture a file, plain `nn.Module`, no state, runs on a CPU in eager mode."""

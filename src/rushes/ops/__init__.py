@@ -1,0 +1,1 @@
+"""Kernels behind functions; `reference.py` is their specification."""

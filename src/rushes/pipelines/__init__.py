@@ -1,0 +1,1 @@
+"""Ordered stages of whole models; the only place that knows a whole model."""

@@ -1,0 +1,1 @@
+"""Schedules, solvers and guidance: pure functions of model output, latents, sigmas and history."""

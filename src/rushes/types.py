@@ -1,0 +1,133 @@
+"""The data that crosses every border of Rushes: requests in, videos and events out. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSpec:
+    """Size of a clip: pixels, frames (4n+1) and frames per second."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How a clip is sampled.
+
+    Attributes:
+        num_inference_steps: solver steps, >= 1.
+        solver: a name of `rushes.sampling.solvers.SOLVERS`.
+        flow_shift: s in sigma' = s*sigma / (1 + (s-1)*sigma).
+        guidance_high: classifier-free guidance scale of the high-noise expert; a one-expert model reads
+            this one. 1.0 turns guidance off and skips the unconditional forward.
+        guidance_low: the same for the low-noise expert.
+        seed: of the initial noise (and of a stochastic solver's).
+        timesteps: fixed timesteps in [0, 1000] of a distilled schedule, highest first; None computes them
+            from steps and shift. When given, its length is the number of steps.
+    """
+
+    num_inference_steps: int
+    solver: str
+    flow_shift: float
+    guidance_high: float
+    guidance_low: float
+    seed: int
+    timesteps: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """One clip, fully resolved: what a pipeline validated and a job will run, nothing left to default."""
+
+    prompt: str
+    negative_prompt: str
+    pipeline: str
+    video: VideoSpec
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds spent in one stage of a job, and how many units (steps, latents, frames) it ran."""
+
+    stage: str
+    seconds: float
+    units: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """A look at a clip while it is being denoised: the predicted clean clip, small and rough.
+
+    Attributes:
+        step: solver steps done, 1..num_steps.
+        frames: uint8 [T, h, w, 3] at latent resolution.
+    """
+
+    step: int
+    num_steps: int
+    frames: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """Decoded frames, in order: uint8 [n, height, width, 3] that start at frame `start` of the clip."""
+
+    start: int
+    frames: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The last event of a stream: what was asked and where the time went."""
+
+    request: GenerateRequest
+    timings: tuple[Timing, ...]
+
+
+Event = Preview | Frames | Done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """A finished clip.
+
+    Attributes:
+        frames: uint8 [T, height, width, 3], RGB.
+        fps: frames per second.
+        timings: seconds per stage.
+        request: what made it.
+    """
+
+    frames: NDArray[np.uint8]
+    fps: int
+    request: GenerateRequest
+    timings: tuple[Timing, ...] = field(default=())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the clip in the format that the name's ending says (.mp4 .webm .gif .webp, or a folder of
+        PNG files for a name without an ending) and return the path. Raises `OutputError`."""
+        from rushes.stages.video_encode import save_video
+
+        return save_video(self.frames, self.fps, Path(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentVideo:
+    """What `generate(output="latents")` returns: float32 [1, C, T, H, W], normalised, on the CPU."""
+
+    latents: torch.Tensor
+    request: GenerateRequest
+    timings: tuple[Timing, ...] = field(default=())
