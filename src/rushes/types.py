@@ -101,6 +101,20 @@ Event = Preview | Frames | Done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What `on_progress` is called with after every unit: `units` of `total` of one stage are done.
+
+    Attributes:
+        seconds: spent in this stage so far, loading of weights not included.
+    """
+
+    stage: str
+    units: int
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
     """A finished clip.
 

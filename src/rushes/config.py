@@ -1,0 +1,67 @@
+"""Settings from the environment: the only module that reads it. No torch here.
+
+| variable | meaning | default |
+|---|---|---|
+| `RUSHES_DEVICE` | torch device name | cuda where there is one, else cpu |
+| `RUSHES_DTYPE` | `float32`, `bfloat16` or `float16` | bfloat16 on cuda, float32 elsewhere |
+| `RUSHES_NUM_THREADS` | CPU threads of torch | torch's own choice |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rushes.errors import ConfigError, did_you_mean
+
+DTYPES = ("float32", "bfloat16", "float16")
+TOY_FOLDER = Path(__file__).parent / "assets" / "toy"
+"""The embedded model, a folder in diffusers' layout."""
+
+_PREFIX = "RUSHES_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment asks for; None leaves the choice to `rushes.load`."""
+
+    device: str | None = None
+    dtype: str | None = None
+    num_threads: int | None = None
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of `environ`. Raises `ConfigError` for an unknown variable or a value that cannot be read.
+
+    >>> read_settings({"RUSHES_DEVICE": "cpu", "RUSHES_NUM_THREADS": "2"})
+    Settings(device='cpu', dtype=None, num_threads=2)
+    """
+    given = {name.removeprefix(_PREFIX).lower(): value for name, value in environ.items() if _is_ours(name)}
+    for name in given.keys() - Settings.__dataclass_fields__.keys():
+        hint = did_you_mean(name, Settings.__dataclass_fields__)
+        raise ConfigError(f"environment: unknown variable {_PREFIX}{name.upper()}{hint}")
+    return Settings(
+        device=given.get("device"),
+        dtype=_dtype(given.get("dtype")),
+        num_threads=_count("NUM_THREADS", given.get("num_threads")),
+    )
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(_PREFIX)
+
+
+def _dtype(value: str | None) -> str | None:
+    if value is not None and value not in DTYPES:
+        raise ConfigError(f"{_PREFIX}DTYPE: {value!r} is not one of {', '.join(DTYPES)}")
+    return value
+
+
+def _count(name: str, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"{_PREFIX}{name}: {value!r} is not a whole number >= 1")
+    return int(value)

@@ -1,0 +1,173 @@
+"""What a stage is, and the job that passes through the stages. No torch here: the scheduler reads this too."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from rushes.types import Frames, GenerateRequest, Timing
+
+if TYPE_CHECKING:
+    import torch
+
+    from rushes.models.text import PromptEmbeds
+    from rushes.models.wan import KVCache
+    from rushes.models.wan_vae import DecodeState
+    from rushes.sampling.solvers import History
+    from rushes.stages.text_encode import Conditioning
+
+NoiseExpert = Literal["high", "low"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchKey:
+    """Jobs with equal keys may run in one batch. A field that a stage does not care about keeps its default.
+
+    The solver is no part of it: steps are taken per job, whatever solver each of them uses.
+
+    Attributes:
+        latent_shape: (C, T, H, W).
+        expert: the noise expert that the job's next step runs.
+        text_lens: tokens of the prompt and, under guidance, of the negative prompt; they differ only where
+            embeddings of another length were given.
+        alone: the job's id where the stage cannot batch it with any other.
+    """
+
+    stage: str
+    pipeline: str
+    latent_shape: tuple[int, int, int, int] | None = None
+    expert: NoiseExpert | None = None
+    text_lens: tuple[int, ...] = ()
+    alone: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Tensors that the caller brought instead of having them made: initial noise and text states."""
+
+    latents: torch.Tensor | None = None
+    prompt_embeds: PromptEmbeds | None = None
+    negative_prompt_embeds: PromptEmbeds | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoiseState:
+    """Where one trajectory stands; all that a resume needs beside the request.
+
+    Attributes:
+        latents: float32 [1, C, T, H, W], at noise level `sigmas[step]`.
+        sigmas: noise levels from the first to the terminal 0; one more than there are steps.
+        timesteps: what the transformer is told at each step, in [0, 1000].
+        step: steps done.
+        history: the solver's past, None before the first step.
+        generator: of the noise that a stochastic solver adds; it goes on where the initial noise ended.
+    """
+
+    latents: torch.Tensor
+    sigmas: tuple[float, ...]
+    timesteps: tuple[float, ...]
+    generator: torch.Generator
+    step: int = 0
+    history: History | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether every step is done."""
+        return self.step == len(self.timesteps)
+
+
+@dataclass(slots=True, kw_only=True)
+class CausalState:
+    """Where a causal generation stands.
+
+    Attributes:
+        noise: initial noise of all latent frames, [1, C, T, H, W].
+        start: the state at step 0 that each latent frame begins with, its latents aside.
+        chunk: trajectory of the latent frame in work, None between two frames.
+        caches: keys and values of the clean frames so far: the prompt's branch and, under guidance, the
+            negative prompt's.
+    """
+
+    noise: torch.Tensor
+    start: DenoiseState
+    chunk: DenoiseState | None
+    caches: tuple[KVCache, ...]
+
+
+@dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
+class Job:
+    """One request on its way: a slot per stage, written once and freed by the stage after it.
+
+    Attributes:
+        latent_shape: (C, T, H, W) of the clip.
+        guidance: scale by noise expert; a one-expert model has "high" only.
+        causal: generate latent frame by latent frame.
+        wants_video: False stops at the latents.
+        wants_preview: keep the predicted clean latents of the last step.
+        text: written by TextEncode, freed when the last latent frame is denoised.
+        denoise: progress of Denoise (or DenoiseCausal).
+        predicted: clean latents as the last step saw them, only where previews are wanted.
+        latents: finished latent frames [1, C, 1, H, W] that wait to be decoded, freed one by one.
+        num_denoised: latent frames finished so far, freed or not.
+        decode: progress of VaeDecode.
+        num_decoded: latent frames decoded so far.
+        num_frames: pixel frames decoded so far.
+        frames: decoded and not yet taken by whoever reads this job.
+        timings: by stage, growing while the job runs.
+    """
+
+    request: GenerateRequest
+    latent_shape: tuple[int, int, int, int]
+    guidance: Mapping[NoiseExpert, float]
+    given: Given = field(default_factory=Given)
+    causal: bool = False
+    wants_video: bool = True
+    wants_preview: bool = False
+    text: Conditioning | None = None
+    denoise: DenoiseState | CausalState | None = None
+    predicted: torch.Tensor | None = None
+    latents: deque[torch.Tensor] = field(default_factory=deque)
+    num_denoised: int = 0
+    decode: DecodeState | None = None
+    num_decoded: int = 0
+    num_frames: int = 0
+    frames: deque[Frames] = field(default_factory=deque)
+    timings: dict[str, Timing] = field(default_factory=dict)
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of the whole clip."""
+        return self.latent_shape[1]
+
+    @property
+    def is_denoised(self) -> bool:
+        """Whether every latent frame is finished."""
+        return self.num_denoised == self.num_latent_frames
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any noise expert of this job needs the unconditional branch."""
+        return any(scale != 1.0 for scale in self.guidance.values())
+
+
+class Stage(Protocol):
+    """One part of a generation, advanced unit by unit. A stage keeps nothing of a job: the job does."""
+
+    name: str
+
+    def prepare(self, job: Job) -> None:
+        """Load the weights that `run` will need, so that loading is not timed as work."""
+
+    def key(self, job: Job) -> BatchKey:
+        """Which jobs may run beside this one now."""
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Advance each of these jobs, all of one key, by one unit."""
+
+    def done(self, job: Job) -> bool:
+        """Whether this stage has nothing to do for the job as it stands."""
+
+    def units(self, job: Job) -> int:
+        """Units that the whole job takes in this stage."""
