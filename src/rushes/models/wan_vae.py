@@ -1,0 +1,337 @@
+"""The Wan causal video VAE (Wan2.1 and Wan2.2): pixels to latents and back, whole or as a stream.
+
+Source: Wan-Video/Wan2.2 `wan/modules/vae2_1.py`, `vae2_2.py`; diffusers `AutoencoderKLWan`. A clip of 1 + s*n
+frames has 1 + n latents (s the temporal stride): the first latent is one frame, every other s frames. Nothing
+on the module changes in a call, so one module decodes any number of clips side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rushes.errors import CheckpointError, InvalidRequest
+from rushes.models.base import Source
+from rushes.models.configs import WanVAEConfig
+from rushes.models.wan_vae_blocks import Decoder, Encoder, FrameCache, fold_pixels, unfold_pixels
+
+WAN21_VAE = WanVAEConfig(
+    latents_mean=(
+        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+    ),
+    latents_std=(
+        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+    ),
+)
+"""`Wan2.1_VAE.pth`: the VAE of Wan2.1 and of the Wan2.2 A14B models."""
+
+WAN22_VAE = WanVAEConfig(
+    base_dim=160,
+    decoder_base_dim=256,
+    z_dim=48,
+    is_residual=True,
+    patch_size=2,
+    latents_mean=(
+        *(
+            -0.2289,
+            -0.0052,
+            -0.1323,
+            -0.2339,
+            -0.2799,
+            0.0174,
+            0.1838,
+            0.1557,
+            -0.1382,
+            0.0542,
+            0.2813,
+            0.0891,
+        ),
+        *(
+            0.1570,
+            -0.0098,
+            0.0375,
+            -0.1825,
+            -0.2246,
+            -0.1207,
+            -0.0698,
+            0.5109,
+            0.2665,
+            -0.2108,
+            -0.2158,
+            0.2502,
+        ),
+        *(
+            -0.2055,
+            -0.0322,
+            0.1109,
+            0.1567,
+            -0.0729,
+            0.0899,
+            -0.2799,
+            -0.1230,
+            -0.0313,
+            -0.1649,
+            0.0117,
+            0.0723,
+        ),
+        *(
+            -0.2839,
+            -0.2083,
+            -0.0520,
+            0.3748,
+            0.0152,
+            0.1957,
+            0.1433,
+            -0.2944,
+            0.3573,
+            -0.0548,
+            -0.1681,
+            -0.0667,
+        ),
+    ),
+    latents_std=(
+        *(0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901),
+        *(0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659),
+        *(0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944),
+        *(0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744),
+    ),
+)
+"""`Wan2.2_VAE.pth`: the VAE of Wan2.2 TI2V-5B."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeState:
+    """Where a decoding clip stands: the 2 past input frames of each temporal convolution, in decoder order."""
+
+    past: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeState:
+    """Where an encoding clip stands: the past input frames of each temporal convolution, in encoder order."""
+
+    past: tuple[Tensor, ...]
+
+
+@lru_cache(maxsize=16)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    # Cached because a copy to the device waits for it. A tensor born in inference mode could not be trained on.
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(-1, 1, 1, 1)
+
+
+class WanVAE(nn.Module):
+    """Encoder and decoder of `config`. Latents are float32 and normalised per channel by the config's mean and
+    std; videos are [B, 3, T, H, W] in [-1, 1], T = 1 + temporal stride * n, in the dtype of the weights.
+
+    Example:
+        >>> config = WanVAEConfig(base_dim=8, dim_mult=(1, 2), num_res_blocks=1, temporal_downsample=(True,))
+        >>> vae = WanVAE(config)
+        >>> vae.decode(torch.zeros(1, 16, 3, 4, 6)).shape
+        torch.Size([1, 3, 5, 8, 12])
+    """
+
+    def __init__(self, config: WanVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv3d(2 * config.z_dim, 2 * config.z_dim, 1)
+        self.post_quant_conv = nn.Conv3d(config.z_dim, config.z_dim, 1)
+        self.decoder = Decoder(config)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """[B, z, T', h, w] normalised -> [B, 3, T, H, W] in [-1, 1]: `decode_step` over every latent frame."""
+        batch_size, _, num_latents, height, width = latents.shape
+        stride, scale = self.config.temporal_stride, self.config.spatial_stride
+        shape = (batch_size, self.config.out_channels, 1 + stride * (num_latents - 1))
+        video = self._weights().new_empty(*shape, height * scale, width * scale)
+        state = None
+        for i in range(num_latents):
+            frames, state = self.decode_step(latents[:, :, i : i + 1], state)
+            end = 1 + stride * i
+            video[:, :, end - frames.shape[2] : end] = frames
+        return video
+
+    def decode_step(self, latent: Tensor, state: DecodeState | None = None) -> tuple[Tensor, DecodeState]:
+        """Decode the next latent frame of a clip.
+
+        Args:
+            latent: [B, z, 1, h, w], normalised.
+            state: what the step before returned, None for the clip's first latent. It is not changed and may
+                be used again.
+
+        Returns:
+            frames [B, 3, 1 or temporal stride, H, W] in [-1, 1], and the state for the next latent frame.
+        """
+        assert latent.shape[2] == 1, "one latent frame a step"
+        cache = FrameCache(state and state.past)
+        return self._decode(latent, cache).clamp(-1, 1), DecodeState(past=tuple(cache.next))
+
+    def decode_whole(self, latents: Tensor) -> Tensor:
+        """[B, z, T', h, w] normalised -> [B, 3, T, H, W], not clamped: one causal convolution over the whole
+        clip per layer and no cache. For training, and the reference of the stream; memory grows with T."""
+        return self._decode(latents, FrameCache(None, keep=False))
+
+    def _decode(self, latents: Tensor, cache: FrameCache) -> Tensor:
+        z = self._denormalise(latents).to(self._weights().dtype)
+        return unfold_pixels(self.decoder(self.post_quant_conv(z), cache), self.config.patch_size)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """[B, 3, T, H, W] -> [B, z, T', H', W'] normalised posterior mean: `encode_step` over the clip.
+
+        Raises:
+            InvalidRequest: T is not 1 + temporal stride * n, or H or W no multiple of the spatial stride.
+        """
+        self._check_size(video)
+        stride = self.config.temporal_stride
+        chunks = [video[:, :, :1], *video[:, :, 1:].split(stride, dim=2)] if video.shape[2] > 1 else [video]
+        means, state = [], None
+        for chunk in chunks:
+            mean, state = self.encode_step(chunk, state)
+            means.append(mean)
+        return torch.cat(means, dim=2)
+
+    def encode_step(self, frames: Tensor, state: EncodeState | None = None) -> tuple[Tensor, EncodeState]:
+        """Encode the next frames of a clip: one at its start (state None), then temporal stride at a time.
+
+        Returns:
+            the normalised posterior mean [B, z, 1, H', W'], and the state for the next frames.
+        """
+        cache = FrameCache(state and state.past)
+        mean, _ = self._posterior(frames, cache)
+        return self._normalise(mean), EncodeState(past=tuple(cache.next))
+
+    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, T, H, W] -> mean and log variance [B, z, T', H', W'], neither normalised nor clamped, by one
+        causal convolution over the whole clip per layer. Raises as `encode` does."""
+        self._check_size(video)
+        return self._posterior(video, FrameCache(None, keep=False))
+
+    def _posterior(self, video: Tensor, cache: FrameCache) -> tuple[Tensor, Tensor]:
+        folded = fold_pixels(video.to(self._weights().dtype), self.config.patch_size)
+        mean, logvar = self.quant_conv(self.encoder(folded, cache)).chunk(2, dim=1)
+        return mean, logvar
+
+    def _check_size(self, video: Tensor) -> None:
+        num_frames, height, width = video.shape[2:]
+        time, space = self.config.temporal_stride, self.config.spatial_stride
+        if (num_frames - 1) % time:
+            raise InvalidRequest("num_frames", f"{num_frames} is not {time}n + 1")
+        if height % space or width % space:
+            raise InvalidRequest("size", f"{width}x{height} is not a multiple of {space} each way")
+
+    def _normalise(self, mean: Tensor) -> Tensor:
+        mean = mean.float()
+        if not self.config.latents_mean:
+            return mean
+        shift = _per_channel(self.config.latents_mean, mean.device)
+        return (mean - shift) / _per_channel(self.config.latents_std, mean.device)
+
+    def _denormalise(self, latents: Tensor) -> Tensor:
+        if not self.config.latents_mean:
+            return latents
+        scale = _per_channel(self.config.latents_std, latents.device)
+        return latents.float() * scale + _per_channel(self.config.latents_mean, latents.device)
+
+    def _weights(self) -> Tensor:
+        return self.post_quant_conv.weight
+
+
+def to_uint8(frames: Tensor) -> Tensor:
+    """[B, 3, T, H, W] in [-1, 1] -> uint8 [B, T, H, W, 3] on the same device, rounded to the nearest level."""
+    levels = frames.permute(0, 2, 3, 4, 1).float().mul(127.5).add_(127.5)
+    return levels.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def keep_float32(name: str) -> bool:
+    """Whether a weight stays float32 in a bf16 model. None has to: the only sums of the VAE that need it, those
+    of its norms, are taken in float32 whatever the weights are."""
+    return False
+
+
+def config_from_dict(raw: Mapping[str, Any], layout: Literal["diffusers", "wan"]) -> WanVAEConfig:
+    """Read the `config.json` of a diffusers `vae/` folder. The original layout has none: its weights are
+    `WAN21_VAE` or `WAN22_VAE`.
+
+    Raises:
+        CheckpointError: of another class, of the original layout, or with attention inside the levels.
+    """
+    if layout == "wan":
+        raise CheckpointError("the original Wan layout has no VAE config; use WAN21_VAE or WAN22_VAE")
+    name = raw.get("_class_name", "AutoencoderKLWan")
+    if name != "AutoencoderKLWan":
+        raise CheckpointError(f"the VAE is a {name}; only AutoencoderKLWan is supported")
+    if raw.get("attn_scales"):
+        raise CheckpointError(
+            f"attn_scales {raw['attn_scales']}: attention inside VAE levels is not supported"
+        )
+    patch_size = raw.get("patch_size") or 1
+    defaults = WanVAEConfig()
+    fields: dict[str, Any] = {
+        "dim_mult": tuple(raw.get("dim_mult", defaults.dim_mult)),
+        "temporal_downsample": tuple(raw.get("temperal_downsample", defaults.temporal_downsample)),
+        "patch_size": patch_size,
+        "in_channels": raw.get("in_channels", 3) // patch_size**2 if "in_channels" in raw else 3,
+        "out_channels": raw.get("out_channels", 3) // patch_size**2 if "out_channels" in raw else 3,
+        "latents_mean": tuple(raw.get("latents_mean", WAN21_VAE.latents_mean)),
+        "latents_std": tuple(raw.get("latents_std", WAN21_VAE.latents_std)),
+    }
+    for field in ("base_dim", "decoder_base_dim", "z_dim", "num_res_blocks", "is_residual"):
+        fields[field] = raw.get(field, getattr(defaults, field))
+    return WanVAEConfig(**fields)
+
+
+def sources(config: WanVAEConfig, layout: Literal["diffusers", "wan"]) -> dict[str, Source]:
+    """From which checkpoint tensor each of our tensors is made, by our name.
+
+    Args:
+        layout: "diffusers" or "wan" (`Wan2.1_VAE.pth`, `Wan2.2_VAE.pth`).
+    """
+    with torch.device("meta"):
+        state = WanVAE(config).state_dict()
+    rename = _diffusers_name if layout == "diffusers" else _wan_name
+    # Norm weights are stored as [C, 1, 1] or [C, 1, 1, 1].
+    return {
+        name: Source(names=(rename(name, config),), reshape=tuple(tensor.shape) if tensor.ndim == 1 else None)
+        for name, tensor in state.items()
+    }
+
+
+def _diffusers_name(name: str, config: WanVAEConfig) -> str:
+    match name.split("."):
+        case [part, ("down_blocks" | "up_blocks") as blocks, level, *rest]:
+            return ".".join([part, *_diffusers_level(blocks, int(level), rest, config)])
+        case [part, "mid_block", "attention", *rest]:
+            return ".".join([part, "mid_block", "attentions.0", *_gamma(rest)])
+        case parts:
+            return ".".join(_gamma(parts))
+
+
+def _gamma(parts: list[str]) -> list[str]:
+    is_norm = len(parts) > 1 and parts[-2].startswith("norm")
+    return [*parts[:-1], "gamma"] if is_norm else parts
+
+
+def _diffusers_level(blocks: str, level: int, rest: list[str], config: WanVAEConfig) -> list[str]:
+    is_flat = blocks == "down_blocks" and not config.is_residual
+    first = level * (config.num_res_blocks + 1)
+    match rest:
+        case ["resnets", index, *tail]:
+            place = [str(first + int(index))] if is_flat else [str(level), "resnets", index]
+            return [blocks, *place, *_gamma(tail)]
+        case [resample, *tail]:
+            holder = f"{resample}r" if config.is_residual else f"{resample}rs.0"
+            place = [str(first + config.num_res_blocks)] if is_flat else [str(level), holder]
+            return [blocks, *place, *_resample(tail)]
+    raise AssertionError(rest)
+
+
+def _resample(tail: list[str]) -> list[str]:
+    return ["resample.1", *tail[1:]] if tail[0] == "conv" else tail

@@ -1,0 +1,317 @@
+"""The blocks of the Wan causal video VAE: a convolution sees the frames before it and none after.
+
+Shapes are [B, C, T, H, W]; memory is laid out channels last, which convolution kernels want on both CPU and
+GPU and in which the norm over channels reads neighbours. Every block takes the frames of one chunk and a
+`FrameCache`, which hands each convolution the frames that went before. A whole clip is one chunk at the start,
+so the stream and the cache-free convolution over the clip are the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rushes.errors import ConfigError
+from rushes.models.configs import WanVAEConfig
+
+
+class FrameCache:
+    """The past frames of every temporal convolution, read in order during one call and written for the next.
+
+    Args:
+        past: what the call before wrote, None at the start of a clip.
+        keep: whether to write at all; a whole clip has no call after it.
+    """
+
+    def __init__(self, past: Sequence[Tensor] | None, *, keep: bool = True) -> None:
+        self.is_start = past is None
+        self.next: list[Tensor] = []
+        self._past = iter(past or ())
+        self._keep = keep
+
+    def zero_padded(self, x: Tensor) -> Tensor:
+        """`x` behind its 2 past frames, zeros at the start: [B, C, T, H, W] -> [B, C, T+2, H, W]."""
+        window = F.pad(x, (0, 0, 0, 0, 2, 0)) if self.is_start else torch.cat([next(self._past), x], dim=2)
+        self._write(window[:, :, -2:])
+        return window
+
+    def overlapped(self, x: Tensor) -> Tensor:
+        """`x` behind its last past frame, which does not exist at the start."""
+        window = x if self.is_start else torch.cat([next(self._past), x], dim=2)
+        self._write(window[:, :, -1:])
+        return window
+
+    def _write(self, frames: Tensor) -> None:
+        # A view would hold the whole window until the next call.
+        if self._keep:
+            self.next.append(frames.clone())
+
+
+class ChannelNorm(nn.Module):
+    """RMS norm over channels. The sum is in float32 whatever the input's dtype."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.rms_norm(x.movedim(1, -1), self.weight.shape, self.weight, eps=1e-24)
+        return normed.movedim(-1, 1)
+
+
+def causal_conv(in_dim: int, out_dim: int) -> nn.Conv3d:
+    """A 3x3x3 convolution padded in space; `FrameCache.zero_padded` gives it the frames before."""
+    return nn.Conv3d(in_dim, out_dim, 3, padding=(0, 1, 1))
+
+
+class ResidualBlock(nn.Module):
+    """Two norm - SiLU - convolution rounds around a shortcut."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(in_dim)
+        self.conv1 = causal_conv(in_dim, out_dim)
+        self.norm2 = ChannelNorm(out_dim)
+        self.conv2 = causal_conv(out_dim, out_dim)
+        self.conv_shortcut = nn.Conv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        h = self.conv1(cache.zero_padded(F.silu(self.norm1(x))))
+        h = self.conv2(cache.zero_padded(F.silu(self.norm2(h))))
+        return self.conv_shortcut(x) + h
+
+
+def frames_as_batch(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B*T, C, H, W], without a copy when channels are last in memory."""
+    return x.movedim(2, 1).flatten(0, 1)
+
+
+def batch_as_frames(x: Tensor, batch_size: int) -> Tensor:
+    """[B*T, C, H, W] -> [B, C, T, H, W]."""
+    return x.unflatten(0, (batch_size, -1)).movedim(1, 2)
+
+
+class FrameAttention(nn.Module):
+    """Self-attention of one head among the cells of each frame."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(dim)
+        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+        nn.init.zeros_(self.proj.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = frames_as_batch(self.norm(x))
+        height = frames.shape[2]
+        # One head as wide as the block (384 to 1024), more than fused kernels for DiT heads take.
+        q, k, v = self.to_qkv(frames).flatten(2).transpose(1, 2).chunk(3, dim=-1)
+        attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        out = self.proj(attended.transpose(1, 2).unflatten(2, (height, -1)))
+        return x + batch_as_frames(out, x.shape[0])
+
+
+class MidBlock(nn.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList([ResidualBlock(dim, dim), ResidualBlock(dim, dim)])
+        self.attention = FrameAttention(dim)
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        x = self.resnets[0](x, cache)
+        x = self.attention(x)
+        return self.resnets[1](x, cache)  # type: ignore[no-any-return]
+
+
+class Downsample(nn.Module):
+    """Half the height and width; with `temporal` also half the frames after the clip's first, which stays."""
+
+    def __init__(self, dim: int, *, temporal: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, stride=2)
+        self.time_conv = nn.Conv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        frames = F.pad(frames_as_batch(x), (0, 1, 0, 1))
+        x = batch_as_frames(self.conv(frames), x.shape[0])
+        return x if self.time_conv is None else self._halve(x, self.time_conv, cache)
+
+    def _halve(self, x: Tensor, time_conv: nn.Module, cache: FrameCache) -> Tensor:
+        window = cache.overlapped(x)
+        if not cache.is_start:
+            return time_conv(window)  # type: ignore[no-any-return]
+        first = x[:, :, :1]
+        return first if x.shape[2] == 1 else torch.cat([first, time_conv(window)], dim=2)
+
+
+class Upsample(nn.Module):
+    """Double the height and width; with `temporal` also the frames after the clip's first, which stays one.
+
+    The temporal convolution never sees the clip's first frame: it starts on zeros at the second.
+    """
+
+    def __init__(self, dim: int, out_dim: int, *, temporal: bool) -> None:
+        super().__init__()
+        self.time_conv = nn.Conv3d(dim, 2 * dim, (3, 1, 1)) if temporal else None
+        self.conv = nn.Conv2d(dim, out_dim, 3, padding=1)
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        if self.time_conv is not None:
+            x = self._double(x, self.time_conv, cache)
+        frames = F.interpolate(frames_as_batch(x), scale_factor=2.0, mode="nearest-exact")
+        return batch_as_frames(self.conv(frames), x.shape[0])
+
+    def _double(self, x: Tensor, time_conv: nn.Module, cache: FrameCache) -> Tensor:
+        first, rest = x.tensor_split([int(cache.is_start)], dim=2)
+        window = cache.zero_padded(rest)
+        if rest.shape[2] == 0:
+            return first
+        doubled = time_conv(window).unflatten(1, (2, -1)).movedim(1, 3).flatten(2, 3)
+        return torch.cat([first, doubled], dim=2) if cache.is_start else doubled
+
+
+def average_down(x: Tensor, out_dim: int, *, time: int, space: int) -> Tensor:
+    """Shortcut around a downsampling level: fold `time` x `space` x `space` cells into channels, then average
+    neighbouring channels down to `out_dim` (or repeat them up to it). A clip's lone first frame folds with a
+    zero frame before it.
+    """
+    x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
+    x = x.unflatten(4, (-1, space)).unflatten(3, (-1, space)).unflatten(2, (-1, time))
+    folded = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+    if folded.shape[-1] < out_dim:
+        folded = folded.repeat_interleave(out_dim // folded.shape[-1], dim=-1)
+    return folded.unflatten(-1, (out_dim, -1)).mean(-1).movedim(-1, 1)
+
+
+def duplicate_up(x: Tensor, out_dim: int, *, time: int, space: int, is_start: bool) -> Tensor:
+    """Shortcut around an upsampling level: repeat channels, then unfold them into `time` x `space` x `space`
+    cells. A clip's first frame keeps only the last of its `time` copies.
+    """
+    x = x.movedim(1, -1).repeat_interleave(out_dim * time * space * space // x.shape[1], dim=-1)
+    x = x.unflatten(-1, (out_dim, time, space, space)).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    x = x.flatten(5, 6).flatten(3, 4).flatten(1, 2).movedim(-1, 1)
+    return x[:, :, time - 1 :] if is_start else x
+
+
+class DownBlock(nn.Module):
+    """One level of the encoder: residual blocks, then a downsampling unless it is the last level."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, num_blocks: int, *, space: int, time: int, is_residual: bool
+    ) -> None:
+        super().__init__()
+        folded = in_dim * time * space * space
+        if is_residual and folded % out_dim and out_dim % folded:
+            raise ConfigError(
+                f"a VAE level cannot average {folded} folded channels to {out_dim}: not a multiple"
+            )
+        self.out_dim, self.space, self.time, self.is_residual = out_dim, space, time, is_residual
+        dims = [in_dim] + [out_dim] * num_blocks
+        self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(dims, dims[1:], strict=False))
+        self.downsample = Downsample(out_dim, temporal=time == 2) if space == 2 else None
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        h = x
+        for resnet in self.resnets:
+            h = resnet(h, cache)
+        if self.downsample is not None:
+            h = self.downsample(h, cache)
+        return h + average_down(x, self.out_dim, time=self.time, space=self.space) if self.is_residual else h
+
+
+class UpBlock(nn.Module):
+    """One level of the decoder: residual blocks, then an upsampling unless it is the last level."""
+
+    def __init__(
+        self, in_dim: int, dim: int, num_blocks: int, *, space: int, time: int, is_residual: bool
+    ) -> None:
+        super().__init__()
+        self.dim, self.space, self.time = dim, space, time
+        self.has_shortcut = is_residual and space == 2
+        if self.has_shortcut and dim * time * space * space % in_dim:
+            raise ConfigError(f"a VAE level cannot unfold {in_dim} channels to {dim}: not a multiple")
+        dims = [in_dim] + [dim] * num_blocks
+        self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(dims, dims[1:], strict=False))
+        out_dim = dim if is_residual else dim // 2
+        self.upsample = Upsample(dim, out_dim, temporal=time == 2) if space == 2 else None
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        h = x
+        for resnet in self.resnets:
+            h = resnet(h, cache)
+        if self.upsample is not None:
+            h = self.upsample(h, cache)
+        if not self.has_shortcut:
+            return h
+        return h + duplicate_up(x, self.dim, time=self.time, space=self.space, is_start=cache.is_start)
+
+
+def level_strides(config: WanVAEConfig) -> list[tuple[int, int]]:
+    """(time, space) stride of each encoder level, highest resolution first; the last level has none."""
+    return [(2 if temporal else 1, 2) for temporal in config.temporal_downsample] + [(1, 1)]
+
+
+class Encoder(nn.Module):
+    """Pixels folded by `patch_size` -> 2*z_dim moments, before the last pointwise convolution."""
+
+    def __init__(self, config: WanVAEConfig) -> None:
+        super().__init__()
+        dims = [config.base_dim * mult for mult in (1, *config.dim_mult)]
+        self.conv_in = causal_conv(config.in_channels * config.patch_size**2, dims[0])
+        self.down_blocks = nn.ModuleList(
+            DownBlock(a, b, config.num_res_blocks, space=space, time=time, is_residual=config.is_residual)
+            for a, b, (time, space) in zip(dims, dims[1:], level_strides(config), strict=False)
+        )
+        self.mid_block = MidBlock(dims[-1])
+        self.norm_out = ChannelNorm(dims[-1])
+        self.conv_out = causal_conv(dims[-1], 2 * config.z_dim)
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        x = self.conv_in(cache.zero_padded(x.contiguous(memory_format=torch.channels_last_3d)))
+        for block in self.down_blocks:
+            x = block(x, cache)
+        x = self.mid_block(x, cache)
+        return self.conv_out(cache.zero_padded(F.silu(self.norm_out(x))))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Latents after the first pointwise convolution -> pixels folded by `patch_size`."""
+
+    def __init__(self, config: WanVAEConfig) -> None:
+        super().__init__()
+        base_dim = config.decoder_base_dim or config.base_dim
+        dims = [base_dim * mult for mult in (config.dim_mult[-1], *reversed(config.dim_mult))]
+        strides = [*reversed(level_strides(config)[:-1]), (1, 1)]
+        self.conv_in = causal_conv(config.z_dim, dims[0])
+        self.mid_block = MidBlock(dims[0])
+        in_dims = [dims[0]] + [dim if config.is_residual else dim // 2 for dim in dims[1:-1]]
+        self.up_blocks = nn.ModuleList(
+            UpBlock(a, b, config.num_res_blocks + 1, space=space, time=time, is_residual=config.is_residual)
+            for a, b, (time, space) in zip(in_dims, dims[1:], strides, strict=True)
+        )
+        self.norm_out = ChannelNorm(dims[-1])
+        self.conv_out = causal_conv(dims[-1], config.out_channels * config.patch_size**2)
+
+    def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
+        x = self.conv_in(cache.zero_padded(x.contiguous(memory_format=torch.channels_last_3d)))
+        x = self.mid_block(x, cache)
+        for block in self.up_blocks:
+            x = block(x, cache)
+        return self.conv_out(cache.zero_padded(F.silu(self.norm_out(x))))  # type: ignore[no-any-return]
+
+
+def fold_pixels(video: Tensor, patch_size: int) -> Tensor:
+    """[B, C, T, H*p, W*p] -> [B, C*p*p, T, H, W]; the column within a patch varies slower than the row."""
+    x = video.unflatten(4, (-1, patch_size)).unflatten(3, (-1, patch_size))
+    return x.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
+
+
+def unfold_pixels(x: Tensor, patch_size: int) -> Tensor:
+    """Inverse of `fold_pixels`."""
+    x = x.unflatten(1, (-1, patch_size, patch_size))
+    return x.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
