@@ -1,0 +1,350 @@
+"""The Wan diffusion transformer: Wan2.2 A14B and TI2V-5B, Wan2.1, and our toy (arXiv:2503.20314).
+
+Shapes: B samples, T latent frames, N tokens (T * rows * columns), L text tokens, d width. The residual stream,
+norms, modulation, time path, RoPE and router are float32; matmuls run in the dtype of the weights (or autocast's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rushes.models.configs import ExpertsConfig, WanConfig
+from rushes.models.wan_checkpoint import config_from_dict, keep_float32, sources
+from rushes.ops.attention import FrameCausal, attention
+from rushes.ops.experts import expert_kernel, route
+from rushes.ops.kv_cache import KVCache, LayerKV, join
+from rushes.ops.norm import gated_add, layer_norm, modulated_layer_norm, rms_norm
+from rushes.ops.patch import patchify, unpatchify
+from rushes.ops.rope import Rope, apply_rope, rope_tables
+from rushes.ops.timestep import collapse_timestep, sinusoidal_embedding
+
+__all__ = ["KVCache", "TextContext", "Wan", "cast_weights", "config_from_dict", "keep_float32", "sources"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextContext:
+    """A prompt as the blocks read it, computed once and used at every step.
+
+    Attributes:
+        keys, values: one per layer, [B, L, heads, head_dim] (A14B: 419 MB a prompt in bfloat16).
+        pooled: float32 [B, d], added to the time embedding; None without `pooled_dim`.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    pooled: Tensor | None = None
+
+    @staticmethod
+    def cat(contexts: Sequence[TextContext]) -> TextContext:
+        """Join along the batch; all must have the same number of text tokens."""
+        pooled = [context.pooled for context in contexts if context.pooled is not None]
+        return TextContext(
+            keys=tuple(torch.cat(layer) for layer in zip(*(c.keys for c in contexts), strict=True)),
+            values=tuple(torch.cat(layer) for layer in zip(*(c.values for c in contexts), strict=True)),
+            pooled=torch.cat(pooled) if pooled else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """What every block of one forward reads alike."""
+
+    dtype: torch.dtype
+    rope: Rope
+    mask: FrameCausal | None
+    loads: list[Tensor] | None
+
+
+class _MLP(nn.Module):
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(in_dim, dim)
+        self.fc2 = nn.Linear(dim, dim)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with fused QKV, RMS-norm of q and k over the full width, and RoPE."""
+
+    def __init__(self, config: WanConfig, backend: str) -> None:
+        super().__init__()
+        self.head_dim, self.backend, self.eps = config.attention_head_dim, backend, config.eps
+        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.norm_q = nn.RMSNorm(config.dim, config.eps)
+        self.norm_k = nn.RMSNorm(config.dim, config.eps)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def forward(self, x: Tensor, frame: _Frame, past: tuple[LayerKV, ...]) -> tuple[Tensor, LayerKV]:
+        """x [B, N, d] -> the same, and this call's roped keys and values."""
+        q, k, v = self.qkv(x.to(frame.dtype)).chunk(3, dim=-1)
+        q = self._rotated(q, self.norm_q.weight, frame.rope)
+        k = self._rotated(k, self.norm_k.weight, frame.rope)
+        v = v.unflatten(-1, (-1, self.head_dim))
+        keys, values = join(past, k, v)
+        out = attention(q, keys, values, mask=frame.mask, backend=self.backend)
+        return self.out(out.flatten(2)), (k, v)
+
+    def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
+        heads = rms_norm(x, weight, self.eps).unflatten(-1, (-1, self.head_dim))
+        return apply_rope(heads, rope).to(x.dtype)
+
+
+class CrossAttention(nn.Module):
+    """Attention to the prompt, whose keys and values come from `encode`."""
+
+    def __init__(self, config: WanConfig, backend: str) -> None:
+        super().__init__()
+        self.head_dim, self.backend, self.eps = config.attention_head_dim, backend, config.eps
+        self.q = nn.Linear(config.dim, config.dim)
+        self.kv = nn.Linear(config.dim, 2 * config.dim)
+        self.norm_q = nn.RMSNorm(config.dim, config.eps)
+        self.norm_k = nn.RMSNorm(config.dim, config.eps)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def encode(self, text: Tensor) -> LayerKV:
+        """Embedded text [B, L, d] -> keys and values [B, L, heads, head_dim]."""
+        k, v = self.kv(text).chunk(2, dim=-1)
+        k = rms_norm(k, self.norm_k.weight, self.eps).to(v.dtype)
+        return k.unflatten(-1, (-1, self.head_dim)), v.unflatten(-1, (-1, self.head_dim)).contiguous()
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """x [B, N, d] -> the same."""
+        q = self.q(x.to(dtype))
+        q = rms_norm(q, self.norm_q.weight, self.eps).to(values.dtype).unflatten(-1, (-1, self.head_dim))
+        return cast(Tensor, self.out(attention(q, keys, values, backend=self.backend).flatten(2)))
+
+
+class FeedForward(nn.Module):
+    """The dense FFN, tanh GELU."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.dim, config.ffn_dim)
+        self.down = nn.Linear(config.ffn_dim, config.dim)
+
+    def forward(self, x: Tensor, frame: _Frame) -> Tensor:
+        """x [B, N, d] -> the same."""
+        return cast(Tensor, self.down(F.gelu(self.up(x.to(frame.dtype)), approximate="tanh")))
+
+
+class Experts(nn.Module):
+    """Token-routed experts and the shared expert; see `rushes.ops.experts`.
+
+    `router_bias` takes no gradient: a trainer moves it by the loads that `Wan.forward` reports.
+    """
+
+    def __init__(self, config: ExpertsConfig, dim: int, kernel: str) -> None:
+        super().__init__()
+        self.top_k, self.kernel = config.top_k, kernel
+        self.router = nn.Linear(dim, config.num_experts, bias=False)
+        self.router_bias = nn.Parameter(torch.zeros(config.num_experts), requires_grad=False)
+        self.experts_up = _weight(config.num_experts, config.expert_dim, dim)
+        self.experts_down = _weight(config.num_experts, dim, config.expert_dim)
+        self.shared_up = _weight(config.shared_dim, dim) if config.shared_dim else None
+        self.shared_down = _weight(dim, config.shared_dim) if config.shared_dim else None
+
+    def forward(self, x: Tensor, frame: _Frame) -> Tensor:
+        """x float32 [B, N, d] -> the same in the weights' dtype."""
+        tokens = x.flatten(0, 1)
+        with torch.autocast(x.device.type, enabled=False):
+            routing = route(tokens, self.router.weight, self.router_bias, self.top_k)
+        if frame.loads is not None:
+            frame.loads.append(routing.loads(self.router_bias.numel()))
+        tokens = tokens.to(frame.dtype)
+        out = expert_kernel(self.kernel)(tokens, routing, self.experts_up, self.experts_down)
+        if self.shared_up is not None and self.shared_down is not None:
+            hidden = F.gelu(F.linear(tokens, self.shared_up), approximate="tanh")
+            out = out + F.linear(hidden, self.shared_down)
+        return out.view_as(x)
+
+
+def _weight(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape) / shape[-1] ** 0.5)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention and FFN, the first and last with adaptive norms and gates."""
+
+    def __init__(self, config: WanConfig, layer: int, attention_backend: str, expert_kernel: str) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.self_attn = SelfAttention(config, attention_backend)
+        self.cross_attn = CrossAttention(config, attention_backend)
+        self.cross_norm = nn.LayerNorm(config.dim, config.eps)
+        self.ffn: FeedForward | Experts
+        if config.experts is None or layer < config.first_expert_layer:
+            self.ffn = FeedForward(config)
+        else:
+            self.ffn = Experts(config.experts, config.dim, expert_kernel)
+        self.modulation = _weight(6, config.dim)
+
+    def forward(
+        self, x: Tensor, time: Tensor, text: LayerKV, frame: _Frame, past: tuple[LayerKV, ...] = ()
+    ) -> tuple[Tensor, LayerKV]:
+        """x float32 [B, N, d], time float32 [B, S, 1, 6, d] -> x, and the self-attention's keys and values."""
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
+        y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), frame, past)
+        x = gated_add(x, y, gate)
+        y = layer_norm(x, self.cross_norm.weight, self.cross_norm.bias, eps=self.eps)
+        x = x + self.cross_attn(y, *text, frame.dtype)
+        y = self.ffn(modulated_layer_norm(x, ffn_shift, ffn_scale, eps=self.eps), frame)
+        return gated_add(x, y, ffn_gate), kv
+
+
+class Wan(nn.Module):
+    """The diffusion transformer of a `WanConfig`; holds weights and nothing else.
+
+    Args:
+        attention_backend: a name of `rushes.ops.attention.BACKENDS`, or auto.
+        expert_kernel: a name of `rushes.ops.experts.EXPERT_KERNELS`, or auto.
+
+    Example:
+        >>> config = WanConfig(num_layers=1, num_attention_heads=2, attention_head_dim=12, in_channels=4,
+        ...                    out_channels=4, ffn_dim=32, text_dim=8)
+        >>> model = Wan(config)
+        >>> context = model.encode_text(torch.randn(1, 5, 8))
+        >>> model(torch.randn(1, 4, 3, 4, 6), torch.tensor([500.0]), context).shape
+        torch.Size([1, 4, 3, 4, 6])
+    """
+
+    def __init__(
+        self, config: WanConfig, *, attention_backend: str = "auto", expert_kernel: str = "auto"
+    ) -> None:
+        super().__init__()
+        self.config = config
+        dim, patch = config.dim, config.patch_size
+        volume = patch[0] * patch[1] * patch[2]
+        self.patch_embed = nn.Linear(config.in_channels * volume, dim)
+        self.text_embed = _MLP(config.text_dim, dim)
+        self.time_embed = _MLP(config.freq_dim, dim)
+        self.time_proj = nn.Linear(dim, 6 * dim)
+        self.pooled_embed = _MLP(config.pooled_dim, dim) if config.pooled_dim else None
+        self.blocks = nn.ModuleList(
+            Block(config, layer, attention_backend, expert_kernel) for layer in range(config.num_layers)
+        )
+        self.head = nn.Linear(dim, config.out_channels * volume)
+        self.head_modulation = _weight(2, dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the matmuls run."""
+        return self.text_embed.fc1.weight.dtype
+
+    def encode_text(self, states: Tensor, pooled: Tensor | None = None) -> TextContext:
+        """Text states [B, L, text_dim] (and pooled [B, pooled_dim]) to what every step reads; once a prompt.
+
+        All L tokens are attended to, as in Wan, whose prompts are zero padded to `text_len`.
+        """
+        assert (pooled is None) == (self.pooled_embed is None), (
+            "pooled text belongs to a model with pooled_dim"
+        )
+        embed = self.text_embed
+        text = embed.fc2(F.gelu(embed.fc1(states.to(self.dtype)), approximate="tanh"))
+        layers = [cast(Block, block).cross_attn.encode(text) for block in self.blocks]
+        if pooled is not None and self.pooled_embed is not None:
+            with torch.autocast(pooled.device.type, enabled=False):
+                pooled = self.pooled_embed.fc2(F.silu(self.pooled_embed.fc1(pooled.float())))
+        return TextContext(
+            keys=tuple(k for k, _ in layers), values=tuple(v for _, v in layers), pooled=pooled
+        )
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        context: TextContext,
+        *,
+        causal: bool = False,
+        cache: KVCache | None = None,
+        write_cache: bool = False,
+        router_loads: list[Tensor] | None = None,
+    ) -> Tensor:
+        """The velocity eps - x0 at `timestep`.
+
+        Args:
+            latents: [B, C, T, H, W], H and W multiples of the patch.
+            timestep: in [0, 1000]; [B], [B, T] per latent frame or [B, N] per token.
+            context: from `encode_text`, of the same batch.
+            causal: let a token see its own latent frame and earlier ones only.
+            cache: frames seen before; the latents are those that follow, and `causal` is implied.
+            write_cache: append this call's keys and values to `cache`.
+            router_loads: each layer with experts appends its tokens per expert, float32 [E].
+
+        Returns:
+            float32 [B, out_channels, T, H, W].
+
+        Raises:
+            ValueError: `timestep` has another shape.
+        """
+        grid = cast(
+            tuple[int, int, int],
+            tuple(size // p for size, p in zip(latents.shape[2:], self.config.patch_size, strict=True)),
+        )
+        embedding, time = self._embed_time(timestep.to(latents.device), grid, context)
+        frame = self._frame(grid, latents.device, cache, causal, router_loads)
+        with torch.autocast(latents.device.type, enabled=False):
+            x = self.patch_embed(patchify(latents.float(), self.config.patch_size))
+        chunk = []
+        for layer, block in enumerate(self.blocks):
+            past = cache.past(layer) if cache is not None else ()
+            x, kv = block(x, time, (context.keys[layer], context.values[layer]), frame, past)
+            if write_cache:
+                chunk.append((kv[0], kv[1].contiguous()))
+        if write_cache:
+            assert cache is not None, "write_cache needs a cache"
+            cache.append(tuple(chunk), grid[0])
+        return self._read_out(x, embedding, grid)
+
+    def _embed_time(
+        self, timestep: Tensor, grid: tuple[int, int, int], context: TextContext
+    ) -> tuple[Tensor, Tensor]:
+        """The time embedding [B, S, 1, d] and its projection [B, S, 1, 6, d]."""
+        timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2])
+        with torch.autocast(timestep.device.type, enabled=False):
+            x = sinusoidal_embedding(timestep, self.config.freq_dim)
+            x = self.time_embed.fc2(F.silu(self.time_embed.fc1(x)))
+            if context.pooled is not None:
+                x = x + context.pooled[:, None]
+            time = self.time_proj(F.silu(x))
+        return x[:, :, None], time.unflatten(-1, (6, -1))[:, :, None]
+
+    def _frame(
+        self,
+        grid: tuple[int, int, int],
+        device: torch.device,
+        cache: KVCache | None,
+        causal: bool,
+        loads: list[Tensor] | None,
+    ) -> _Frame:
+        offset = cache.num_frames if cache is not None else 0
+        rope = rope_tables(
+            grid,
+            self.config.attention_head_dim,
+            theta=self.config.rope_theta,
+            frame_offset=offset,
+            device=device,
+        )
+        masked = (causal or cache is not None) and grid[0] > 1
+        mask = FrameCausal(frame_tokens=grid[1] * grid[2]) if masked else None
+        return _Frame(dtype=self.dtype, rope=rope, mask=mask, loads=loads)
+
+    def _read_out(self, x: Tensor, embedding: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            shift, scale = (self.head_modulation + embedding[:, :, :, None]).unbind(-2)
+            out = self.head(modulated_layer_norm(x, shift, scale, eps=self.config.eps))
+        return unpatchify(out, grid, self.config.patch_size)
+
+
+def cast_weights(model: Wan, dtype: torch.dtype) -> Wan:
+    """Cast the weights in place, all but those that stay float32 (`keep_float32`); returns the model.
+
+    `model.to(dtype)` would cast these too, and change the video.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if keep_float32(name) else dtype)
+    return model

@@ -1,0 +1,201 @@
+"""Wan transformers on disk: tensor names and configurations of the diffusers and of the original layout.
+
+Names follow huggingface/diffusers `transformer_wan.py` and Wan-Video/Wan2.2 `wan/modules/model.py`. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
+
+from rushes.errors import CheckpointError
+from rushes.models.base import Source
+from rushes.models.configs import ExpertsConfig, WanConfig
+
+Layout = Literal["diffusers", "wan"]
+T = TypeVar("T")
+
+FLOAT32_PARTS = frozenset(
+    "patch_embed time_embed time_proj pooled_embed modulation norm_q norm_k cross_norm router router_bias"
+    " head head_modulation".split()
+)
+
+# Our module -> the modules it is made of, in either layout.
+_TOP = {
+    "diffusers": {
+        "text_embed.fc1": ["condition_embedder.text_embedder.linear_1"],
+        "text_embed.fc2": ["condition_embedder.text_embedder.linear_2"],
+        "time_embed.fc1": ["condition_embedder.time_embedder.linear_1"],
+        "time_embed.fc2": ["condition_embedder.time_embedder.linear_2"],
+        "time_proj": ["condition_embedder.time_proj"],
+        "head": ["proj_out"],
+    },
+    "wan": {
+        "text_embed.fc1": ["text_embedding.0"],
+        "text_embed.fc2": ["text_embedding.2"],
+        "time_embed.fc1": ["time_embedding.0"],
+        "time_embed.fc2": ["time_embedding.2"],
+        "time_proj": ["time_projection.1"],
+        "head": ["head.head"],
+    },
+}
+_BLOCK = {
+    "diffusers": {
+        "self_attn.qkv": ["attn1.to_q", "attn1.to_k", "attn1.to_v"],
+        "self_attn.out": ["attn1.to_out.0"],
+        "cross_attn.q": ["attn2.to_q"],
+        "cross_attn.kv": ["attn2.to_k", "attn2.to_v"],
+        "cross_attn.out": ["attn2.to_out.0"],
+        "cross_norm": ["norm2"],
+    },
+    "wan": {
+        "self_attn.qkv": ["self_attn.q", "self_attn.k", "self_attn.v"],
+        "self_attn.out": ["self_attn.o"],
+        "cross_attn.q": ["cross_attn.q"],
+        "cross_attn.kv": ["cross_attn.k", "cross_attn.v"],
+        "cross_attn.out": ["cross_attn.o"],
+        "cross_norm": ["norm3"],
+    },
+}
+_ATTENTIONS = {"diffusers": ("attn1", "attn2"), "wan": ("self_attn", "cross_attn")}
+_FFN = {"diffusers": ("ffn.net.0.proj", "ffn.net.2"), "wan": ("ffn.0", "ffn.2")}
+_MODULATION = {"diffusers": "scale_shift_table", "wan": "modulation"}
+_HEAD_MODULATION = {"diffusers": "scale_shift_table", "wan": "head.modulation"}
+
+
+def keep_float32(name: str) -> bool:
+    """Whether our parameter `name` stays float32 in a model of lower precision.
+
+    Example:
+        >>> keep_float32("blocks.3.modulation"), keep_float32("blocks.3.self_attn.qkv.weight")
+        (True, False)
+    """
+    return not FLOAT32_PARTS.isdisjoint(name.split("."))
+
+
+def sources(config: WanConfig, layout: Layout) -> dict[str, Source]:
+    """From which checkpoint tensors each parameter of `Wan(config)` is made."""
+    volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
+    found = {
+        "patch_embed.weight": Source(
+            names=("patch_embedding.weight",), reshape=(config.dim, config.in_channels * volume)
+        ),
+        "patch_embed.bias": Source(names=("patch_embedding.bias",)),
+        "head_modulation": Source(names=(_HEAD_MODULATION[layout],), reshape=(2, config.dim)),
+    }
+    found.update(_affine(_TOP[layout]))
+    if config.pooled_dim:
+        found.update(_affine({name: [name] for name in ("pooled_embed.fc1", "pooled_embed.fc2")}))
+    for layer in range(config.num_layers):
+        found.update(_block_sources(config, layout, layer))
+    return found
+
+
+def _affine(modules: Mapping[str, Iterable[str]], prefix: str = "") -> Iterator[tuple[str, Source]]:
+    for ours, theirs in modules.items():
+        for kind in ("weight", "bias"):
+            names = tuple(f"{prefix}{name}.{kind}" for name in theirs)
+            yield f"{prefix}{ours}.{kind}", Source(names=names)
+
+
+def _block_sources(config: WanConfig, layout: Layout, layer: int) -> dict[str, Source]:
+    prefix = f"blocks.{layer}."
+    found = dict(_affine(_BLOCK[layout], prefix))
+    for ours, theirs in zip(("self_attn", "cross_attn"), _ATTENTIONS[layout], strict=True):
+        for norm in ("norm_q", "norm_k"):
+            found[f"{prefix}{ours}.{norm}.weight"] = Source(names=(f"{prefix}{theirs}.{norm}.weight",))
+    found[f"{prefix}modulation"] = Source(names=(prefix + _MODULATION[layout],), reshape=(6, config.dim))
+    if config.experts is None or layer < config.first_expert_layer:
+        up, down = _FFN[layout]
+        found.update(_affine({"ffn.up": [up], "ffn.down": [down]}, prefix))
+    else:
+        names = [f"{prefix}ffn.{name}" for name in _expert_names(config.experts)]
+        found.update({name: Source(names=(name,)) for name in names})
+    return found
+
+
+def _expert_names(experts: ExpertsConfig) -> tuple[str, ...]:
+    routed = ("router.weight", "router_bias", "experts_up", "experts_down")
+    return (*routed, "shared_up", "shared_down") if experts.shared_dim else routed
+
+
+def config_from_dict(raw: Mapping[str, Any], layout: Layout) -> WanConfig:
+    """Read a transformer's config.json.
+
+    Raises:
+        CheckpointError: of another model, image-to-video, or with an option that no public Wan uses.
+    """
+    return _from_diffusers(raw) if layout == "diffusers" else _from_wan(raw)
+
+
+def _from_diffusers(raw: Mapping[str, Any]) -> WanConfig:
+    _require(raw, "_class_name", ["WanTransformer3DModel"])
+    _require(raw, "cross_attn_norm", [True], default=True)
+    _require(raw, "qk_norm", ["rms_norm_across_heads"], default="rms_norm_across_heads")
+    out_channels = raw.get("out_channels") or _get(raw, "in_channels", int)
+    if raw.get("image_dim") or raw.get("added_kv_proj_dim") or raw.get("in_channels") != out_channels:
+        raise _image_to_video()
+    experts = raw.get("experts")
+    names = ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "ffn_dim")
+    optional = (
+        "text_dim",
+        "text_len",
+        "freq_dim",
+        "eps",
+        "rope_max_seq_len",
+        "first_expert_layer",
+        "pooled_dim",
+    )
+    return WanConfig(
+        **{name: _get(raw, name, int) for name in names},
+        **{name: raw[name] for name in optional if name in raw},
+        out_channels=out_channels,
+        patch_size=_patch_size(raw),
+        experts=ExpertsConfig(**experts) if experts else None,
+    )
+
+
+def _from_wan(raw: Mapping[str, Any]) -> WanConfig:
+    _require(raw, "_class_name", ["WanModel"], default="WanModel")
+    if raw.get("model_type") == "i2v" or raw.get("in_dim") != raw.get("out_dim"):
+        raise _image_to_video()
+    _require(raw, "model_type", ["t2v", "ti2v"])
+    _require(raw, "cross_attn_norm", [True], default=True)
+    _require(raw, "qk_norm", [True], default=True)
+    dim, heads = _get(raw, "dim", int), _get(raw, "num_heads", int)
+    optional = ("text_dim", "text_len", "freq_dim", "eps")
+    return WanConfig(
+        num_layers=_get(raw, "num_layers", int),
+        num_attention_heads=heads,
+        attention_head_dim=dim // heads,
+        in_channels=_get(raw, "in_dim", int),
+        out_channels=_get(raw, "out_dim", int),
+        ffn_dim=_get(raw, "ffn_dim", int),
+        patch_size=_patch_size(raw),
+        **{name: raw[name] for name in optional if name in raw},
+    )
+
+
+def _image_to_video() -> CheckpointError:
+    return CheckpointError("this is an image-to-video transformer; image-to-video is not supported yet")
+
+
+def _require(raw: Mapping[str, Any], key: str, choices: list[Any], default: Any = None) -> None:
+    value = raw.get(key, default)
+    if value not in choices:
+        supported = " or ".join(map(repr, choices))
+        raise CheckpointError(f"transformer config: {key} is {value!r}; supported: {supported}")
+
+
+def _get(raw: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    value = raw.get(key)
+    if not isinstance(value, kind):
+        raise CheckpointError(f"transformer config: {key} is {value!r}; needs {kind.__name__}")
+    return value
+
+
+def _patch_size(raw: Mapping[str, Any]) -> tuple[int, int, int]:
+    patch = tuple(raw.get("patch_size", (1, 2, 2)))
+    if len(patch) != 3:
+        raise CheckpointError(f"transformer config: patch_size is {patch}; needs three numbers")
+    return patch

@@ -1,0 +1,64 @@
+"""Rotary position embedding over (frame, row, column), as Wan uses it (RoFormer, arXiv:2104.09864, eq. 34)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rope:
+    """Rotations of N tokens: `cos` and `sin` are float32 [N, head_dim / 2]."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def axis_dims(head_dim: int) -> tuple[int, int, int]:
+    """Channels of a head that turn with the frame, the row and the column: (44, 42, 42) for 128."""
+    side = 2 * (head_dim // 6)
+    return head_dim - 2 * side, side, side
+
+
+def rope_tables(
+    grid: tuple[int, int, int],
+    head_dim: int,
+    *,
+    theta: float = 10000.0,
+    frame_offset: int = 0,
+    device: torch.device | str | None = None,
+) -> Rope:
+    """Rotations of a `grid` of (frames, rows, columns) tokens, frame-major.
+
+    Angles are built in float64: at position 1000 a float32 angle is wrong by 3e-5.
+
+    Args:
+        frame_offset: position of the first frame; a cached stream goes on where it stopped.
+
+    Example:
+        >>> rope_tables((2, 3, 4), 16).cos.shape
+        torch.Size([24, 8])
+    """
+    starts = (frame_offset, 0, 0)
+    angles = []
+    for axis, (size, start, dim) in enumerate(zip(grid, starts, axis_dims(head_dim), strict=True)):
+        shape = [1, 1, 1, dim // 2]
+        shape[axis] = size
+        angles.append(_angles(start, size, dim, theta, device).view(shape).expand(*grid, -1))
+    table = torch.cat(angles, dim=-1).flatten(0, 2)
+    return Rope(cos=table.cos().float(), sin=table.sin().float())
+
+
+def _angles(start: int, size: int, dim: int, theta: float, device: torch.device | str | None) -> Tensor:
+    positions = torch.arange(start, start + size, dtype=torch.float64, device=device)
+    exponents = torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim
+    return torch.outer(positions, theta**-exponents)
+
+
+def apply_rope(x: Tensor, rope: Rope) -> Tensor:
+    """Turn the channel pairs (0, 1), (2, 3), ... of x [B, N, H, D]; x should be float32."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = rope.cos[:, None], rope.sin[:, None]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
