@@ -188,6 +188,14 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path, name: str, error: type[B
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_was_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "clip.partial").mkdir()
+    (tmp_path / "clip.partial" / "frame_0000.png").touch()
+    with pytest.raises(OutputError, match=r"clip\.partial: File exists"):
+        save_video(noise(1), 16, tmp_path / "clip")
+    assert (tmp_path / "clip.partial" / "frame_0000.png").exists()
+
+
 def test_an_error_leaves_the_earlier_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"earlier")

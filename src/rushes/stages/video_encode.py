@@ -175,7 +175,7 @@ class VideoWriter:
             yield
         except (OSError, av.FFmpegError) as error:
             name = self._target if isinstance(self._target, Path) else self._format
-            raise OutputError(f"{name}: {error.strerror or error}") from error
+            raise OutputError(f"{error.filename or name}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -194,8 +194,8 @@ def _growing_file(path: Path) -> Iterator[BinaryIO]:
 def _growing_folder(path: Path) -> Iterator[Path]:
     """The same for a folder."""
     partial = partial_path(path)
+    partial.mkdir()
     try:
-        partial.mkdir()
         yield partial
         partial.replace(path)
     finally:

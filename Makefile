@@ -1,0 +1,61 @@
+# Each target installs what it needs into .venv, torch first, and is quick the second time.
+
+PYTHON ?= python3
+PROMPT ?= a dog running in the park
+export PROMPT
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+# A stamp is the last line of its recipe: an installation that failed is tried again.
+RUNTIME := $(VENV)/runtime.stamp
+DEV := $(VENV)/dev.stamp
+
+.PHONY: demo test check format bench docs parity judge judge-full clean
+
+demo: $(RUNTIME)  ## write demo.mp4 from PROMPT="..." and print its path last
+	@$(BIN)/rushes generate "$$PROMPT" --output demo.mp4
+
+test: $(DEV)  ## every test
+	@$(BIN)/python -m pytest
+
+check: $(DEV)  ## lint, format, types, import contracts
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(DEV)  ## mend what `check` would say about format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(RUNTIME)  ## speed and memory of the demo's clip on this machine
+	@$(BIN)/python -m benchmarks.speed
+
+docs: $(DEV)  ## run the examples of README.md and docs/
+	@$(BIN)/python -m pytest tests/test_docs.py
+
+parity: $(DEV)  ## the table of errors against diffusers
+	@$(BIN)/python -m benchmarks.parity
+
+judge: $(RUNTIME)  ## score 24 clips of the toy model on this machine
+	@$(BIN)/python -m benchmarks.judge
+
+judge-full: $(RUNTIME)  ## make the whole table (needs a GPU)
+	@$(BIN)/python -m benchmarks.judge --full
+
+clean:  ## remove the environment and what the targets wrote
+	rm -rf $(VENV) demo.mp4 demo.partial.mp4 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(RUNTIME): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch and the runtime packages into $(VENV) ..."
+	@$(PIP) torch
+	@$(PIP) --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	@echo "installing the development packages into $(VENV) ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@
