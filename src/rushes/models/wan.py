@@ -1,7 +1,8 @@
 """The Wan diffusion transformer: Wan2.2 A14B and TI2V-5B, Wan2.1, and our toy (arXiv:2503.20314).
 
-Shapes: B samples, T latent frames, N tokens (T * rows * columns), L text tokens, d width. The residual stream,
-norms, modulation, time path, RoPE and router are float32; matmuls run in the dtype of the weights (or autocast's).
+Shapes: B samples, T latent frames, N tokens (T * rows * columns), L text tokens, d width. The residual
+stream, norms, modulation, time path, RoPE, router, patch embedding and head are float32; the other matmuls
+run in the dtype of the weights, or autocast's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from rushes.models.configs import ExpertsConfig, WanConfig
 from rushes.models.wan_checkpoint import config_from_dict, keep_float32, sources
-from rushes.ops.attention import FrameCausal, attention
+from rushes.ops.attention import FrameCausal, attention, attention_kernel
 from rushes.ops.experts import expert_kernel, route
 from rushes.ops.kv_cache import KVCache, LayerKV, join
 from rushes.ops.norm import gated_add, layer_norm, modulated_layer_norm, rms_norm
@@ -52,7 +53,7 @@ class TextContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Frame:
+class _Call:
     """What every block of one forward reads alike."""
 
     dtype: torch.dtype
@@ -79,18 +80,18 @@ class SelfAttention(nn.Module):
         self.norm_k = nn.RMSNorm(config.dim, config.eps)
         self.out = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, frame: _Frame, past: tuple[LayerKV, ...]) -> tuple[Tensor, LayerKV]:
+    def forward(self, x: Tensor, call: _Call, past: tuple[LayerKV, ...]) -> tuple[Tensor, LayerKV]:
         """x [B, N, d] -> the same, and this call's roped keys and values."""
-        q, k, v = self.qkv(x.to(frame.dtype)).chunk(3, dim=-1)
-        q = self._rotated(q, self.norm_q.weight, frame.rope)
-        k = self._rotated(k, self.norm_k.weight, frame.rope)
-        v = v.unflatten(-1, (-1, self.head_dim))
+        q, k, v = self.qkv(x.to(call.dtype)).chunk(3, dim=-1)
+        q = self._rotated(q, self.norm_q.weight, call.rope)
+        k = self._rotated(k, self.norm_k.weight, call.rope)
+        v = torch.unflatten(v, -1, (-1, self.head_dim))
         keys, values = join(past, k, v)
-        out = attention(q, keys, values, mask=frame.mask, backend=self.backend)
+        out = attention(q, keys, values, mask=call.mask, backend=self.backend)
         return self.out(out.flatten(2)), (k, v)
 
     def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
-        heads = rms_norm(x, weight, self.eps).unflatten(-1, (-1, self.head_dim))
+        heads = torch.unflatten(rms_norm(x, weight, self.eps), -1, (-1, self.head_dim))
         return apply_rope(heads, rope).to(x.dtype)
 
 
@@ -110,12 +111,14 @@ class CrossAttention(nn.Module):
         """Embedded text [B, L, d] -> keys and values [B, L, heads, head_dim]."""
         k, v = self.kv(text).chunk(2, dim=-1)
         k = rms_norm(k, self.norm_k.weight, self.eps).to(v.dtype)
-        return k.unflatten(-1, (-1, self.head_dim)), v.unflatten(-1, (-1, self.head_dim)).contiguous()
+        shape = (-1, self.head_dim)
+        return torch.unflatten(k, -1, shape), torch.unflatten(v, -1, shape).contiguous()
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
         """x [B, N, d] -> the same."""
         q = self.q(x.to(dtype))
-        q = rms_norm(q, self.norm_q.weight, self.eps).to(values.dtype).unflatten(-1, (-1, self.head_dim))
+        q = rms_norm(q, self.norm_q.weight, self.eps).to(values.dtype)
+        q = torch.unflatten(q, -1, (-1, self.head_dim))
         return cast(Tensor, self.out(attention(q, keys, values, backend=self.backend).flatten(2)))
 
 
@@ -127,9 +130,9 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.dim, config.ffn_dim)
         self.down = nn.Linear(config.ffn_dim, config.dim)
 
-    def forward(self, x: Tensor, frame: _Frame) -> Tensor:
+    def forward(self, x: Tensor, call: _Call) -> Tensor:
         """x [B, N, d] -> the same."""
-        return cast(Tensor, self.down(F.gelu(self.up(x.to(frame.dtype)), approximate="tanh")))
+        return cast(Tensor, self.down(F.gelu(self.up(x.to(call.dtype)), approximate="tanh")))
 
 
 class Experts(nn.Module):
@@ -148,14 +151,14 @@ class Experts(nn.Module):
         self.shared_up = _weight(config.shared_dim, dim) if config.shared_dim else None
         self.shared_down = _weight(dim, config.shared_dim) if config.shared_dim else None
 
-    def forward(self, x: Tensor, frame: _Frame) -> Tensor:
+    def forward(self, x: Tensor, call: _Call) -> Tensor:
         """x float32 [B, N, d] -> the same in the weights' dtype."""
         tokens = x.flatten(0, 1)
         with torch.autocast(x.device.type, enabled=False):
             routing = route(tokens, self.router.weight, self.router_bias, self.top_k)
-        if frame.loads is not None:
-            frame.loads.append(routing.loads(self.router_bias.numel()))
-        tokens = tokens.to(frame.dtype)
+        if call.loads is not None:
+            call.loads.append(routing.loads(self.router_bias.numel()))
+        tokens = tokens.to(call.dtype)
         out = expert_kernel(self.kernel)(tokens, routing, self.experts_up, self.experts_down)
         if self.shared_up is not None and self.shared_down is not None:
             hidden = F.gelu(F.linear(tokens, self.shared_up), approximate="tanh")
@@ -184,15 +187,15 @@ class Block(nn.Module):
         self.modulation = _weight(6, config.dim)
 
     def forward(
-        self, x: Tensor, time: Tensor, text: LayerKV, frame: _Frame, past: tuple[LayerKV, ...] = ()
+        self, x: Tensor, time: Tensor, text: LayerKV, call: _Call, past: tuple[LayerKV, ...] = ()
     ) -> tuple[Tensor, LayerKV]:
-        """x float32 [B, N, d], time float32 [B, S, 1, 6, d] -> x, and the self-attention's keys and values."""
+        """x [B, N, d], time [B, S, 1, 6, d], both float32 -> x, and this call's roped keys and values."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
-        y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), frame, past)
+        y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), call, past)
         x = gated_add(x, y, gate)
         y = layer_norm(x, self.cross_norm.weight, self.cross_norm.bias, eps=self.eps)
-        x = x + self.cross_attn(y, *text, frame.dtype)
-        y = self.ffn(modulated_layer_norm(x, ffn_shift, ffn_scale, eps=self.eps), frame)
+        x = x + self.cross_attn(y, *text, call.dtype)
+        y = self.ffn(modulated_layer_norm(x, ffn_shift, ffn_scale, eps=self.eps), call)
         return gated_add(x, y, ffn_gate), kv
 
 
@@ -216,6 +219,7 @@ class Wan(nn.Module):
         self, config: WanConfig, *, attention_backend: str = "auto", expert_kernel: str = "auto"
     ) -> None:
         super().__init__()
+        _check_names(attention_backend, expert_kernel)
         self.config = config
         dim, patch = config.dim, config.patch_size
         volume = patch[0] * patch[1] * patch[2]
@@ -240,18 +244,15 @@ class Wan(nn.Module):
 
         All L tokens are attended to, as in Wan, whose prompts are zero padded to `text_len`.
         """
-        assert (pooled is None) == (self.pooled_embed is None), (
-            "pooled text belongs to a model with pooled_dim"
-        )
+        assert (pooled is None) == (self.pooled_embed is None), "pooled text goes with pooled_dim"
         embed = self.text_embed
         text = embed.fc2(F.gelu(embed.fc1(states.to(self.dtype)), approximate="tanh"))
         layers = [cast(Block, block).cross_attn.encode(text) for block in self.blocks]
         if pooled is not None and self.pooled_embed is not None:
             with torch.autocast(pooled.device.type, enabled=False):
                 pooled = self.pooled_embed.fc2(F.silu(self.pooled_embed.fc1(pooled.float())))
-        return TextContext(
-            keys=tuple(k for k, _ in layers), values=tuple(v for _, v in layers), pooled=pooled
-        )
+        keys, values = zip(*layers, strict=True)
+        return TextContext(keys=keys, values=values, pooled=pooled)
 
     def forward(
         self,
@@ -285,14 +286,15 @@ class Wan(nn.Module):
             tuple[int, int, int],
             tuple(size // p for size, p in zip(latents.shape[2:], self.config.patch_size, strict=True)),
         )
-        embedding, time = self._embed_time(timestep.to(latents.device), grid, context)
-        frame = self._frame(grid, latents.device, cache, causal, router_loads)
+        timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2]).to(latents.device)
+        embedding, time = self._embed_time(timestep, context)
+        call = self._call_inputs(grid, latents.device, cache, causal, router_loads)
         with torch.autocast(latents.device.type, enabled=False):
             x = self.patch_embed(patchify(latents.float(), self.config.patch_size))
         chunk = []
         for layer, block in enumerate(self.blocks):
             past = cache.past(layer) if cache is not None else ()
-            x, kv = block(x, time, (context.keys[layer], context.values[layer]), frame, past)
+            x, kv = block(x, time, (context.keys[layer], context.values[layer]), call, past)
             if write_cache:
                 chunk.append((kv[0], kv[1].contiguous()))
         if write_cache:
@@ -300,27 +302,24 @@ class Wan(nn.Module):
             cache.append(tuple(chunk), grid[0])
         return self._read_out(x, embedding, grid)
 
-    def _embed_time(
-        self, timestep: Tensor, grid: tuple[int, int, int], context: TextContext
-    ) -> tuple[Tensor, Tensor]:
-        """The time embedding [B, S, 1, d] and its projection [B, S, 1, 6, d]."""
-        timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2])
+    def _embed_time(self, timestep: Tensor, context: TextContext) -> tuple[Tensor, Tensor]:
+        """Of timesteps [B, S]: the embedding [B, S, 1, d] and its projection [B, S, 1, 6, d]."""
         with torch.autocast(timestep.device.type, enabled=False):
             x = sinusoidal_embedding(timestep, self.config.freq_dim)
             x = self.time_embed.fc2(F.silu(self.time_embed.fc1(x)))
             if context.pooled is not None:
                 x = x + context.pooled[:, None]
             time = self.time_proj(F.silu(x))
-        return x[:, :, None], time.unflatten(-1, (6, -1))[:, :, None]
+        return x[:, :, None], torch.unflatten(time, -1, (6, -1))[:, :, None]
 
-    def _frame(
+    def _call_inputs(
         self,
         grid: tuple[int, int, int],
         device: torch.device,
         cache: KVCache | None,
         causal: bool,
         loads: list[Tensor] | None,
-    ) -> _Frame:
+    ) -> _Call:
         offset = cache.num_frames if cache is not None else 0
         rope = rope_tables(
             grid,
@@ -331,13 +330,18 @@ class Wan(nn.Module):
         )
         masked = (causal or cache is not None) and grid[0] > 1
         mask = FrameCausal(frame_tokens=grid[1] * grid[2]) if masked else None
-        return _Frame(dtype=self.dtype, rope=rope, mask=mask, loads=loads)
+        return _Call(dtype=self.dtype, rope=rope, mask=mask, loads=loads)
 
     def _read_out(self, x: Tensor, embedding: Tensor, grid: tuple[int, int, int]) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             shift, scale = (self.head_modulation + embedding[:, :, :, None]).unbind(-2)
             out = self.head(modulated_layer_norm(x, shift, scale, eps=self.config.eps))
         return unpatchify(out, grid, self.config.patch_size)
+
+
+def _check_names(attention_backend: str, expert_kernel_name: str) -> None:
+    attention_kernel(attention_backend)
+    expert_kernel(expert_kernel_name)
 
 
 def cast_weights(model: Wan, dtype: torch.dtype) -> Wan:

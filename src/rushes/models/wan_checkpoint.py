@@ -1,6 +1,6 @@
 """Wan transformers on disk: tensor names and configurations of the diffusers and of the original layout.
 
-Names follow huggingface/diffusers `transformer_wan.py` and Wan-Video/Wan2.2 `wan/modules/model.py`. No torch here.
+Names as in huggingface/diffusers `transformer_wan.py` and Wan-Video/Wan2.2 `wan/modules/model.py`. No torch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Layout = Literal["diffusers", "wan"]
 T = TypeVar("T")
 
 FLOAT32_PARTS = frozenset(
-    "patch_embed time_embed time_proj pooled_embed modulation norm_q norm_k cross_norm router router_bias"
-    " head head_modulation".split()
+    {"patch_embed", "time_embed", "time_proj", "pooled_embed", "router", "router_bias", "head"}
+    | {"modulation", "head_modulation", "norm_q", "norm_k", "cross_norm"}
 )
 
 # Our module -> the modules it is made of, in either layout.

@@ -1,7 +1,8 @@
 """Token-routed experts: sigmoid scores, a balance bias that only picks, gates that sum to one.
 
-The bias-balanced sigmoid router is DeepSeek-V3's (arXiv:2412.19437, eq. 12-16). Weights: `up` [E, h, d], `down`
-[E, d, h], no bias, tanh GELU. Both kernels return the same sum; `rushes.ops.reference.experts_loop` is the spec.
+The bias-balanced sigmoid router is DeepSeek-V3's (arXiv:2412.19437, eq. 12-16). Weights: `up` [E, h, d],
+`down` [E, d, h], no bias, tanh GELU. Both kernels return the same sum; the spec is
+`rushes.ops.reference.experts_loop`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Routing:
     def loads(self, num_experts: int) -> Tensor:
         """Tokens per expert, float32 [E]; k * M in all."""
         names = torch.arange(num_experts, device=self.experts.device)
-        return (self.experts.flatten()[:, None] == names).sum(0, dtype=torch.float32)
+        return (self.experts.reshape(-1, 1) == names).sum(0, dtype=torch.float32)
 
 
 def route(x: Tensor, weight: Tensor, bias: Tensor, top_k: int) -> Routing:
@@ -50,10 +51,11 @@ def experts_grouped(x: Tensor, routing: Routing, up: Tensor, down: Tensor) -> Te
     top_k = routing.experts.shape[1]
     order = routing.experts.flatten().argsort(stable=True)
     ends = routing.loads(up.shape[0]).cumsum(0).to(torch.int32)
-    hidden = F.gelu(_grouped_mm(x[order // top_k], up.transpose(1, 2), ends), approximate="tanh")
-    hidden = hidden * routing.gates.flatten()[order, None].to(hidden.dtype)
-    out = _grouped_mm(hidden, down.transpose(1, 2), ends)
-    return out[order.argsort()].unflatten(0, (-1, top_k)).sum(1)
+    picked = x.index_select(0, order // top_k)
+    hidden = F.gelu(_grouped_mm(picked, up.transpose(1, 2), ends), approximate="tanh")
+    gates = routing.gates.flatten().index_select(0, order)
+    out = _grouped_mm(hidden * gates[:, None].to(hidden.dtype), down.transpose(1, 2), ends)
+    return out.index_select(0, order.argsort()).view(-1, top_k, x.shape[1]).sum(1)
 
 
 def experts_dense(x: Tensor, routing: Routing, up: Tensor, down: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ def experts_dense(x: Tensor, routing: Routing, up: Tensor, down: Tensor) -> Tens
     gates = torch.zeros(x.shape[0], num_experts, device=x.device, dtype=routing.gates.dtype)
     gates = gates.scatter(1, routing.experts, routing.gates)
     hidden = F.gelu(F.linear(x, up.flatten(0, 1)), approximate="tanh")
-    hidden = hidden.unflatten(1, (num_experts, expert_dim)) * gates[..., None].to(hidden.dtype)
+    hidden = hidden.view(-1, num_experts, expert_dim) * gates[..., None].to(hidden.dtype)
     return F.linear(hidden.flatten(1), down.transpose(0, 1).reshape(dim, -1))
 
 

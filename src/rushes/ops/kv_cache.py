@@ -15,10 +15,10 @@ LayerKV = tuple[Tensor, Tensor]
 class KVCache:
     """Held by the caller, one per stream; `KVCache()` is empty.
 
-    Chunks are kept as they were written and joined when a layer needs them, so a write copies nothing that is
-    already here and a forward that fails half way leaves the cache as it was. Bytes: 2 * layers * tokens * dim
-    * bytes per element, for every sample (26.8 GB for A14B at 480p with 21 latent frames in bfloat16); while a
-    layer runs, its own joined copy beside it.
+    Chunks are kept as they were written and joined when a layer needs them, so a write copies nothing that
+    is already here and a forward that fails half way leaves the cache as it was. Bytes for each sample:
+    2 * layers * tokens * dim * bytes per element (26.8 GB for A14B at 480p with 21 latent frames in
+    bfloat16); while a layer runs, a joined copy of its own share beside it.
 
     Attributes:
         num_frames: latent frames seen so far, the position of the next one.

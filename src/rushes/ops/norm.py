@@ -23,11 +23,11 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
 
 def modulated_layer_norm(x: Tensor, shift: Tensor, scale: Tensor, *, eps: float) -> Tensor:
     """`layer_norm(x) * (1 + scale) + shift` (adaLN, arXiv:2212.09748); x [B, N, d], float32 out."""
-    frames = layer_norm(x, eps=eps).unflatten(1, (shift.shape[1], -1))
+    frames = torch.unflatten(layer_norm(x, eps=eps), 1, (shift.shape[1], -1))
     return torch.addcmul(shift, frames, 1 + scale).flatten(1, 2)
 
 
 def gated_add(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     """`x + y * gate` with x, y [B, N, d]; x is the float32 residual stream."""
     split = (gate.shape[1], -1)
-    return torch.addcmul(x.unflatten(1, split), y.unflatten(1, split), gate).flatten(1, 2)
+    return torch.addcmul(torch.unflatten(x, 1, split), torch.unflatten(y, 1, split), gate).flatten(1, 2)

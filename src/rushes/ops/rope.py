@@ -1,4 +1,4 @@
-"""Rotary position embedding over (frame, row, column), as Wan uses it (RoFormer, arXiv:2104.09864, eq. 34)."""
+"""Rotary position embedding over (frame, row, column), as in Wan (RoFormer, arXiv:2104.09864, eq. 34)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rope:
-    """Rotations of N tokens: `cos` and `sin` are float32 [N, head_dim / 2]."""
+    """Rotations of N tokens, float32 [N, head_dim] each.
+
+    Channels 2i and 2i + 1 turn together: both hold their cosine in `cos`; `sin` holds (-sine, sine).
+    """
 
     cos: Tensor
     sin: Tensor
@@ -39,7 +42,7 @@ def rope_tables(
 
     Example:
         >>> rope_tables((2, 3, 4), 16).cos.shape
-        torch.Size([24, 8])
+        torch.Size([24, 16])
     """
     starts = (frame_offset, 0, 0)
     angles = []
@@ -48,7 +51,11 @@ def rope_tables(
         shape[axis] = size
         angles.append(_angles(start, size, dim, theta, device).view(shape).expand(*grid, -1))
     table = torch.cat(angles, dim=-1).flatten(0, 2)
-    return Rope(cos=table.cos().float(), sin=table.sin().float())
+    sin = table.sin()
+    return Rope(
+        cos=table.cos().repeat_interleave(2, dim=-1).float(),
+        sin=torch.stack((-sin, sin), dim=-1).flatten(1).float(),
+    )
 
 
 def _angles(start: int, size: int, dim: int, theta: float, device: torch.device | str | None) -> Tensor:
@@ -59,6 +66,5 @@ def _angles(start: int, size: int, dim: int, theta: float, device: torch.device 
 
 def apply_rope(x: Tensor, rope: Rope) -> Tensor:
     """Turn the channel pairs (0, 1), (2, 3), ... of x [B, N, H, D]; x should be float32."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rope.cos[:, None], rope.sin[:, None]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    swapped = torch.unflatten(x, -1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * rope.cos[:, None], swapped, rope.sin[:, None])

@@ -21,7 +21,7 @@ def sinusoidal_embedding(timestep: Tensor, dim: int, max_period: float = 10000.0
 
 
 def collapse_timestep(timestep: Tensor, num_frames: int, num_tokens: int) -> Tensor:
-    """Bring [B], [B, T] (per latent frame) or [B, N] (per token) to the smallest equal [B, S], S in {1, T, N}.
+    """The smallest [B, S], S in {1, T, N}, equal to [B], [B, T] (per latent frame) or [B, N] (per token).
 
     Equality is read from strides (an expanded tensor) and, on the CPU, from the values; a tensor on another
     device is not read, since that would wait for the device.
@@ -32,13 +32,11 @@ def collapse_timestep(timestep: Tensor, num_frames: int, num_tokens: int) -> Ten
     if timestep.ndim == 1:
         return timestep[:, None]
     if timestep.ndim != 2 or timestep.shape[1] not in (num_frames, num_tokens):
-        shape = tuple(timestep.shape)
-        raise ValueError(
-            f"timestep {shape}: needs [B], [B, {num_frames}] (frames) or [B, {num_tokens}] (tokens)"
-        )
+        shape, rule = tuple(timestep.shape), f"[B, {num_frames}] (frames) or [B, {num_tokens}] (tokens)"
+        raise ValueError(f"timestep has shape {shape}; needs [B], {rule}")
     if _is_constant(timestep):
         return timestep[:, :1]
-    frames = timestep.unflatten(1, (num_frames, -1))
+    frames = torch.unflatten(timestep, 1, (num_frames, -1))
     return frames[:, :, 0] if _is_constant(frames) else timestep
 
 
