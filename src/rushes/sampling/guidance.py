@@ -14,7 +14,7 @@ def cfg(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
 
 
 def is_high_noise(timestep: float, boundary: float | None) -> bool:
-    """Whether the high-noise expert runs this timestep: t >= 1000 * boundary; always for one expert (None)."""
+    """Whether the high-noise expert runs this timestep: t >= 1000 * boundary; always where there is one."""
     return boundary is None or timestep >= boundary * NUM_TRAIN_TIMESTEPS
 
 

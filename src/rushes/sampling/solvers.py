@@ -26,7 +26,7 @@ def load_solver(name: str) -> Solver:
     Example:
         >>> from rushes.sampling.solvers import load_solver
         >>> load_solver("unipc").schedule(4, 3.0).timesteps
-        (999.0, 900.0, 750.0, 501.0)
+        (999.0, 900.0, 750.0, 500.0)
     """
     solver: Solver = SOLVERS.load(name)
     return solver

@@ -1,0 +1,287 @@
+"""What each model accepts, as data, and `resolve`, which turns a call into a complete request. No torch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
+from typing import Any
+
+from rushes.errors import InvalidRequest, UnknownName
+from rushes.pipelines.fields import FIELDS, Field, Value, shown
+from rushes.registry import Registry
+from rushes.sampling.schedules import shift_timesteps
+from rushes.sampling.solvers import SOLVERS
+from rushes.types import GenerateRequest, SamplingParams, VideoSpec
+
+__all__ = [
+    "FIELDS",
+    "MAX_PROMPT_CHARACTERS",
+    "RULES",
+    "Field",
+    "PipelineRules",
+    "Preset",
+    "load_rules",
+    "resolve",
+]
+
+MAX_PROMPT_CHARACTERS = 20_000
+"""Longest prompt accepted. Text encoders read 512 tokens or fewer, so nothing useful is refused."""
+
+RULES = Registry(
+    "pipeline",
+    {
+        "toy": "rushes.pipelines.toy_rules:TOY",
+        "wan2.2-t2v-a14b": "rushes.pipelines.wan_rules:WAN22_T2V_A14B",
+        "wan2.2-ti2v-5b": "rushes.pipelines.wan_rules:WAN22_TI2V_5B",
+        "wan2.1-t2v-1.3b": "rushes.pipelines.wan_rules:WAN21_T2V_1_3B",
+        "wan2.1-t2v-14b": "rushes.pipelines.wan_rules:WAN21_T2V_14B",
+    },
+    group="rushes.rules",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A named way to sample.
+
+    Attributes:
+        title: one line for lists; says so when the preset needs distilled weights.
+        positions: fixed timesteps listed before the shift, which `flow_shift` then moves; highest first.
+        timesteps: fixed timesteps as the model sees them; `flow_shift` does not apply. At most one of the two
+            is given, and its length is `num_inference_steps`.
+    """
+
+    title: str
+    num_inference_steps: int
+    solver: str
+    flow_shift: float
+    guidance_high: float
+    guidance_low: float
+    positions: tuple[float, ...] | None = None
+    timesteps: tuple[float, ...] | None = None
+
+    def fixed_timesteps(self, flow_shift: float) -> tuple[float, ...] | None:
+        """The timesteps of a distilled preset as the model sees them, None where steps and shift decide."""
+        if self.positions is not None:
+            return shift_timesteps(self.positions, flow_shift)
+        return self.timesteps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineRules:
+    """What one model accepts and what it does by default.
+
+    Attributes:
+        models: published checkpoints that these rules serve.
+        spatial_multiple: pixels per token each way (VAE stride x patch); sizes are multiples of it.
+        temporal_stride: frames per latent frame after the first; frames are a multiple of it plus 1.
+        rope_positions: length of the RoPE table, the bound of tokens along each axis.
+        max_tokens: bound of tokens of a clip; attention work grows with its square.
+        video: the default clip.
+        sizes: official (width, height).
+        presets: by name; `default_preset` names the one used when none is asked for.
+        boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
+        negative_prompt: used when the caller gives none.
+    """
+
+    name: str
+    title: str
+    models: tuple[str, ...]
+    spatial_multiple: int
+    temporal_stride: int = 4
+    rope_positions: int = 1024
+    max_tokens: int
+    video: VideoSpec
+    sizes: tuple[tuple[int, int], ...]
+    presets: Mapping[str, Preset]
+    default_preset: str = "quality"
+    boundary: float | None = None
+    negative_prompt: str = ""
+
+    @property
+    def is_one_expert(self) -> bool:
+        """One network runs every noise level, and `guidance_low` is `guidance_high`."""
+        return self.boundary is None
+
+    @property
+    def num_experts(self) -> int:
+        """Noise experts: 1 or 2."""
+        return 1 if self.is_one_expert else 2
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The fields this model accepts, with its own sizes and bounds; one expert has no `guidance_low`."""
+        side = replace(
+            FIELDS["width"],
+            minimum=self.spatial_multiple,
+            maximum=self.rope_positions * self.spatial_multiple,
+            multiple=self.spatial_multiple,
+        )
+        narrowed = {
+            "width": side,
+            "height": replace(side, name="height", help=FIELDS["height"].help),
+            "num_frames": replace(
+                FIELDS["num_frames"],
+                maximum=(self.rope_positions - 1) * self.temporal_stride + 1,
+                multiple=self.temporal_stride,
+                offset=1,
+            ),
+            "solver": replace(FIELDS["solver"], choices=SOLVERS.names()),
+        }
+        fields = {**FIELDS, **narrowed}
+        if self.is_one_expert:
+            del fields["guidance_low"]
+        return fields
+
+    def num_tokens(self, video: VideoSpec) -> int:
+        """Tokens of a clip of valid size."""
+        latent_frames = (video.num_frames - 1) // self.temporal_stride + 1
+        return (
+            latent_frames * (video.width // self.spatial_multiple) * (video.height // self.spatial_multiple)
+        )
+
+    def preset(self, name: str | None = None) -> Preset:
+        """The preset of this name, the default one for None. Raises `UnknownName`."""
+        name = self.default_preset if name is None else name
+        if not isinstance(name, str):
+            raise InvalidRequest("preset", f"must be one of {', '.join(self.presets)}, got {shown(name)}")
+        if name not in self.presets:
+            raise UnknownName("preset", name, self.presets)
+        return self.presets[name]
+
+    def defaults(self, preset: str | None = None) -> dict[str, Value | None]:
+        """Default of every field under this preset; None for the seed, which is drawn for each request."""
+        sources = {**asdict(self.video), **asdict(self.preset(preset)), "seed": None}
+        return {name: sources[name] for name in self.fields}
+
+
+def load_rules(name: str) -> PipelineRules:
+    """The rules of this pipeline. Raises `UnknownName`.
+
+    Example:
+        >>> from rushes.pipelines.rules import load_rules
+        >>> load_rules("wan2.2-t2v-a14b").video.num_frames
+        81
+    """
+    rules: PipelineRules = RULES.load(name)
+    return rules
+
+
+def resolve(
+    rules: PipelineRules,
+    prompt: str,
+    *,
+    preset: str | None = None,
+    negative_prompt: str | None = None,
+    has_prompt_embeds: bool = False,
+    **fields: object,
+) -> GenerateRequest:
+    """A complete, valid request from what a caller gave; the first rule broken is raised.
+
+    Args:
+        preset: name of one of `rules.presets`, the default one for None.
+        negative_prompt: None takes the model's own; an empty string is none at all.
+        has_prompt_embeds: the prompt's embeddings come with the request, so that the prompt may be empty.
+        fields: any of `rules.fields`; a value of None counts as not given.
+
+    Raises:
+        InvalidRequest: with the field, its value, the rule and the nearest valid values. A misspelt field,
+            preset or solver raises its `UnknownName` with the nearest name.
+
+    Example:
+        >>> from rushes.pipelines.rules import load_rules, resolve
+        >>> request = resolve(load_rules("wan2.2-t2v-a14b"), "a dog runs", preset="distilled-4", seed=7)
+        >>> [round(t, 1) for t in request.sampling.timesteps]
+        [1000.0, 937.5, 833.3, 625.0]
+    """
+    chosen = rules.preset(preset)
+    given = _check_fields(rules, fields)
+    _check_preset(chosen, given)
+    _check_text("prompt", prompt)
+    if not prompt.strip() and not has_prompt_embeds:
+        raise InvalidRequest("prompt", f"must not be empty, got {shown(prompt)}")
+    if negative_prompt is None:
+        negative_prompt = rules.negative_prompt
+    _check_text("negative_prompt", negative_prompt)
+    video = replace(rules.video, **_subset(VideoSpec, given))
+    _check_tokens(rules, video)
+    return GenerateRequest(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        pipeline=rules.name,
+        video=video,
+        sampling=_sampling(rules, chosen, given),
+    )
+
+
+def _check_fields(rules: PipelineRules, fields: Mapping[str, object]) -> dict[str, Value]:
+    accepted = rules.fields
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name in given:
+        if name in FIELDS and name not in accepted:
+            raise InvalidRequest(name, f"{rules.name} has one noise expert; set guidance_high")
+        if name not in accepted:
+            raise UnknownName("field", name, accepted)
+    return {name: accepted[name].check(value) for name, value in given.items()}
+
+
+def _check_preset(preset: Preset, given: Mapping[str, Value]) -> None:
+    """A preset of fixed timesteps leaves no choice of their number, nor of the shift where it is applied."""
+    fixed = preset.fixed_timesteps(preset.flow_shift)
+    if fixed is None:
+        return
+    steps = given.get("num_inference_steps", len(fixed))
+    if steps != len(fixed):
+        raise InvalidRequest("num_inference_steps", f"the preset has {len(fixed)} fixed steps, got {steps}")
+    shift = given.get("flow_shift", preset.flow_shift)
+    if shift != preset.flow_shift and preset.timesteps is not None:
+        raise InvalidRequest("flow_shift", f"the preset's timesteps are fixed after the shift, got {shift}")
+
+
+def _check_text(field: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise InvalidRequest(field, f"must be text, got {shown(text)}")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise InvalidRequest(field, f"must have at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
+    if "\0" in text:
+        raise InvalidRequest(field, f"must not hold a NUL byte, got one at character {text.index(chr(0))}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            field, f"must be valid Unicode, got a lone surrogate at character {error.start}"
+        ) from None
+
+
+def _check_tokens(rules: PipelineRules, video: VideoSpec) -> None:
+    tokens = rules.num_tokens(video)
+    if tokens <= rules.max_tokens:
+        return
+    size = f"{video.width}x{video.height}"
+    latent_frames = rules.max_tokens // rules.num_tokens(replace(video, num_frames=1))
+    if latent_frames == 0:
+        raise InvalidRequest(
+            "width", f"{size} is too large even for one frame: more than {rules.max_tokens} tokens"
+        )
+    frames = (latent_frames - 1) * rules.temporal_stride + 1
+    raise InvalidRequest(
+        "num_frames",
+        f"must be at most {frames} at {size} ({rules.max_tokens} tokens), got {video.num_frames}",
+    )
+
+
+def _sampling(rules: PipelineRules, preset: Preset, given: Mapping[str, Value]) -> SamplingParams:
+    values: dict[str, Any] = {**_subset(SamplingParams, asdict(preset)), **_subset(SamplingParams, given)}
+    if rules.is_one_expert:
+        values["guidance_low"] = values["guidance_high"]
+    values.setdefault("seed", secrets.randbelow(2**32))
+    values["timesteps"] = preset.fixed_timesteps(values["flow_shift"])
+    return SamplingParams(**values)
+
+
+def _subset(target: type[VideoSpec] | type[SamplingParams], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that are fields of `target`."""
+    names = {field.name for field in dataclass_fields(target)}
+    return {name: value for name, value in values.items() if name in names}
