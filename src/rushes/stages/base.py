@@ -1,4 +1,4 @@
-"""What a stage is, and the job that passes through the stages. No torch here: the scheduler reads this too."""
+"""What a stage is, and the job that passes through the stages. No torch: the scheduler reads this too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import torch
 
     from rushes.models.text import PromptEmbeds
-    from rushes.models.wan import KVCache
     from rushes.models.wan_vae import DecodeState
-    from rushes.sampling.solvers import History
+    from rushes.ops.kv_cache import KVCache
+    from rushes.sampling.history import History
     from rushes.stages.text_encode import Conditioning
 
 NoiseExpert = Literal["high", "low"]
@@ -62,20 +62,23 @@ class DenoiseState:
         timesteps: what the transformer is told at each step, in [0, 1000].
         step: steps done.
         history: the solver's past, None before the first step.
-        generator: of the noise that a stochastic solver adds; it goes on where the initial noise ended.
     """
 
     latents: torch.Tensor
     sigmas: tuple[float, ...]
     timesteps: tuple[float, ...]
-    generator: torch.Generator
     step: int = 0
     history: History | None = None
 
     @property
-    def is_last(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether every step is done."""
         return self.step == len(self.timesteps)
+
+    @property
+    def timestep(self) -> float:
+        """What the transformer is told at the step to come."""
+        return self.timesteps[self.step]
 
 
 @dataclass(slots=True, kw_only=True)

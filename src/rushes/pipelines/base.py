@@ -1,0 +1,86 @@
+"""What a pipeline is, and the loop that takes one job through it. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from rushes.stages.base import Given, Job, Stage
+from rushes.types import GenerateRequest, Progress, Timing
+
+if TYPE_CHECKING:
+    from rushes.models.configs import WanConfig, WanVAEConfig
+    from rushes.models.expert_pair import ExpertPair
+    from rushes.models.text import TextEncoder
+    from rushes.models.wan_vae import WanVAE
+
+
+class Parts(Protocol):
+    """The networks of one model, each loaded when first asked for and then kept.
+
+    Every method may raise `CheckpointError` (the folder lacks this part, or it is damaged).
+    """
+
+    @property
+    def transformer_config(self) -> WanConfig:
+        """Shape of the transformers, known without their weights."""
+
+    @property
+    def vae_config(self) -> WanVAEConfig:
+        """Shape of the VAE, known without its weights."""
+
+    def experts(self) -> ExpertPair:
+        """The transformer, or the two noise experts."""
+
+    def vae(self) -> WanVAE:
+        """The VAE."""
+
+    def text_encoder(self) -> TextEncoder:
+        """The text encoder."""
+
+
+class Pipeline(Protocol):
+    """The ordered stages of one model."""
+
+    name: str
+
+    def job(
+        self,
+        request: GenerateRequest,
+        given: Given,
+        *,
+        causal: bool = False,
+        wants_video: bool = True,
+        wants_preview: bool = False,
+    ) -> Job:
+        """A job for this request. Raises `InvalidRequest` when a given tensor does not fit it."""
+
+    def current(self, job: Job) -> Stage | None:
+        """The stage that has work for this job, None when it is finished."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what the stages asked of it."""
+
+
+def run(pipeline: Pipeline, job: Job) -> Iterator[Progress]:
+    """Take a job to its end, alone, and report after every unit. Abandoning the iterator abandons the job."""
+    while stage := pipeline.current(job):
+        stage.prepare(job)
+        begin = perf_counter()
+        stage.run([job])
+        units = _units(job, stage) + 1
+        if units == stage.units(job):
+            # Devices run behind: without this a stage's work would be timed as the next one's.
+            pipeline.synchronize()
+        seconds = _seconds(job, stage) + perf_counter() - begin
+        job.timings[stage.name] = Timing(stage=stage.name, seconds=seconds, units=units)
+        yield Progress(stage=stage.name, units=units, total=stage.units(job), seconds=seconds)
+
+
+def _units(job: Job, stage: Stage) -> int:
+    return job.timings[stage.name].units if stage.name in job.timings else 0
+
+
+def _seconds(job: Job, stage: Stage) -> float:
+    return job.timings[stage.name].seconds if stage.name in job.timings else 0.0

@@ -1,0 +1,96 @@
+"""Where a model runs, in what precision, and whether it fits there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from rushes.config import DTYPES
+from rushes.errors import ConfigError
+from rushes.models.checkpoint import Checkpoint
+from rushes.models.checkpoint_report import MemoryNeed, PartSize, describe, memory_need
+
+_UMT5_XXL = PartSize(name="text_encoder", num_bytes=0, num_parameters=5_680_000_000)
+
+
+def _published(transformer: int, vae: int, num_experts: int = 1) -> tuple[PartSize, ...]:
+    experts = ("transformer", "transformer_low")[:num_experts]
+    sizes = {**dict.fromkeys(experts, transformer), "vae": vae}
+    parts = [PartSize(name=name, num_bytes=0, num_parameters=size) for name, size in sizes.items()]
+    return (*parts, _UMT5_XXL)
+
+
+PUBLISHED: Mapping[str, tuple[PartSize, ...]] = {
+    "wan2.2-t2v-a14b": _published(14_288_000_000, 127_000_000, num_experts=2),
+    "wan2.1-t2v-14b": _published(14_288_000_000, 127_000_000),
+    "wan2.2-ti2v-5b": _published(5_000_000_000, 705_000_000),
+    "wan2.1-t2v-1.3b": _published(1_420_000_000, 127_000_000),
+}
+"""Parameters of the published checkpoints, largest model first."""
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """The device of this name; for None, cuda where there is one, else the CPU. Raises `ConfigError`."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: {name!r} is not a torch device such as 'cpu' or 'cuda:0'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: {name!r} was asked for, and torch sees no CUDA device; use 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device: {name!r} was asked for, and torch sees {torch.cuda.device_count()}")
+    return device
+
+
+def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype of this name; for None, bfloat16 on cuda and float32 elsewhere. Raises `ConfigError`."""
+    if name is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    short = str(name).removeprefix("torch.")
+    if short not in DTYPES:
+        raise ConfigError(f"dtype: {short!r} is not one of {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, short)
+    return dtype
+
+
+def check_memory(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, free_bytes: int | None = None
+) -> None:
+    """Raises `ConfigError`, in one line, when the checkpoint does not fit: what it needs and what would fit.
+
+    Args:
+        free_bytes: memory to fit into; None asks the device.
+    """
+    free = _free_bytes(device) if free_bytes is None else free_bytes
+    name = str(dtype).removeprefix("torch.")
+    need = memory_need(describe(checkpoint).parts, name)
+    if need.fits(free) is None:
+        needed = f"{checkpoint.pipeline} in {name} needs {_needed(need)} on {device}, {_gb(free)} are free"
+        raise ConfigError(f"{needed}; {_what_fits(free, name)}")
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    # All of it, as file caches count as used and are given back.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _needed(need: MemoryNeed) -> str:
+    if need.swapped == need.resident:
+        return _gb(need.resident)
+    return f"{_gb(need.swapped)} ({_gb(need.resident)} with both noise experts)"
+
+
+def _what_fits(free_bytes: int, dtype: str) -> str:
+    needs = {name: memory_need(parts, dtype) for name, parts in PUBLISHED.items()}
+    fitting = [f"{name} ({_gb(need.swapped)})" for name, need in needs.items() if need.fits(free_bytes)]
+    return f"what would fit: {', '.join(fitting) or 'the toy'}"
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB"

@@ -1,0 +1,305 @@
+"""The library's front door: `load` a model, `generate` a clip or `stream` it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, cast, overload
+
+import numpy as np
+import torch
+
+from rushes.config import TOY_FOLDER, read_settings
+from rushes.errors import CheckpointError, EngineError, InvalidRequest, UnknownName
+from rushes.models.checkpoint import Checkpoint, open_checkpoint
+from rushes.models.text import PromptEmbeds
+from rushes.pipelines.base import Parts, run
+from rushes.pipelines.device import check_memory, choose_device, choose_dtype
+from rushes.pipelines.parts import CheckpointParts
+from rushes.pipelines.rules import RULES, PipelineRules, load_rules, resolve
+from rushes.pipelines.wan import WanPipeline
+from rushes.stages.base import Given, Job
+from rushes.stages.preview import fit_latent_rgb, preview_frames
+from rushes.types import Done, Event, Frames, LatentVideo, Preview, Progress, Video
+
+MODES = ("full", "causal")
+OUTPUTS = ("video", "latents")
+
+OnProgress = Callable[[Progress], None]
+
+
+class GenerateFields(TypedDict, total=False):
+    """What `generate` and `stream` take beside the prompt; the model's rules decide what is left out.
+
+    Attributes:
+        preset: named sampling settings, over which the fields below win.
+        guidance_high: scale of the high-noise expert, or of the only one. 1.0 turns guidance off.
+        latents: initial noise [1, C, T, H, W] instead of the seed's.
+        prompt_embeds: text states [1, L, text_dim] instead of the prompt's, used at their own length; a
+            `PromptEmbeds` for a model that reads a pooled vector too.
+        mode: "causal" makes the clip latent frame by latent frame, where the model was trained for it.
+    """
+
+    negative_prompt: str
+    preset: str | None
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    num_inference_steps: int
+    flow_shift: float
+    solver: str
+    guidance_high: float
+    guidance_low: float
+    seed: int
+    latents: torch.Tensor | None
+    prompt_embeds: torch.Tensor | PromptEmbeds | None
+    negative_prompt_embeds: torch.Tensor | PromptEmbeds | None
+    mode: Literal["full", "causal"]
+
+
+class Model:
+    """A loaded model. One call at a time: the networks are shared, a job's state is not.
+
+    Args:
+        rules: what requests may ask for.
+        parts: its networks.
+        boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
+        defaults: fields that this checkpoint decides instead of its rules, where a call names no preset.
+        notes: sentences about the checkpoint for the user.
+
+    Example:
+        >>> import rushes
+        >>> model = rushes.load("toy")  # doctest: +SKIP
+        >>> model.generate("a dog running in the park", seed=7).save("dog.mp4")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        rules: PipelineRules,
+        parts: Parts,
+        *,
+        boundary: float | None,
+        device: torch.device,
+        defaults: Mapping[str, Any] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.rules = rules
+        self.device = device
+        self.notes = notes
+        self.pipeline = WanPipeline(rules.name, parts, boundary=boundary, device=device)
+        self._parts = parts
+        self._boundary = boundary
+        self._defaults = dict(defaults or {})
+        self._latent_rgb: torch.Tensor | None = None
+
+    @overload
+    def generate(
+        self,
+        prompt: str = ...,
+        *,
+        output: Literal["video"] = ...,
+        on_progress: OnProgress | None = ...,
+        **fields: Unpack[GenerateFields],
+    ) -> Video: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str = ...,
+        *,
+        output: Literal["latents"],
+        on_progress: OnProgress | None = ...,
+        **fields: Unpack[GenerateFields],
+    ) -> LatentVideo: ...
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        output: Literal["video", "latents"] = "video",
+        on_progress: OnProgress | None = None,
+        **fields: Unpack[GenerateFields],
+    ) -> Video | LatentVideo:
+        """Make a clip.
+
+        Args:
+            prompt: may be empty only when `prompt_embeds` is given.
+            output: "latents" stops before the VAE and returns normalised float32 latents [1, C, T, H, W].
+            on_progress: called after every unit of every stage.
+            fields: see `GenerateFields`.
+
+        Raises:
+            InvalidRequest: a field breaks a rule of the model, or a given tensor does not fit.
+            CheckpointError: a part that this call needs is missing or damaged.
+            EngineError: the device ran out of memory.
+        """
+        _choose("output", output, OUTPUTS)
+        job = self._job(prompt, fields, wants_video=output == "video")
+        request = job.request
+        if output == "latents":
+            for _ in self._events(job, on_progress):
+                pass
+            latents = torch.cat(list(job.latents), dim=2).cpu()
+            return LatentVideo(latents=latents, request=request, timings=tuple(job.timings.values()))
+        video = request.video
+        frames = np.empty((video.num_frames, video.height, video.width, 3), np.uint8)
+        for event in self._events(job, on_progress):
+            if isinstance(event, Frames):
+                frames[event.start : event.start + len(event.frames)] = event.frames
+        return Video(frames=frames, fps=video.fps, request=request, timings=tuple(job.timings.values()))
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        preview_every: int = 1,
+        on_progress: OnProgress | None = None,
+        **fields: Unpack[GenerateFields],
+    ) -> Generator[Event, None, None]:
+        """Make a clip and see it come: `Preview`s while it is denoised, `Frames` as they are decoded, `Done`.
+
+        Closing the generator, at any point, frees what the clip held. The request is checked before the
+        generator is returned; otherwise arguments and errors are those of `generate`.
+
+        Args:
+            preview_every: solver steps between two previews; 0 for none. The causal mode has none: its frames
+                themselves come early.
+        """
+        if preview_every < 0:
+            raise InvalidRequest("preview_every", f"must be at least 0, got {preview_every}")
+        job = self._job(prompt, fields, wants_preview=preview_every > 0)
+        return self._events(job, on_progress, preview_every)
+
+    def _events(
+        self, job: Job, on_progress: OnProgress | None, preview_every: int = 0
+    ) -> Generator[Event, None, None]:
+        with _memory_errors():
+            for progress in run(self.pipeline, job):
+                if on_progress is not None:
+                    on_progress(progress)
+                if job.predicted is not None and progress.units % preview_every == 0:
+                    yield self._preview(job.predicted, progress)
+                job.predicted = None
+                while job.frames:
+                    yield job.frames.popleft()
+        yield Done(request=job.request, timings=tuple(job.timings.values()))
+
+    def _preview(self, latents: torch.Tensor, progress: Progress) -> Preview:
+        if self._latent_rgb is None:
+            self._latent_rgb = fit_latent_rgb(self._parts.vae())
+        frames = preview_frames(latents, self._latent_rgb)
+        return Preview(step=progress.units, num_steps=progress.total, frames=frames)
+
+    def _job(
+        self,
+        prompt: str,
+        fields: GenerateFields,
+        *,
+        wants_video: bool = True,
+        wants_preview: bool = False,
+    ) -> Job:
+        flat = cast(dict[str, Any], dict(fields))
+        causal = self._is_causal(flat.pop("mode", MODES[0]))
+        given = Given(
+            latents=flat.pop("latents", None),
+            prompt_embeds=_embeds("prompt_embeds", flat.pop("prompt_embeds", None)),
+            negative_prompt_embeds=_embeds(
+                "negative_prompt_embeds", flat.pop("negative_prompt_embeds", None)
+            ),
+        )
+        if flat.get("preset") is None:
+            flat = {**self._defaults, **flat}
+        request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
+        return self.pipeline.job(
+            request, given, causal=causal, wants_video=wants_video, wants_preview=wants_preview and not causal
+        )
+
+    def _is_causal(self, mode: str) -> bool:
+        _choose("mode", mode, MODES)
+        if mode == "causal" and (not self.rules.supports_causal or self._boundary is not None):
+            raise InvalidRequest(
+                "mode", f"{self.rules.name} was not trained to generate causally; use 'full'"
+            )
+        return mode == "causal"
+
+
+def _choose(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UnknownName(field, value, choices)
+
+
+def _embeds(field: str, value: object) -> PromptEmbeds | None:
+    if value is None or isinstance(value, PromptEmbeds):
+        return value
+    if isinstance(value, torch.Tensor):
+        return PromptEmbeds(states=value)
+    raise InvalidRequest(
+        field, f"is a {type(value).__name__}; give a tensor [1, L, D] or rushes.PromptEmbeds"
+    )
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"the device ran out of memory; ask for a smaller or shorter clip ({error})"
+        ) from error
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Model:
+    """Open a model. Its weights are read when a call first needs them; whether they fit is checked now.
+
+    Args:
+        name_or_folder: "toy" for the embedded model, or a checkpoint folder (diffusers' or Wan's layout).
+        device: torch device; None takes `RUSHES_DEVICE`, else cuda where there is one, else the CPU.
+        dtype: float32, bfloat16 or float16; None takes `RUSHES_DTYPE`, else bfloat16 on cuda and float32
+            elsewhere. Norms, modulation and the time path stay float32 in any case.
+
+    Raises:
+        CheckpointError: not a checkpoint, or of a model that is not supported.
+        ConfigError: an unknown device or dtype, or a model that does not fit.
+    """
+    settings = read_settings()
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    checkpoint = _open(name_or_folder)
+    place = choose_device(device if device is not None else settings.device)
+    precision = choose_dtype(dtype if dtype is not None else settings.dtype, place)
+    check_memory(checkpoint, place, precision)
+    return Model(
+        load_rules(checkpoint.pipeline),
+        CheckpointParts(checkpoint, place, precision),
+        boundary=checkpoint.boundary.value,
+        device=place,
+        defaults=_decided(checkpoint),
+        notes=checkpoint.notes,
+    )
+
+
+def rules_of(name_or_folder: str | Path) -> PipelineRules:
+    """The rules of the model that `load` would open; reads no weights. Raises `CheckpointError`."""
+    return load_rules(_open(name_or_folder).pipeline)
+
+
+def _open(name_or_folder: str | Path) -> Checkpoint:
+    if name_or_folder == "toy":
+        return open_checkpoint(TOY_FOLDER)
+    if str(name_or_folder) in RULES and not Path(name_or_folder).exists():
+        raise CheckpointError(f"{name_or_folder}: give the folder of its checkpoint; only 'toy' has a name")
+    return open_checkpoint(Path(name_or_folder))
+
+
+def _decided(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the folder says of sampling. The toy's folder has no say: its rules are written beside it."""
+    if checkpoint.pipeline == "toy":
+        return {}
+    return {"flow_shift": checkpoint.flow_shift.value, "solver": checkpoint.solver.value}

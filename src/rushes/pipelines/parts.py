@@ -1,0 +1,70 @@
+"""The parts of a checkpoint folder, each loaded when first asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+
+from rushes.models import wan, wan_vae
+from rushes.models.checkpoint import Checkpoint, transformer_folder
+from rushes.models.configs import WanConfig, WanVAEConfig
+from rushes.models.expert_pair import ExpertPair
+from rushes.models.headers import read_json
+from rushes.models.text import TextEncoder
+
+
+class CheckpointParts:
+    """Implements `rushes.pipelines.base.Parts` for a folder: what a call does not need is never read.
+
+    Args:
+        device: where the networks run.
+        dtype: of their weights, float32 islands aside.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self._checkpoint = checkpoint
+        self._device = device
+        self._dtype = dtype
+
+    @cached_property
+    def transformer_config(self) -> WanConfig:
+        """See `Parts`. Of a folder that holds only the low-noise expert, that one's."""
+        layout = self._checkpoint.layout
+        high, low = (
+            transformer_folder(self._checkpoint.folder, layout, expert) for expert in ("high", "low")
+        )
+        file = (high if (high / "config.json").is_file() else low) / "config.json"
+        return wan.config_from_dict(read_json(file), layout)
+
+    @cached_property
+    def vae_config(self) -> WanVAEConfig:
+        """See `Parts`. Without a VAE, the published one of the model: latents need its strides."""
+        file = self._checkpoint.folder / "vae" / "config.json"
+        if self._checkpoint.layout == "diffusers" and file.is_file():
+            return wan_vae.config_from_dict(read_json(file), "diffusers")
+        return wan_vae.WAN22_VAE if self._checkpoint.pipeline == "wan2.2-ti2v-5b" else wan_vae.WAN21_VAE
+
+    def experts(self) -> ExpertPair:
+        """See `Parts`."""
+        return self._experts
+
+    def vae(self) -> wan_vae.WanVAE:
+        """See `Parts`."""
+        return self._vae
+
+    def text_encoder(self) -> TextEncoder:
+        """See `Parts`."""
+        return self._text_encoder
+
+    @cached_property
+    def _experts(self) -> ExpertPair:
+        return self._checkpoint.load_experts(self._device, self._dtype)
+
+    @cached_property
+    def _vae(self) -> wan_vae.WanVAE:
+        return self._checkpoint.load_vae(self._device, self._dtype)
+
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
+        return self._checkpoint.load_text_encoder(self._device, self._dtype)

@@ -1,0 +1,270 @@
+"""The denoising stages: one solver step of a whole clip a unit, or of one latent frame after another.
+
+The path is a rectified flow: x = (1 - sigma) * clean + sigma * noise, velocity v = noise - clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rushes.models.expert_pair import ExpertPair
+from rushes.models.wan import TextContext
+from rushes.ops.kv_cache import KVCache
+from rushes.sampling.flow import predict_clean
+from rushes.sampling.guidance import cfg, is_high_noise
+from rushes.sampling.noise import initial_noise, step_generator
+from rushes.sampling.solvers import load_solver, schedule_for
+from rushes.stages.base import BatchKey, CausalState, DenoiseState, Job, NoiseExpert
+from rushes.stages.text_encode import EncodedText
+from rushes.types import SamplingParams
+
+Experts = Callable[[], ExpertPair]
+
+
+def start(job: Job, device: torch.device) -> DenoiseState:
+    """The state of a job before its first step: the given latents, or noise from the seed."""
+    sampling = job.request.sampling
+    latents = job.given.latents
+    if latents is None:
+        latents = initial_noise((1, *job.latent_shape), sampling.seed)
+    schedule = schedule_for(sampling)
+    return DenoiseState(
+        latents=latents.to(device, torch.float32), sigmas=schedule.sigmas, timesteps=schedule.timesteps
+    )
+
+
+def advance(state: DenoiseState, velocity: Tensor, sampling: SamplingParams) -> DenoiseState:
+    """One solver step."""
+    latents, history = load_solver(sampling.solver).step(
+        velocity,
+        state.latents,
+        state.sigmas,
+        state.step,
+        state.history,
+        step_generator(sampling.seed, state.step),
+    )
+    return replace(state, latents=latents, history=history, step=state.step + 1)
+
+
+class Denoise:
+    """Denoises whole clips. One unit is one solver step of each job: one forward for the prompts of all jobs,
+    and one for the negative prompts of those that use guidance at this step.
+
+    Jobs may stand at different steps of different schedules, with different solvers and scales; what they
+    share is in `key`: the size, the noise expert and the length of their texts.
+
+    Args:
+        experts: returns the network or networks, loading them when first called.
+        boundary: the high-noise expert runs timesteps >= 1000 * boundary; None where there is one expert,
+            which is then called "high".
+    """
+
+    name = "denoise"
+
+    def __init__(self, pipeline: str, experts: Experts, boundary: float | None, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._experts = experts
+        self._boundary = boundary
+        self._device = device
+
+    def prepare(self, job: Job) -> None:
+        self._experts()
+
+    def key(self, job: Job) -> BatchKey:
+        return BatchKey(
+            stage=self.name,
+            pipeline=self._pipeline,
+            latent_shape=job.latent_shape,
+            expert=self._expert(self._state(job)),
+            text_lens=tuple(text.num_tokens for text in _texts(job)),
+        )
+
+    @torch.no_grad()
+    def run(self, jobs: Sequence[Job]) -> None:
+        states = [self._state(job) for job in jobs]
+        expert = self._expert(states[0])
+        velocities = self._velocities(jobs, states, expert)
+        for job, state, velocity in zip(jobs, states, velocities, strict=True):
+            if job.wants_preview:
+                job.predicted = predict_clean(velocity, state.latents, state.sigmas[state.step])
+            self._commit(job, advance(state, velocity, job.request.sampling), expert)
+
+    def done(self, job: Job) -> bool:
+        return job.is_denoised
+
+    def units(self, job: Job) -> int:
+        return job.request.sampling.num_inference_steps
+
+    def _state(self, job: Job) -> DenoiseState:
+        if job.denoise is None:
+            job.denoise = start(job, self._device)
+        assert isinstance(job.denoise, DenoiseState)
+        return job.denoise
+
+    def _expert(self, state: DenoiseState) -> NoiseExpert:
+        return "high" if is_high_noise(state.timestep, self._boundary) else "low"
+
+    def _velocities(
+        self, jobs: Sequence[Job], states: Sequence[DenoiseState], expert: NoiseExpert
+    ) -> Sequence[Tensor]:
+        """The guided velocity of each job; the branches are forwards of their own, as their texts may differ
+        in length."""
+        everyone = range(len(jobs))
+        guided = [i for i in everyone if jobs[i].guidance[expert] != 1.0]
+        velocities = self._forward(
+            [_texts(job)[0] for job in jobs],
+            states,
+            expert,
+            is_last=self._leaves(states, expert) and not guided,
+        )
+        if guided:
+            negatives = [_texts(jobs[i])[1] for i in guided]
+            some = [states[i] for i in guided]
+            unconditional = self._forward(negatives, some, expert, is_last=self._leaves(states, expert))
+            for i, velocity in zip(guided, unconditional, strict=True):
+                velocities[i] = cfg(velocities[i], velocity, jobs[i].guidance[expert])
+        return velocities
+
+    def _forward(
+        self,
+        texts: Sequence[EncodedText],
+        states: Sequence[DenoiseState],
+        expert: NoiseExpert,
+        *,
+        is_last: bool,
+    ) -> list[Tensor]:
+        experts = self._experts()
+        wan = experts.select(states[0].timestep)
+        context = _joined([text.context(expert, wan) for text in texts])
+        timesteps = torch.tensor([state.timestep for state in states], device=self._device)
+        if is_last:
+            experts.prefetch_low()
+        return list(wan(torch.cat([state.latents for state in states]), timesteps, context).split(1))
+
+    def _leaves(self, states: Sequence[DenoiseState], expert: NoiseExpert) -> bool:
+        """Whether this step is the last that the high-noise expert makes for these jobs."""
+        coming = [state.timesteps[state.step + 1 :] for state in states]
+        return expert == "high" and all(
+            timesteps and not is_high_noise(timesteps[0], self._boundary) for timesteps in coming
+        )
+
+    def _commit(self, job: Job, state: DenoiseState, expert: NoiseExpert) -> None:
+        if state.is_finished:
+            job.latents.extend(state.latents.chunk(job.num_latent_frames, dim=2))
+            job.num_denoised = job.num_latent_frames
+            job.denoise = job.text = None
+            return
+        job.denoise = state
+        if self._expert(state) != expert:
+            _texts(job)[0].forget(expert)
+
+
+def _joined(contexts: Sequence[TextContext]) -> TextContext:
+    # torch.cat copies even a single tensor, and a context may weigh 0.4 GB.
+    return contexts[0] if len(contexts) == 1 else TextContext.cat(contexts)
+
+
+def _texts(job: Job) -> tuple[EncodedText, ...]:
+    """The prompt and, for a job with guidance, the negative prompt."""
+    assert job.text is not None, "the text is not encoded yet"
+    if job.text.negative is None:
+        return (job.text.prompt,)
+    return job.text.prompt, job.text.negative
+
+
+class DenoiseCausal:
+    """Denoises latent frame by latent frame, each seeing the clean frames before it through a KV cache.
+
+    One unit is one solver step of the frame in work. After a frame's last step one more pass at t = 0 writes
+    its clean keys and values. For networks trained block-causally, with one noise expert. Jobs do not share a
+    forward: their caches differ in length.
+    """
+
+    name = "denoise"
+
+    def __init__(self, pipeline: str, experts: Experts, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._experts = experts
+        self._device = device
+
+    def prepare(self, job: Job) -> None:
+        self._experts()
+
+    def key(self, job: Job) -> BatchKey:
+        return BatchKey(
+            stage=self.name,
+            pipeline=self._pipeline,
+            latent_shape=job.latent_shape,
+            expert="high",
+            alone=id(job),
+        )
+
+    @torch.no_grad()
+    def run(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._step(job)
+
+    def done(self, job: Job) -> bool:
+        return job.is_denoised
+
+    def units(self, job: Job) -> int:
+        return job.num_latent_frames * job.request.sampling.num_inference_steps
+
+    def _step(self, job: Job) -> None:
+        state = self._state(job)
+        chunk = state.chunk
+        if chunk is None:
+            frame = state.noise[:, :, job.num_denoised : job.num_denoised + 1]
+            chunk = replace(state.start, latents=frame)
+        velocities = self._forward(job, state.caches, chunk.latents, chunk.timestep)
+        velocity = velocities[0]
+        if len(velocities) == 2:
+            velocity = cfg(velocity, velocities[1], job.guidance["high"])
+        state.chunk = advance(chunk, velocity, job.request.sampling)
+        if state.chunk.is_finished:
+            self._finish_frame(job, state, state.chunk.latents)
+
+    def _state(self, job: Job) -> CausalState:
+        if job.denoise is None:
+            begin = start(job, self._device)
+            caches = tuple(KVCache() for _ in _texts(job))
+            job.denoise = CausalState(noise=begin.latents, start=begin, chunk=None, caches=caches)
+        assert isinstance(job.denoise, CausalState)
+        return job.denoise
+
+    def _finish_frame(self, job: Job, state: CausalState, latents: Tensor) -> None:
+        job.latents.append(latents)
+        job.num_denoised += 1
+        state.chunk = None
+        if job.is_denoised:
+            job.denoise = job.text = None
+            return
+        self._forward(job, state.caches, latents, 0.0, write_cache=True)
+
+    def _forward(
+        self,
+        job: Job,
+        caches: Sequence[KVCache],
+        latents: Tensor,
+        timestep: float,
+        *,
+        write_cache: bool = False,
+    ) -> list[Tensor]:
+        """Velocities of the branches, each of which has its own cache."""
+        wan = self._experts().select(timestep)
+        timesteps = torch.tensor([timestep], device=self._device)
+        return [
+            wan(
+                latents,
+                timesteps,
+                text.context("high", wan),
+                causal=True,
+                cache=cache,
+                write_cache=write_cache,
+            )
+            for text, cache in zip(_texts(job), caches, strict=True)
+        ]

@@ -1,0 +1,192 @@
+"""Denoise and DenoiseCausal: batching, experts, guidance, caches and slots."""
+
+import pytest
+import torch
+
+from rushes.sampling.guidance import cfg
+from rushes.sampling.noise import initial_noise, step_generator
+from rushes.sampling.solvers import load_solver, schedule_for
+from rushes.stages.base import Given
+from rushes.stages.denoise import Denoise, DenoiseCausal
+from rushes.stages.text_encode import NegativePrompts, TextEncode
+from tiny_parts import CPU, TinyParts, embeds, tiny_job
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def encoded(job, parts):
+    TextEncode("toy", parts.text_encoder, NegativePrompts(), CPU).run([job])
+    return job
+
+
+def stage(parts):
+    return Denoise("toy", parts.experts, parts.boundary, CPU)
+
+
+def finish(denoise, *jobs):
+    while jobs:
+        denoise.run(jobs)
+        jobs = [job for job in jobs if not denoise.done(job)]
+
+
+def result(job):
+    return torch.cat(list(job.latents), dim=2)
+
+
+def count_calls(module):
+    calls = []
+    module.register_forward_hook(lambda _module, args, _output: calls.append(args[0].shape[0]))
+    return calls
+
+
+JOBS = [
+    {"prompt": "a dog", "seed": 1, "steps": 4, "guidance": 3.0},
+    {"prompt": "a cat", "seed": 2, "steps": 6, "guidance": 1.0, "solver": "dpmpp-2m"},
+    {"prompt": "two birds", "seed": 3, "steps": 5, "guidance": 5.0, "solver": "lcm", "shift": 5.0},
+]
+
+
+def test_jobs_of_other_steps_scales_and_solvers_share_a_batch_and_change_nothing():
+    parts = TinyParts()
+    alone = [encoded(tiny_job(**fields), parts) for fields in JOBS]
+    for job in alone:
+        finish(stage(parts), job)
+    together = [encoded(tiny_job(**fields), parts) for fields in JOBS]
+    stage(parts).run(together[:1])  # one step ahead of the others
+    finish(stage(parts), *together)
+    for one, other in zip(alone, together, strict=True):
+        assert relative(result(other), result(one)) <= 1e-4
+
+
+def test_a_step_is_one_forward_for_prompts_and_one_for_the_guided_jobs_negatives():
+    parts = TinyParts()
+    jobs = [encoded(tiny_job(**fields), parts) for fields in JOBS]
+    calls = count_calls(parts.transformers["high"])
+    stage(parts).run(jobs)
+    assert calls == [3, 2]
+
+
+def test_guidance_one_runs_no_unconditional_forward_and_encodes_no_negative():
+    parts = TinyParts()
+    job = encoded(tiny_job(guidance=1.0), parts)
+    calls = count_calls(parts.transformers["high"])
+    finish(stage(parts), job)
+    assert calls == [1] * 3
+    assert parts.encoder.prompts == ["a dog"]
+
+
+def test_text_keys_and_values_are_computed_once_per_expert():
+    parts = TinyParts(boundary=0.7)
+    calls = {name: count_calls(wan.text_embed.fc1) for name, wan in parts.transformers.items()}
+    negatives = NegativePrompts()
+    for seed in range(2):
+        job = tiny_job(seed=seed, steps=6, two_experts=True)
+        TextEncode("toy", parts.text_encoder, negatives, CPU).run([job])
+        finish(stage(parts), job)
+    # Two prompts; the negative prompt of both jobs is the same one.
+    assert {name: len(shapes) for name, shapes in calls.items()} == {"high": 3, "low": 3}
+
+
+def test_the_boundary_decides_the_expert():
+    parts = TinyParts(boundary=0.7)
+    job = encoded(tiny_job(steps=6, two_experts=True, guidance=1.0), parts)
+    denoise = stage(parts)
+    timesteps = schedule_for(job.request.sampling).timesteps
+    keys, calls = [], {name: count_calls(wan) for name, wan in parts.transformers.items()}
+    while not denoise.done(job):
+        keys.append(denoise.key(job).expert)
+        denoise.run([job])
+    assert keys == ["high" if t >= 700 else "low" for t in timesteps]
+    assert {name: len(shapes) for name, shapes in calls.items()} == {
+        "high": keys.count("high"),
+        "low": keys.count("low"),
+    }
+    assert set(keys) == {"high", "low"}
+
+
+def test_key_tells_apart_what_cannot_share_a_forward():
+    parts = TinyParts()
+    short = Given(prompt_embeds=embeds("a dog", 2), negative_prompt_embeds=embeds("blurry", 3))
+    jobs = [
+        tiny_job(),
+        tiny_job(seed=9, steps=7),
+        tiny_job(frames=9),
+        tiny_job(given=short),
+        tiny_job(guidance=1.0),
+    ]
+    keys = [stage(parts).key(encoded(job, parts)) for job in jobs]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+    assert keys[3].text_lens == (2, 3)
+
+
+def test_the_noise_is_the_seeds_and_given_latents_replace_it():
+    parts = TinyParts()
+    noise = torch.randn((1, 4, 3, 4, 8), generator=torch.Generator().manual_seed(5))
+    by_seed = encoded(tiny_job(seed=5), parts)
+    given = encoded(tiny_job(seed=6, given=Given(latents=noise)), parts)
+    finish(stage(parts), by_seed)
+    finish(stage(parts), given)
+    assert torch.equal(result(by_seed), result(given))
+
+
+def test_the_last_step_frees_what_came_before():
+    parts = TinyParts()
+    job = encoded(tiny_job(), parts)
+    finish(stage(parts), job)
+    assert job.text is None
+    assert job.denoise is None
+    assert [tuple(latent.shape) for latent in job.latents] == [(1, 4, 1, 4, 8)] * 3
+
+
+def test_the_preview_is_the_predicted_clean_clip():
+    parts = TinyParts()
+    job = encoded(tiny_job(guidance=1.0, steps=1, solver="euler"), parts)
+    job.wants_preview = True
+    finish(stage(parts), job)
+    # One Euler step from sigma to 0 lands on the prediction itself.
+    assert relative(job.predicted, result(job)) <= 1e-6
+
+
+@torch.no_grad()
+def causal_reference(job, parts):
+    """Every step is one uncached forward of all frames so far, the clean ones at t = 0."""
+    wan, sampling = parts.transformers["high"], job.request.sampling
+    contexts = [wan.encode_text(embeds(text).states) for text in (job.request.prompt, "blurry")]
+    schedule = schedule_for(sampling)
+    noise = initial_noise((1, *job.latent_shape), sampling.seed)
+    clean = noise[:, :, :0]
+    for frame in noise.split(1, dim=2):
+        history = None
+        for index, timestep in enumerate(schedule.timesteps):
+            times = torch.tensor([[0.0] * clean.shape[2] + [timestep]])
+            clip = torch.cat([clean, frame], dim=2)
+            velocities = [wan(clip, times, context, causal=True)[:, :, -1:] for context in contexts]
+            velocity = cfg(*velocities, sampling.guidance_high)
+            step = load_solver(sampling.solver).step
+            generator = step_generator(sampling.seed, index)
+            frame, history = step(velocity, frame, schedule.sigmas, index, history, generator)
+        clean = torch.cat([clean, frame], dim=2)
+    return clean
+
+
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
+def test_causal_generation_is_that_of_uncached_block_causal_forwards(solver):
+    parts = TinyParts()
+    job = encoded(tiny_job(causal=True, solver=solver, seed=4), parts)
+    finish(DenoiseCausal("toy", parts.experts, CPU), job)
+    assert relative(result(job), causal_reference(job, parts)) <= 1e-5
+    assert job.text is None
+    assert job.denoise is None
+
+
+def test_causal_passes_over_the_network_are_steps_and_one_write_a_frame():
+    parts = TinyParts()
+    job = encoded(tiny_job(causal=True, guidance=1.0), parts)
+    calls = count_calls(parts.transformers["high"])
+    denoise = DenoiseCausal("toy", parts.experts, CPU)
+    finish(denoise, job)
+    # Three latent frames of three steps; nobody reads what the last one would write.
+    assert len(calls) == denoise.units(job) + 2 == 11
