@@ -84,6 +84,7 @@ class PipelineRules:
         presets: by name; `default_preset` names the one used when none is asked for.
         boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
         negative_prompt: used when the caller gives none.
+        supports_causal: trained to generate latent frame by latent frame too.
     """
 
     name: str
@@ -99,6 +100,7 @@ class PipelineRules:
     default_preset: str = "quality"
     boundary: float | None = None
     negative_prompt: str = ""
+    supports_causal: bool = False
 
     @property
     def is_one_expert(self) -> bool:

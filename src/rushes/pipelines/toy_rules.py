@@ -35,4 +35,5 @@ TOY = PipelineRules(
     video=VideoSpec(width=192, height=128, num_frames=33, fps=16),
     sizes=((192, 128),),
     presets=MappingProxyType({"quality": QUALITY, "fast": FAST, "few-step-4": FEW_STEP}),
+    supports_causal=True,
 )
