@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from rushes.errors import CheckpointError, InvalidRequest
 from rushes.models.base import Source
 from rushes.models.configs import WanVAEConfig
-from rushes.models.wan_vae_blocks import Decoder, Encoder, FrameCache, fold_pixels, unfold_pixels
+
+from rushes.models.wan_vae_blocks import Decoder, Encoder, FrameCache, Pointwise, fold_pixels, unfold_pixels
+from rushes.models.wan_vae_names import diffusers_name, wan_name
 
 WAN21_VAE = WanVAEConfig(
     latents_mean=(
@@ -142,8 +144,8 @@ class WanVAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.quant_conv = nn.Conv3d(2 * config.z_dim, 2 * config.z_dim, 1)
-        self.post_quant_conv = nn.Conv3d(config.z_dim, config.z_dim, 1)
+        self.quant_conv = Pointwise(2 * config.z_dim, 2 * config.z_dim)
+        self.post_quant_conv = Pointwise(config.z_dim, config.z_dim)
         self.decoder = Decoder(config)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -171,7 +173,7 @@ class WanVAE(nn.Module):
             frames [B, 3, 1 or temporal stride, H, W] in [-1, 1], and the state for the next latent frame.
         """
         assert latent.shape[2] == 1, "one latent frame a step"
-        cache = FrameCache(state and state.past)
+        cache = FrameCache(state.past if state else None)
         return self._decode(latent, cache).clamp(-1, 1), DecodeState(past=tuple(cache.next))
 
     def decode_whole(self, latents: Tensor) -> Tensor:
@@ -204,7 +206,7 @@ class WanVAE(nn.Module):
         Returns:
             the normalised posterior mean [B, z, 1, H', W'], and the state for the next frames.
         """
-        cache = FrameCache(state and state.past)
+        cache = FrameCache(state.past if state else None)
         mean, _ = self._posterior(frames, cache)
         return self._normalise(mean), EncodeState(past=tuple(cache.next))
 
@@ -296,42 +298,9 @@ def sources(config: WanVAEConfig, layout: Literal["diffusers", "wan"]) -> dict[s
     """
     with torch.device("meta"):
         state = WanVAE(config).state_dict()
-    rename = _diffusers_name if layout == "diffusers" else _wan_name
-    # Norm weights are stored as [C, 1, 1] or [C, 1, 1, 1].
+    rename = diffusers_name if layout == "diffusers" else wan_name
     return {
-        name: Source(names=(rename(name, config),), reshape=tuple(tensor.shape) if tensor.ndim == 1 else None)
+        # Norms and pointwise convolutions are stored with trailing dimensions of 1.
+        name: Source(names=(rename(name, config),), reshape=tuple(tensor.shape) if tensor.ndim < 3 else None)
         for name, tensor in state.items()
     }
-
-
-def _diffusers_name(name: str, config: WanVAEConfig) -> str:
-    match name.split("."):
-        case [part, ("down_blocks" | "up_blocks") as blocks, level, *rest]:
-            return ".".join([part, *_diffusers_level(blocks, int(level), rest, config)])
-        case [part, "mid_block", "attention", *rest]:
-            return ".".join([part, "mid_block", "attentions.0", *_gamma(rest)])
-        case parts:
-            return ".".join(_gamma(parts))
-
-
-def _gamma(parts: list[str]) -> list[str]:
-    is_norm = len(parts) > 1 and parts[-2].startswith("norm")
-    return [*parts[:-1], "gamma"] if is_norm else parts
-
-
-def _diffusers_level(blocks: str, level: int, rest: list[str], config: WanVAEConfig) -> list[str]:
-    is_flat = blocks == "down_blocks" and not config.is_residual
-    first = level * (config.num_res_blocks + 1)
-    match rest:
-        case ["resnets", index, *tail]:
-            place = [str(first + int(index))] if is_flat else [str(level), "resnets", index]
-            return [blocks, *place, *_gamma(tail)]
-        case [resample, *tail]:
-            holder = f"{resample}r" if config.is_residual else f"{resample}rs.0"
-            place = [str(first + config.num_res_blocks)] if is_flat else [str(level), holder]
-            return [blocks, *place, *_resample(tail)]
-    raise AssertionError(rest)
-
-
-def _resample(tail: list[str]) -> list[str]:
-    return ["resample.1", *tail[1:]] if tail[0] == "conv" else tail
