@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rushes.errors import ConfigError
 from rushes.models.configs import ExpertsConfig, WanConfig
 from rushes.models.wan_checkpoint import config_from_dict, keep_float32, sources
 from rushes.ops.attention import FrameCausal, attention, attention_kernel
@@ -245,6 +246,7 @@ class Wan(nn.Module):
         All L tokens are attended to, as in Wan, whose prompts are zero padded to `text_len`.
         """
         assert (pooled is None) == (self.pooled_embed is None), "pooled text goes with pooled_dim"
+        self._check_islands()
         embed = self.text_embed
         text = embed.fc2(F.gelu(embed.fc1(states.to(self.dtype)), approximate="tanh"))
         layers = [cast(Block, block).cross_attn.encode(text) for block in self.blocks]
@@ -281,7 +283,9 @@ class Wan(nn.Module):
 
         Raises:
             ValueError: `timestep` has another shape.
+            ConfigError: weights that must stay float32 were cast.
         """
+        self._check_islands()
         grid = cast(
             tuple[int, int, int],
             tuple(size // p for size, p in zip(latents.shape[2:], self.config.patch_size, strict=True)),
@@ -301,6 +305,13 @@ class Wan(nn.Module):
             assert cache is not None, "write_cache needs a cache"
             cache.append(tuple(chunk), grid[0])
         return self._read_out(x, embedding, grid)
+
+    def _check_islands(self) -> None:
+        if self.time_proj.weight.dtype != torch.float32:
+            raise ConfigError(
+                f"the time path is {self.time_proj.weight.dtype}, which changes the video: instead of "
+                "model.to(dtype) use rushes.models.wan.cast_weights(model, dtype)"
+            )
 
     def _embed_time(self, timestep: Tensor, context: TextContext) -> tuple[Tensor, Tensor]:
         """Of timesteps [B, S]: the embedding [B, S, 1, d] and its projection [B, S, 1, 6, d]."""

@@ -32,19 +32,15 @@ def experts_loop(x: Tensor, routing: Routing, up: Tensor, down: Tensor) -> Tenso
 
 def rope_loop(x: Tensor, grid: tuple[int, int, int], theta: float = 10000.0, frame_offset: int = 0) -> Tensor:
     """Turn each channel pair as a complex number, token by token; x [B, N, H, D] float64."""
-    head_dim = x.shape[-1]
-    side = 2 * (head_dim // 6)
-    out = torch.empty_like(x)
+    pairs = torch.view_as_complex(torch.unflatten(x, -1, (-1, 2)))
+    side = 2 * (x.shape[-1] // 6)
+    dims = (x.shape[-1] - 2 * side, side, side)
+    out = torch.empty_like(pairs)
     for token in range(x.shape[1]):
         frame, cell = divmod(token, grid[1] * grid[2])
-        row, column = divmod(cell, grid[2])
-        first = 0
-        for position, dim in ((frame + frame_offset, head_dim - 2 * side), (row, side), (column, side)):
-            for i in range(0, dim, 2):
-                pair = torch.view_as_complex(x[:, token, :, first + i : first + i + 2].contiguous())
-                turn = torch.polar(
-                    torch.ones((), dtype=x.dtype), torch.tensor(position * theta ** (-i / dim))
-                )
-                out[:, token, :, first + i : first + i + 2] = torch.view_as_real(pair * turn)
-            first += dim
-    return out
+        position = (frame + frame_offset, cell // grid[2], cell % grid[2])
+        angles = [
+            p * theta ** (-i / dim) for p, dim in zip(position, dims, strict=True) for i in range(0, dim, 2)
+        ]
+        out[:, token] = pairs[:, token] * torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
+    return torch.view_as_real(out).flatten(-2)
