@@ -29,14 +29,17 @@ SHADES = {
 
 
 def build_atlas(device: torch.device) -> Tensor:
-    """Every sprite in every colour and blur, uint8 [subjects * colours, 4, blurs, 100, 100], premultiplied RGBA."""
+    """Every sprite in every colour and blur: premultiplied uint8 [subjects * colours, 4, blurs, 100, 100]."""
     sprites = F.pad(load_sprites().to(device), [BORDER] * 4)
     rgb, alpha = sprites[:, :3], sprites[:, 3:]
     light = _evened(_luminance(rgb), alpha)
     tinted = [rgb, *[torch.lerp(rgb, _shade(light, SHADES[name]), TINT) for name in COLOURS[1:]]]
-    stickers = torch.stack([_sticker(colours, alpha) for colours in tinted], dim=1).flatten(0, 1)
+    ground = _ground(alpha) * (1 - alpha)
+    stickers = torch.stack([torch.cat([paint * alpha, alpha], 1) + ground for paint in tinted], 1).flatten(
+        0, 1
+    )
     levels = [stickers if sigma == 0 else _blur(stickers, sigma) for sigma in BLURS]
-    return (torch.stack(levels, dim=2) * 255).round().to(torch.uint8)
+    return torch.stack([(level * 255).round().to(torch.uint8) for level in levels], dim=2)
 
 
 def _luminance(rgb: Tensor) -> Tensor:
@@ -44,7 +47,7 @@ def _luminance(rgb: Tensor) -> Tensor:
 
 
 def _evened(light: Tensor, alpha: Tensor) -> Tensor:
-    """Luminance stretched so that each sprite uses the whole range: a black bat must still show its colour."""
+    """Luminance stretched over the whole range of each sprite: a black bat must still show its colour."""
     flat = torch.where(alpha > 0.5, light, torch.nan).flatten(1)
     low = torch.nanquantile(flat, 0.04, dim=1)[:, None, None, None]
     high = torch.nanquantile(flat, 0.96, dim=1)[:, None, None, None]
@@ -60,15 +63,12 @@ def _shade(light: Tensor, shades: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.lerp(torch.lerp(dark.expand_as(below.expand(-1, 3, -1, -1)), middle, below), pale, above)
 
 
-def _sticker(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Sprite over white outline over shadow, premultiplied [S, 4, H, W]."""
+def _ground(alpha: Tensor) -> Tensor:
+    """White outline over shadow, premultiplied [S, 4, H, W]."""
     grown = _blur(F.max_pool2d(_blur(alpha, 0.8), 5, stride=1, padding=2), 0.9)
     outline = (1.6 * grown - 0.15).clamp(0, 1)
     shadow = 0.34 * _blur(outline, 2.6)
-    canvas = _painted(SHADOW, shadow)
-    for layer in (_painted(OUTLINE, outline), torch.cat([rgb * alpha, alpha], 1)):
-        canvas = layer + canvas * (1 - layer[:, 3:])
-    return canvas
+    return _painted(OUTLINE, outline) + _painted(SHADOW, shadow) * (1 - outline)
 
 
 def _painted(colour: tuple[float, ...], alpha: Tensor) -> Tensor:
@@ -76,12 +76,8 @@ def _painted(colour: tuple[float, ...], alpha: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of [S, C, H, W], one axis after the other."""
-    radius = max(1, round(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    flat = images.flatten(0, 1)[:, None]
-    flat = F.conv2d(flat, kernel[None, None, None, :], padding=(0, radius))
-    flat = F.conv2d(flat, kernel[None, None, :, None], padding=(radius, 0))
-    return flat[:, 0].unflatten(0, images.shape[:2])
+    """Gaussian blur of [..., H, W], as a product with a banded matrix from either side."""
+    place = torch.arange(images.shape[-1], device=images.device, dtype=torch.float32)
+    band = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
+    band = band / band.sum(1, keepdim=True)
+    return band @ images @ band.T

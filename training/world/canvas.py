@@ -80,7 +80,7 @@ class Canvas:
         return line
 
     def cells(self, width: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        """Splits x into cells: a random number for the cell under each x, and the position in it, [num, 1, W]."""
+        """Splits x into cells: a random number for the cell under each x, the place in it, [num, 1, W]."""
         position = (self.x / width + self.draw(0, 1)).expand(self.num, 1, BANK_WIDTH)
         table = torch.rand(self.num, 64, generator=self._generator).to(self.device)
         number = table.gather(1, position[:, 0].long().clamp(0, 63))[:, None]

@@ -3,245 +3,132 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Callable
+from typing import NamedTuple
 
 from training.world.attributes import BACKGROUNDS, CAMERAS, COLOURS, MOTIONS, NATURAL, NO_SUBJECT, SIZES
-from training.world.phrases import (
-    CAMERA_WORDS,
-    COUNT_WORDS,
-    PLACES,
-    SIZE_WORDS,
-    TRAVEL,
-    TRAVEL_SHARE,
-    VERBS,
-    Verb,
-)
+from training.world.phrases import CAMERA_WORDS, COUNT_WORDS, PLACES, SIZE_WORDS, TRAVEL, TRAVEL_SHARE, VERBS
 from training.world.scenes import Scenes
-from training.world.subjects import Noun, subjects
+from training.world.subjects import Noun, Subject, subjects
+from training.world.templates import FULL_TEMPLATES, TEMPLATES, Wording, pick, punctuated
 
 CANONICAL_SHARE = 0.4  # of captions that call the subject by its canonical noun
 NO_PLACE_SHARE = 0.07
 NO_MOTION_SHARE = 0.05
-OPENINGS = (
-    "a video of", "video of", "a clip of", "a cartoon of", "an animation of", "a short film of", "cartoon:", "we see",
-    "a scene with", "animated clip of", "an illustration of",
-)  # fmt: skip
+NO_OWN_COLOUR_SHARE = 0.6  # of captions of a subject in the colour of its plain look
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
-    """The chosen words of one caption. `place`, `camera` and `verb` are empty or None where nothing is said."""
+class Row(NamedTuple):
+    """What a caption may tell of one scene; fields as in `Scenes`."""
 
-    who: str
-    is_many: bool
-    verb: Verb | None
-    place: str
-    camera: str
-
-    @property
-    def does(self) -> str:
-        """The finite verb phrase."""
-        return (self.verb.many if self.is_many else self.verb.one) if self.verb else ""
+    subject: int
+    subject2: int
+    count: int
+    colour: int
+    colour2: int
+    size: int
+    motion: int
+    background: int
+    camera: int
 
 
-def captions(scenes: Scenes, rng: np.random.Generator) -> list[str]:
-    """One caption per scene, each from words, order and punctuation chosen by `rng`.
+def caption(scenes: Scenes, row: int, chance: random.Random) -> str:
+    """One caption of one scene of the table, from words, order and punctuation chosen by `chance`.
 
     A colour, a size, a count and a camera move that differ from the default are always named, so that leaving
-    them out means the default; the place and the motion are left out now and then.
+    them out means the default (a heart is red by default); place and motion are left out now and then.
     """
-    chance = random.Random(int(rng.integers(2**62)))
-    return [_caption(row, chance) for row in _rows(scenes)]
+    return _caption(_row(scenes, row), chance)
 
 
-def full_captions(scenes: Scenes, rng: np.random.Generator, *, held_out_nouns: bool = False) -> list[str]:
-    """One caption per scene that names every attribute, the direction of travel included.
+def captions(scenes: Scenes, chance: random.Random) -> list[str]:
+    """`caption` of every scene."""
+    columns = (getattr(scenes, name).tolist() for name in Row._fields)
+    return [_caption(Row(*values), chance) for values in zip(*columns, strict=True)]
+
+
+def full_caption(scenes: Scenes, row: int, chance: random.Random, *, held_out_nouns: bool = False) -> str:
+    """A caption of one scene that names every attribute, the direction of travel included.
 
     Args:
         held_out_nouns: call subjects by the names that training never uses, where they have one.
     """
-    chance = random.Random(int(rng.integers(2**62)))
-    return [_full_caption(row, chance, held_out_nouns) for row in _rows(scenes)]
-
-
-def canonical_captions(scenes: Scenes) -> list[str]:
-    """The plainest full caption of each scene, the same on every call."""
-    return [_sentence(_canonical(row)) for row in _rows(scenes)]
-
-
-def caption(scene: Scenes, rng: np.random.Generator) -> str:
-    """`captions` of one scene (a table of length 1)."""
-    (text,) = captions(scene, rng)
-    return text
-
-
-def full_caption(scene: Scenes, rng: np.random.Generator) -> str:
-    """`full_captions` of one scene (a table of length 1)."""
-    (text,) = full_captions(scene, rng)
-    return text
-
-
-FIELDS = ("subject", "subject2", "count", "colour", "colour2", "size", "motion", "background", "camera")
-Row = tuple[int, ...]
-
-
-def _rows(scenes: Scenes) -> list[Row]:
-    return list(zip(*(getattr(scenes, name).tolist() for name in FIELDS), strict=True))
-
-
-def _pick(chance: random.Random, choices: Sequence):
-    return choices[int(chance.random() * len(choices))]
-
-
-def _caption(row: Row, chance: random.Random) -> str:
-    motion, background, camera = row[6:]
-    verb = None
-    if chance.random() >= NO_MOTION_SHARE:
-        is_travel = motion < 2 and chance.random() < TRAVEL_SHARE
-        verb = _pick(chance, TRAVEL if is_travel else VERBS[MOTIONS[motion]])
-    says_place = chance.random() >= NO_PLACE_SHARE
+    scene = _row(scenes, row)
     wording = Wording(
-        who=_who(row, chance, _training_noun),
-        is_many=row[2] > 1,
-        verb=verb,
-        place=_pick(chance, PLACES[BACKGROUNDS[background]]) if says_place else "",
-        camera=_pick(chance, CAMERA_WORDS[CAMERAS[camera]]),
+        who=_noun_phrase(scene, chance, _held_out_noun if held_out_nouns else _training_noun),
+        is_many=scene.count > 1,
+        verb=pick(chance, VERBS[MOTIONS[scene.motion]]),
+        place=pick(chance, PLACES[BACKGROUNDS[scene.background]]),
+        camera=pick(chance, CAMERA_WORDS[CAMERAS[scene.camera]]),
     )
-    return _punctuated(_pick(chance, TEMPLATES)(wording, chance), chance)
+    return pick(chance, FULL_TEMPLATES)(wording, chance)
 
 
-def _full_caption(row: Row, chance: random.Random, held_out_nouns: bool) -> str:
-    motion, background, camera = row[6:]
+def canonical_caption(scenes: Scenes, row: int) -> str:
+    """The plainest full caption of one scene: the first of all words and patterns."""
+    return full_caption(scenes, row, _AlwaysFirst())
+
+
+class _AlwaysFirst(random.Random):
+    def random(self) -> float:
+        return 0.0
+
+
+def _row(scenes: Scenes, row: int) -> Row:
+    return Row(*(getattr(scenes, name)[row].item() for name in Row._fields))
+
+
+def _caption(scene: Row, chance: random.Random) -> str:
+    is_travel = MOTIONS[scene.motion] in ("right", "left") and chance.random() < TRAVEL_SHARE
+    verbs = TRAVEL if is_travel else VERBS[MOTIONS[scene.motion]]
+    places = PLACES[BACKGROUNDS[scene.background]]
     wording = Wording(
-        who=_who(row, chance, _held_out_noun if held_out_nouns else _training_noun),
-        is_many=row[2] > 1,
-        verb=_pick(chance, VERBS[MOTIONS[motion]]),
-        place=_pick(chance, PLACES[BACKGROUNDS[background]]),
-        camera=_pick(chance, CAMERA_WORDS[CAMERAS[camera]]),
+        who=_noun_phrase(scene, chance, _training_noun, own_colour_unsaid=NO_OWN_COLOUR_SHARE),
+        is_many=scene.count > 1,
+        verb=pick(chance, verbs) if chance.random() >= NO_MOTION_SHARE else None,
+        place=pick(chance, places) if chance.random() >= NO_PLACE_SHARE else "",
+        camera=pick(chance, CAMERA_WORDS[CAMERAS[scene.camera]]),
     )
-    return _pick(chance, FULL_TEMPLATES)(wording, chance)
+    return punctuated(pick(chance, TEMPLATES)(wording, chance), chance)
 
 
-def _canonical(row: Row) -> Wording:
-    motion, background, camera = row[6:]
-    first = random.Random(0)
-    return Wording(
-        who=_who(row, first, lambda subject, chance: subjects()[subject].training[0], is_plain=True),
-        is_many=row[2] > 1,
-        verb=VERBS[MOTIONS[motion]][0],
-        place=PLACES[BACKGROUNDS[background]][0],
-        camera=CAMERA_WORDS[CAMERAS[camera]][0],
-    )
+def _training_noun(subject: Subject, chance: random.Random) -> Noun:
+    is_canonical = chance.random() < CANONICAL_SHARE
+    return subject.training[0] if is_canonical else pick(chance, subject.training)
 
 
-def _training_noun(subject: int, chance: random.Random) -> Noun:
-    names = subjects()[subject].training
-    return names[0] if chance.random() < CANONICAL_SHARE else _pick(chance, names)
+def _held_out_noun(subject: Subject, chance: random.Random) -> Noun:
+    return pick(chance, subject.held_out or subject.training)
 
 
-def _held_out_noun(subject: int, chance: random.Random) -> Noun:
-    names = subjects()[subject].held_out or subjects()[subject].training
-    return _pick(chance, names)
+def _noun_phrase(
+    scene: Row,
+    chance: random.Random,
+    noun_of: Callable[[Subject, random.Random], Noun],
+    own_colour_unsaid: float = 0.0,
+) -> str:
+    """ "a small red dog", "three cars", "a dog and a blue cat"."""
+    first = subjects()[scene.subject]
+    noun, colour = noun_of(first, chance), _colour_word(first, scene.colour, chance, own_colour_unsaid)
+    if scene.subject2 != NO_SUBJECT:
+        second = subjects()[scene.subject2]
+        colour2 = _colour_word(second, scene.colour2, chance, own_colour_unsaid)
+        return f"{_one('', colour, noun)} and {_one('', colour2, noun_of(second, chance))}"
+    size = pick(chance, SIZE_WORDS[SIZES[scene.size]])
+    if scene.count == 1:
+        return _one(size, colour, noun)
+    return f"{pick(chance, COUNT_WORDS[scene.count])} {size}{colour}{noun.many}"
 
 
-def _who(row: Row, chance: random.Random, noun_of, *, is_plain: bool = False) -> str:
-    """The noun phrase: "a small red dog", "three cars", "a dog and a blue cat"."""
-    subject, subject2, count, colour, colour2, size = row[:6]
-    sizes = SIZE_WORDS[SIZES[size]]
-    looks = sizes[0] if is_plain else _pick(chance, sizes)
-    if subject2 != NO_SUBJECT:
-        first, second = noun_of(subject, chance).one, noun_of(subject2, chance).one
-        return f"{_article(_described(first, '', colour))} and {_article(_described(second, '', colour2))}"
-    noun = noun_of(subject, chance)
-    if count == 1:
-        return _article(_described(noun.one, looks, colour))
-    number = COUNT_WORDS[count][0] if is_plain else _pick(chance, COUNT_WORDS[count])
-    return f"{number} {_described(noun.many, looks, colour)}"
+def _colour_word(subject: Subject, colour: int, chance: random.Random, own_unsaid: float) -> str:
+    """The colour and a space; nothing for natural and for a share of the colours that go without saying."""
+    if colour == NATURAL:
+        return ""
+    word = COLOURS[colour]
+    return "" if word == subject.colour and chance.random() < own_unsaid else f"{word} "
 
 
-def _described(noun: str, size: str, colour: int) -> str:
-    words = (size, "" if colour == NATURAL else COLOURS[colour], noun)
-    return " ".join(word for word in words if word)
-
-
-def _article(phrase: str) -> str:
-    is_vowel = phrase[0] in "aeiou" and not phrase.startswith(("uni", "ufo", "one"))
+def _one(size: str, colour: str, noun: Noun) -> str:
+    phrase = f"{size}{colour}{noun.one}"
+    is_vowel = phrase[0] in "aeiou" and not phrase.startswith(("uni", "ufo"))
     return f"an {phrase}" if is_vowel else f"a {phrase}"
-
-
-def _joined(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
-
-
-def _sentence(words: Wording, chance: random.Random | None = None) -> str:
-    """a red dog spins on the beach, the camera pans left"""
-    text = _joined(words.who, words.does, words.place)
-    return f"{text}, {words.camera}" if words.camera else text
-
-
-def _place_first(words: Wording, chance: random.Random) -> str:
-    """on the beach, a red dog spins, the camera pans left"""
-    return ", ".join(part for part in (words.place, _joined(words.who, words.does), words.camera) if part)
-
-
-def _participle(words: Wording, chance: random.Random) -> str:
-    """a red dog spinning on the beach"""
-    text = _joined(words.who, words.verb.ing if words.verb else "", words.place)
-    return f"{text}, {words.camera}" if words.camera else text
-
-
-def _opened(words: Wording, chance: random.Random) -> str:
-    """a cartoon of a red dog spinning on the beach"""
-    return f"{_pick(chance, OPENINGS)} {_participle(words, chance)}"
-
-
-def _there_is(words: Wording, chance: random.Random) -> str:
-    """there is a red dog spinning on the beach"""
-    return f"there {'are' if words.is_many else 'is'} {_participle(words, chance)}"
-
-
-def _progressive(words: Wording, chance: random.Random) -> str:
-    """on the beach a red dog is spinning"""
-    doing = f"{'are' if words.is_many else 'is'} {words.verb.ing}" if words.verb else ""
-    text = _joined(words.place, words.who, doing)
-    return f"{text}, {words.camera}" if words.camera else text
-
-
-def _camera_first(words: Wording, chance: random.Random) -> str:
-    """the camera pans left: a red dog spins on the beach"""
-    text = _joined(words.who, words.does, words.place)
-    return f"{words.camera}: {text}" if words.camera else text
-
-
-def _tags(words: Wording, chance: random.Random) -> str:
-    """a red dog, spinning, on the beach"""
-    parts = (words.who, words.verb.ing if words.verb else "", words.place, words.camera)
-    return ", ".join(part for part in parts if part)
-
-
-def _relative(words: Wording, chance: random.Random) -> str:
-    """a red dog that spins, on the beach"""
-    text = f"{words.who} that {words.does}" if words.verb else words.who
-    return ", ".join(part for part in (text, words.place, words.camera) if part)
-
-
-TEMPLATES = (
-    _sentence, _sentence, _sentence, _participle, _participle, _place_first, _opened, _opened, _there_is, _progressive,
-    _camera_first, _tags, _relative,
-)  # fmt: skip
-FULL_TEMPLATES = (_sentence, _participle, _place_first, _opened, _there_is, _progressive)
-
-
-def _punctuated(text: str, chance: random.Random) -> str:
-    number = chance.random()
-    if number < 0.5:
-        return text
-    if number < 0.55:
-        return text.upper()
-    text = text[0].upper() + text[1:]
-    if number < 0.9:
-        return f"{text}."
-    return f"{text}!" if number < 0.93 else text

@@ -1,7 +1,7 @@
 """The fourteen backgrounds, each a few soft shapes in a palette of its own.
 
-A painter gets an empty `Canvas` and leaves a batch of pictures on it. Only the middle two thirds of the height
-are seen while the camera rests, so horizons and suns stay between 0.25 and 0.75.
+A painter gets an empty `Canvas` and leaves a batch of pictures on it. Only the middle two thirds of the
+height are seen while the camera rests, so horizons and suns stay between 0.25 and 0.75.
 """
 
 from __future__ import annotations
@@ -107,22 +107,22 @@ def _city(c: Canvas) -> None:
     _sky(c, (0.60, 0.73, 0.88), (0.96, 0.90, 0.87))
     far, _ = c.cells(c.draw(0.10, 0.13), 0.30, 0.50)
     c.fill(c.below(far), (0.66, 0.70, 0.81))
-    width = c.draw(0.15, 0.18)
+    width = c.draw(0.19, 0.23)
     near, position = c.cells(width, 0.40, 0.60)
     houses = c.below(near) * ((position - 0.5).abs() < 0.44)
     c.fill(houses, c.gradient((0.42, 0.47, 0.63), (0.33, 0.36, 0.52), 0.4, 0.9))
-    column = ((position * 3).frac() - 0.5).abs() * width * 3
-    row = (((c.y - near) * 14).frac() - 0.5).abs() / 1.6
-    windows = ((0.16 - torch.maximum(column / 0.9, row)) / 0.08).clamp(0, 1) * c.below(near + 0.02)
-    c.fill(0.75 * houses * windows, (0.99, 0.88, 0.56))
+    column = ((position * 3).frac() - 0.5).abs()
+    row = (((c.y - near) * 10).frac() - 0.5).abs()
+    windows = ((0.24 - torch.maximum(column, row)) / 0.16).clamp(0, 1) * c.below(near + 0.02)
+    c.fill(0.6 * houses * windows, (0.99, 0.88, 0.56))
     c.fill(c.below(c.draw(0.80, 0.82)), (0.47, 0.48, 0.54))
 
 
 def _forest(c: Canvas) -> None:
     _sky(c, (0.60, 0.76, 0.46), (0.78, 0.88, 0.60), 0.7)
-    for width, light in ((0.07, (0.42, 0.56, 0.36)), (0.16, (0.34, 0.25, 0.17))):
+    for width, light in ((0.13, (0.47, 0.62, 0.38)), (0.26, (0.36, 0.26, 0.18))):
         size = c.draw(width, 1.3 * width)
-        thickness, position = c.cells(size, 0.12, 0.22)
+        thickness, position = c.cells(size, 0.10, 0.20)
         trunk = ((thickness - (position - 0.5).abs()) * size / 0.01 + 0.5).clamp(0, 1)
         c.fill(trunk.expand_as(c.rgb[:, 0]), light)
     c.fill(1 - c.below(c.waves(c.draw(0.30, 0.34), 0.05, 0.3)), (0.24, 0.44, 0.20))

@@ -11,7 +11,7 @@ from torch import Tensor
 from training.world.attributes import HEIGHT, MOTIONS, NUM_FRAMES, WIDTH
 
 # Pixel heights of a sprite by [count - 1][size]: as large as a row with room to move allows.
-SPRITE_HEIGHTS = ((46.0, 62.0, 78.0), (42.0, 52.0, 62.0), (37.0, 42.0, 48.0))
+SPRITE_HEIGHTS = ((46.0, 62.0, 78.0), (42.0, 52.0, 62.0), (36.0, 41.0, 46.0))
 SPACING = 1.12  # distance of two copies in sprite heights
 TURNING_SPACING = (
     1.24  # of two that rotate: a sprite's corners reach 47/40 of half its height, and an outline
@@ -41,7 +41,7 @@ class Poses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Room:
-    """What a curve may use: clip time, free pixels either way and the scene's nuisances, all [B, 1] or [B, T]."""
+    """What a curve may use: clip time [B, T], free pixels either way and the scene's nuisances [B, 1]."""
 
     t: Tensor
     free_x: Tensor

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import random
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from training.world.attributes import NUM_FRAMES
 from training.world.captions import captions
 from training.world.renderer import Renderer
 from training.world.scenes import Scenes, sample_scenes
@@ -52,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     scenes = sample_scenes(arguments.num, rng)
-    preview(scenes, captions(scenes, rng)).save(arguments.out)
+    preview(scenes, captions(scenes, random.Random(arguments.seed))).save(arguments.out)
 
 
 if __name__ == "__main__":

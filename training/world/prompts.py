@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.world.attributes import COLOURS, COUNTS, MEDIUM, NATURAL, NO_SUBJECT, STATIC
-from training.world.captions import full_captions
+from training.world.captions import full_caption
 from training.world.held_out import held_out_mask
 from training.world.scenes import Scenes, sample_scenes
 from training.world.subjects import subjects
@@ -53,7 +54,8 @@ def _prompts(triples: np.ndarray, num: int, seed: int, *, held_out_nouns: bool) 
     scenes = _default_scenes(num, rng)
     scenes.subject[:], scenes.motion[:], scenes.background[:] = chosen.T
     scenes.heading[scenes.motion == 0], scenes.heading[scenes.motion == 1] = 1, -1
-    texts = full_captions(scenes, rng, held_out_nouns=held_out_nouns)
+    chance = random.Random(seed)
+    texts = [full_caption(scenes, row, chance, held_out_nouns=held_out_nouns) for row in range(num)]
     return Prompts(texts=tuple(texts), scenes=scenes, seeds=tuple(range(seed, seed + num)))
 
 

@@ -1,4 +1,4 @@
-"""Draws batches of scenes as clips: one lookup for all sprites, one for the background, no loop over samples."""
+"""Draws batches of scenes as clips: one lookup for sprites, one for the background, no loop over samples."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Renderer:
 
         Args:
             frames: frame numbers to draw instead of all, [T] (fractions are allowed).
-            crop: (frames, height, width) of a window at a random place of each clip, drawn from `generator` (CPU).
+            crop: (frames, height, width) of a window at a random place of each clip, from `generator`.
             allow_held_out: draw held-out triples too: for evaluation only.
 
         Raises:
@@ -155,9 +155,9 @@ class Renderer:
     def _sprites(self, scene: dict[str, Tensor], frames: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """All copies on a transparent ground, premultiplied RGBA [B, 4, T, H, W].
 
-        Copies stand in a row and move alike, so each pixel belongs to one cell of the row: the sprite is looked
-        up once per pixel, at the pixel's place in its cell. Depth of the lookup is the blur, and behind the first
-        subject's blurs come the second's.
+        Copies stand in a row and move alike, so each pixel belongs to one cell of the row: the sprite is
+        looked up once per pixel, at the pixel's place in its cell. Depth of the lookup is the blur; behind the
+        first subject's blurs come the second's.
         """
         names = ("motion", "count", "size", "heading", "phase", "speed", "x", "y")
         pose = poses(frames=frames, **{name: scene[name] for name in names})
@@ -178,7 +178,7 @@ class Renderer:
         return F.grid_sample(volume, grid, padding_mode="zeros", align_corners=True)
 
     def _volume(self, scene: dict[str, Tensor]) -> tuple[Tensor, Tensor, int]:
-        """Sprite volumes [B, 4, depth, 100, 100], and each subject's mirror sign [B, 2], 0 for no second one."""
+        """Sprite volumes [B, 4, depth, 100, 100]; mirror signs [B, 2], 0 for no second subject; the depth."""
         is_directed = torch.zeros_like(scene["motion"], dtype=torch.bool)
         for name in MIRRORED_MOTIONS:
             is_directed |= scene["motion"] == MOTIONS.index(name)
@@ -207,7 +207,7 @@ def _grid(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _camera(scene: dict[str, Tensor], frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre of the view (pixels right of the picture's middle) and its size (1 = as painted), both [B, T]."""
+    """Centre of the view (pixels right of the picture's middle) and its size (1: as painted), both [B, T]."""
     camera, t = scene["camera"][:, None], frames / (NUM_FRAMES - 1)
     pan = (camera == CAMERAS.index("pan right")).float() - (camera == CAMERAS.index("pan left")).float()
     inwards = (camera == CAMERAS.index("zoom in")).float()
@@ -220,7 +220,7 @@ def _camera(scene: dict[str, Tensor], frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unposed(x: Tensor, y: Tensor, pose: Poses) -> tuple[Tensor, Tensor]:
-    """A pixel's place in its cell, turned back and in units of the sprite's size: the sprite spans [-1/2, 1/2]."""
+    """A pixel's place in its cell, turned back and in units of the sprite, which spans [-1/2, 1/2]."""
     cos, sin = pose.angle.cos()[..., None, None], pose.angle.sin()[..., None, None]
     thinnest = 0.04 * pose.scale_y
     width = torch.where(pose.scale_x < 0, -1.0, 1.0) * pose.scale_x.abs().maximum(thinnest)

@@ -38,7 +38,8 @@ class Scenes:
     Attributes:
         subject, subject2: rows of the sprite sheet; `subject2` is -1 unless two different subjects are shown.
         count: copies shown, 1 to 3; 2 when there is a `subject2`.
-        colour, colour2: indices of COLOURS, of the subject and of the second one.
+        colour, colour2: indices of COLOURS, of the subject and of the second one; never natural for a subject
+            whose plain look has a colour word (`Subject.colour`).
         size, motion, background, camera: indices of SIZES, MOTIONS, BACKGROUNDS, CAMERAS.
         variant: which picture of the background's bank.
         heading: -1 or 1, the sense of zigzags, spins and circles, and where "left" and "right" lead.
@@ -120,8 +121,8 @@ def _draw(num: int, rng: np.random.Generator) -> Scenes:
         subject=subject,
         subject2=np.where(is_pair, other, NO_SUBJECT).astype(np.int16),
         count=np.where(is_pair, 2, 1 + _balanced(num, len(COUNTS), rng)).astype(np.int8),
-        colour=colour.astype(np.int8),
-        colour2=np.where(is_pair & coloured_pair, colour2, NATURAL).astype(np.int8),
+        colour=_own_if_natural(colour, subject),
+        colour2=_own_if_natural(np.where(is_pair & coloured_pair, colour2, NATURAL), other),
         size=np.where(is_pair, MEDIUM, rng.choice(len(SIZES), num, p=SIZE_WEIGHTS)).astype(np.int8),
         motion=motion.astype(np.int8),
         background=_balanced(num, len(BACKGROUNDS), rng).astype(np.int8),
@@ -135,6 +136,12 @@ def _draw(num: int, rng: np.random.Generator) -> Scenes:
         view=rng.uniform(-1, 1, num).astype(np.float32),
         brightness=rng.uniform(0.94, 1.06, num).astype(np.float32),
     )
+
+
+def _own_if_natural(colour: Array, subject: Array) -> NDArray[np.int8]:
+    """The colour, or where none is drawn that of the subjects whose plain look has a name: a heart is red."""
+    own = np.array([COLOURS.index(each.colour) if each.colour else NATURAL for each in subjects()])
+    return np.where(colour == NATURAL, own[subject], colour).astype(np.int8)
 
 
 def _balanced(num: int, num_values: int, rng: np.random.Generator) -> NDArray[np.int16]:

@@ -1,4 +1,4 @@
-"""The subjects of the toy world: one noun per sprite, the words that training uses and those it never sees."""
+"""The subjects of the toy world: one sprite and several names each."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Subject:
         emoji: code point of the Noto glyph, as in "U+1F415".
         noun: the canonical noun, singular.
         faces_left: where the glyph looks; None where it makes no difference.
+        colour: the colour word that its plain look already is, one of `attributes.COLOURS`: a heart is red, and
+            no second kind of red heart exists. None for all the others.
         training: names that captions of the training split use, the canonical one first.
         held_out: names used by `prompts.synonym_prompts` alone, so that unseen synonyms can be scored.
     """
@@ -35,6 +37,7 @@ class Subject:
     emoji: str
     noun: str
     faces_left: bool | None
+    colour: str | None
     training: tuple[Noun, ...]
     held_out: tuple[Noun, ...]
 
@@ -52,6 +55,7 @@ def _subject(row: dict) -> Subject:
         emoji=row["emoji"],
         noun=row["noun"],
         faces_left=row["faces_left"],
+        colour=row["colour"],
         training=tuple(Noun(**noun) for noun in row["training"]),
         held_out=tuple(Noun(**noun) for noun in row["held_out"]),
     )
