@@ -1,0 +1,132 @@
+"""What weight files say of themselves: names, shapes and dtypes, read without torch and without the data."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rushes.errors import CheckpointError
+
+BYTES_OF = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I64": 8,
+    "I32": 4,
+    "I8": 1,
+    "U8": 1,
+}
+"""Bytes of one element by safetensors dtype name."""
+
+SINGLE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+"""Names that diffusers, transformers and the original repository give an unsharded file."""
+
+MAX_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorHeader:
+    """One stored tensor: safetensors dtype name, shape and the file it is in."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+
+    @property
+    def num_elements(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFiles:
+    """The weight files of one network: those on disk, and shards that the index names and the disk lacks."""
+
+    present: tuple[Path, ...] = ()
+    missing: tuple[Path, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.present)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object. Raises `CheckpointError` for a file that cannot be read or is not one."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def find_weights(folder: Path) -> WeightFiles:
+    """The safetensors files of a network's folder: the shards of its index, else its only file.
+
+    Raises `CheckpointError` when several files lie there and no index says which belong together.
+    """
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if indices:
+        shards = _shards(indices[0])
+        present = tuple(shard for shard in shards if shard.is_file())
+        return WeightFiles(present=present, missing=tuple(shard for shard in shards if shard not in present))
+    files = [folder / name for name in SINGLE_FILES if (folder / name).is_file()]
+    files = files or sorted(folder.glob("*.safetensors"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:4])
+        raise CheckpointError(f"{folder}: several weight files ({names}) and no *.safetensors.index.json")
+    return WeightFiles(present=tuple(files))
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: holds no weight_map")
+    return [index.parent / name for name in sorted(set(weight_map.values()))]
+
+
+def read_headers(files: tuple[Path, ...]) -> dict[str, TensorHeader]:
+    """All tensors of safetensors files by name. Raises `CheckpointError` for a damaged or truncated file and
+    for a tensor that two files hold."""
+    headers: dict[str, TensorHeader] = {}
+    for file in files:
+        for name, header in _read_header(file).items():
+            if name in headers:
+                raise CheckpointError(f"tensor {name!r} is in both {headers[name].file.name} and {file.name}")
+            headers[name] = header
+    return headers
+
+
+def _read_header(file: Path) -> dict[str, TensorHeader]:
+    """Layout of a safetensors file: u64 header length, JSON header, data."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+                raise CheckpointError(f"{file}: truncated or not a safetensors file ({size} bytes)")
+            raw = json.loads(stream.read(length))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: damaged safetensors header ({error})") from error
+    raw.pop("__metadata__", None)
+    expected = 8 + length + max((entry["data_offsets"][1] for entry in raw.values()), default=0)
+    if size != expected:
+        raise CheckpointError(f"{file}: truncated, {size} bytes of {expected}; copy or download it again")
+    return {
+        name: TensorHeader(dtype=entry["dtype"], shape=tuple(entry["shape"]), file=file)
+        for name, entry in raw.items()
+    }
