@@ -25,6 +25,7 @@ def _verbs(*phrases: str) -> tuple[Verb, ...]:
     return tuple(verbs)
 
 
+ZIGZAG = "zigzag|zigzags|zigzagging"
 MOVE, GLIDE, DRIVE = "move|moves|moving", "glide|glides|gliding", "drive|drives|driving"
 RUN, GO, RISE = "run|runs|running", "go|goes|going", "rise|rises|rising"
 BOUNCE, SHAKE, CIRCLE = "bounce|bounces|bouncing", "shake|shakes|shaking", "circle|circles|circling"
@@ -127,9 +128,9 @@ VERBS = {
         "flip|flips|flipping around",
     ),
     "zigzags": _verbs(
-        "zigzag",
+        ZIGZAG,
         f"{MOVE} in a zigzag",
-        "zigzag across",
+        f"{ZIGZAG} across",
         "weave|weaves|weaving up and down",
         f"{GO} zigzag",
         f"{RUN} in zigzags",

@@ -27,8 +27,8 @@ class Subject:
         emoji: code point of the Noto glyph, as in "U+1F415".
         noun: the canonical noun, singular.
         faces_left: where the glyph looks; None where it makes no difference.
-        colour: the colour word that its plain look already is, one of `attributes.COLOURS`: a heart is red, and
-            no second kind of red heart exists. None for all the others.
+        colour: the one of `attributes.COLOURS` that its plain look already is: a heart is red, and no second
+            kind of red heart exists. None for all the others.
         training: names that captions of the training split use, the canonical one first.
         held_out: names used by `prompts.synonym_prompts` alone, so that unseen synonyms can be scored.
     """
