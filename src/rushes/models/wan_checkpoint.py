@@ -6,14 +6,13 @@ Names as in huggingface/diffusers `transformer_wan.py` and Wan-Video/Wan2.2 `wan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from rushes.errors import CheckpointError
+from rushes.errors import CheckpointError, did_you_mean
 from rushes.models.base import Source
 from rushes.models.configs import ExpertsConfig, WanConfig
 
 Layout = Literal["diffusers", "wan"]
-T = TypeVar("T")
 
 FLOAT32_PARTS = frozenset(
     {"patch_embed", "time_embed", "time_proj", "pooled_embed", "router", "router_bias", "head"}
@@ -123,57 +122,74 @@ def config_from_dict(raw: Mapping[str, Any], layout: Layout) -> WanConfig:
     """Read a transformer's config.json.
 
     Raises:
-        CheckpointError: of another model, image-to-video, or with an option that no public Wan uses.
+        CheckpointError: of another model, of image-to-video, or with an option that no public Wan uses.
     """
     return _from_diffusers(raw) if layout == "diffusers" else _from_wan(raw)
 
 
 def _from_diffusers(raw: Mapping[str, Any]) -> WanConfig:
     _require(raw, "_class_name", ["WanTransformer3DModel"])
+    in_channels = _integer(raw, "in_channels")
+    out_channels = raw.get("out_channels") or in_channels
+    if raw.get("image_dim") or raw.get("added_kv_proj_dim") or in_channels != out_channels:
+        raise _image_to_video()
     _require(raw, "cross_attn_norm", [True], default=True)
     _require(raw, "qk_norm", ["rms_norm_across_heads"], default="rms_norm_across_heads")
-    out_channels = raw.get("out_channels") or _get(raw, "in_channels", int)
-    if raw.get("image_dim") or raw.get("added_kv_proj_dim") or raw.get("in_channels") != out_channels:
-        raise _image_to_video()
-    experts = raw.get("experts")
-    names = ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "ffn_dim")
-    optional = (
-        "text_dim",
-        "text_len",
-        "freq_dim",
-        "eps",
-        "rope_max_seq_len",
-        "first_expert_layer",
-        "pooled_dim",
-    )
     return WanConfig(
-        **{name: _get(raw, name, int) for name in names},
-        **{name: raw[name] for name in optional if name in raw},
+        num_layers=_integer(raw, "num_layers"),
+        num_attention_heads=_integer(raw, "num_attention_heads"),
+        attention_head_dim=_integer(raw, "attention_head_dim"),
+        in_channels=in_channels,
         out_channels=out_channels,
-        patch_size=_patch_size(raw),
-        experts=ExpertsConfig(**experts) if experts else None,
+        ffn_dim=_integer(raw, "ffn_dim"),
+        experts=_experts(raw),
+        **_optional(raw, "rope_max_seq_len", "first_expert_layer", "pooled_dim"),
     )
 
 
 def _from_wan(raw: Mapping[str, Any]) -> WanConfig:
     _require(raw, "_class_name", ["WanModel"], default="WanModel")
-    if raw.get("model_type") == "i2v" or raw.get("in_dim") != raw.get("out_dim"):
+    in_dim, out_dim = _integer(raw, "in_dim"), _integer(raw, "out_dim")
+    if raw.get("model_type") == "i2v" or in_dim != out_dim:
         raise _image_to_video()
     _require(raw, "model_type", ["t2v", "ti2v"])
     _require(raw, "cross_attn_norm", [True], default=True)
     _require(raw, "qk_norm", [True], default=True)
-    dim, heads = _get(raw, "dim", int), _get(raw, "num_heads", int)
-    optional = ("text_dim", "text_len", "freq_dim", "eps")
+    dim, heads = _integer(raw, "dim"), _integer(raw, "num_heads")
+    if dim % heads:
+        raise CheckpointError(f"transformer config: dim is {dim}; needs a multiple of num_heads {heads}")
     return WanConfig(
-        num_layers=_get(raw, "num_layers", int),
+        num_layers=_integer(raw, "num_layers"),
         num_attention_heads=heads,
         attention_head_dim=dim // heads,
-        in_channels=_get(raw, "in_dim", int),
-        out_channels=_get(raw, "out_dim", int),
-        ffn_dim=_get(raw, "ffn_dim", int),
-        patch_size=_patch_size(raw),
-        **{name: raw[name] for name in optional if name in raw},
+        in_channels=in_dim,
+        out_channels=out_dim,
+        ffn_dim=_integer(raw, "ffn_dim"),
+        **_optional(raw),
     )
+
+
+def _optional(raw: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The fields that both layouts may leave to `WanConfig`'s defaults, and those of `names`."""
+    found = {name: raw[name] for name in ("text_dim", "text_len", "freq_dim", "eps", *names) if name in raw}
+    if "patch_size" in raw:
+        found["patch_size"] = tuple(raw["patch_size"])
+        if len(found["patch_size"]) != 3:
+            raise CheckpointError(
+                f"transformer config: patch_size is {raw['patch_size']}; needs three numbers"
+            )
+    return found
+
+
+def _experts(raw: Mapping[str, Any]) -> ExpertsConfig | None:
+    experts = raw.get("experts")
+    if not experts:
+        return None
+    known = {"num_experts", "top_k", "expert_dim", "shared_dim"}
+    for name in [*(experts.keys() - known), *(known - {"shared_dim"} - experts.keys())]:
+        fault = "is missing" if name in known else f"is unknown{did_you_mean(name, known)}"
+        raise CheckpointError(f"transformer config: experts.{name} {fault}")
+    return ExpertsConfig(**experts)
 
 
 def _image_to_video() -> CheckpointError:
@@ -187,15 +203,8 @@ def _require(raw: Mapping[str, Any], key: str, choices: list[Any], default: Any 
         raise CheckpointError(f"transformer config: {key} is {value!r}; supported: {supported}")
 
 
-def _get(raw: Mapping[str, Any], key: str, kind: type[T]) -> T:
+def _integer(raw: Mapping[str, Any], key: str) -> int:
     value = raw.get(key)
-    if not isinstance(value, kind):
-        raise CheckpointError(f"transformer config: {key} is {value!r}; needs {kind.__name__}")
+    if not isinstance(value, int):
+        raise CheckpointError(f"transformer config: {key} is {value!r}; needs int")
     return value
-
-
-def _patch_size(raw: Mapping[str, Any]) -> tuple[int, int, int]:
-    patch = tuple(raw.get("patch_size", (1, 2, 2)))
-    if len(patch) != 3:
-        raise CheckpointError(f"transformer config: patch_size is {patch}; needs three numbers")
-    return patch
