@@ -11,7 +11,7 @@ from torch import Tensor
 from training.world.attributes import HEIGHT, MOTIONS, NUM_FRAMES, WIDTH
 
 # Pixel heights of a sprite by [count - 1][size]: as large as a row with room to move allows.
-SPRITE_HEIGHTS = ((46.0, 62.0, 78.0), (42.0, 52.0, 62.0), (36.0, 41.0, 46.0))
+SPRITE_HEIGHTS = ((46.0, 60.0, 74.0), (42.0, 52.0, 62.0), (36.0, 41.0, 46.0))
 SPACING = 1.12  # distance of two copies in sprite heights
 TURNING_SPACING = (
     1.24  # of two that rotate: a sprite's corners reach 47/40 of half its height, and an outline
@@ -68,24 +68,23 @@ def poses(
     height = torch.tensor(SPRITE_HEIGHTS, device=motion.device)[count - 1, size][:, None]
     is_turning = _is_any(motion, ("spins", "swings"))[:, None]
     spacing = height * torch.where(is_turning, TURNING_SPACING, SPACING)
-    half_height = 0.5 * spacing
-    half_width = half_height * count[:, None]
+    whole_clip = torch.arange(NUM_FRAMES, device=frames.device).expand(len(frames), -1)
     room = _Room(
-        t=frames / (NUM_FRAMES - 1),
-        free_x=(WIDTH / 2 - half_width - MARGIN).clamp(min=0),
-        free_y=(HEIGHT / 2 - half_height - MARGIN).clamp(min=0),
+        t=torch.cat([frames, whole_clip], dim=1) / (NUM_FRAMES - 1),
+        free_x=(WIDTH / 2 - 0.5 * spacing * count[:, None] - MARGIN).clamp(min=0),
+        free_y=(HEIGHT / 2 - 0.5 * spacing - MARGIN).clamp(min=0),
         height=height,
         heading=heading[:, None].float(),
         phase=phase[:, None],
         speed=speed[:, None],
     )
     curves = torch.stack([CURVES[name](room) for name in MOTIONS])  # [motions, 5, B, T]
-    dx, dy, angle, stretch_x, stretch_y = curves[
-        motion, :, torch.arange(len(motion), device=motion.device)
-    ].unbind(1)
+    chosen = curves[motion, :, torch.arange(len(motion), device=motion.device)]
+    dx, dy, angle, stretch_x, stretch_y = chosen[..., : frames.shape[1]].unbind(1)
+    reach_x, reach_y = chosen[:, :2, frames.shape[1] :].abs().amax(2, keepdim=True).unbind(1)
     return Poses(
-        x=dx + x[:, None] * (room.free_x - dx.abs().amax(1, True)).clamp(0, 24),
-        y=dy + y[:, None] * (room.free_y - dy.abs().amax(1, True)).clamp(0, 14),
+        x=dx + x[:, None] * (room.free_x - reach_x).clamp(0, 24),
+        y=dy + y[:, None] * (room.free_y - reach_y).clamp(0, 14),
         angle=angle,
         scale_x=height * stretch_x,
         scale_y=height * stretch_y,

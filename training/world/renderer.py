@@ -156,8 +156,8 @@ class Renderer:
         """All copies on a transparent ground, premultiplied RGBA [B, 4, T, H, W].
 
         Copies stand in a row and move alike, so each pixel belongs to one cell of the row: the sprite is
-        looked up once per pixel, at the pixel's place in its cell. The depth of the lookup is the blur; behind
-        the first subject's blurs come the second's.
+        looked up once per pixel, at the pixel's place in its cell. The lookup's depth is the blur; behind the
+        first subject's blurs come the second's.
         """
         names = ("motion", "count", "size", "heading", "phase", "speed", "x", "y")
         pose = poses(frames=frames, **{name: scene[name] for name in names})

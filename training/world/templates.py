@@ -122,7 +122,7 @@ TEMPLATES = (*FULL_TEMPLATES, _sentence, _sentence, _participle, _opened, _camer
 
 
 def punctuated(text: str, chance: random.Random) -> str:
-    """Half of the texts as they are, the others with a capital, a full stop or exclamation mark, or all caps."""
+    """Half of the texts as they are, the others with a capital and a full stop, say, or all in capitals."""
     number = chance.random()
     if number < 0.5:
         return text
