@@ -1,0 +1,178 @@
+"""Two noise experts on one device: both resident when they fit, else one set of memory that is refilled.
+
+Rule: both stay when the second expert fits into the free memory and half its size stays free for activations.
+Otherwise the two, which have the same shape, share the device memory of one, and both lie in pinned host
+memory. While the last forward of the high-noise expert runs, every block that has finished is overwritten
+with the other's weights on a second stream; the low-noise expert's first forward waits on the device, not on
+the host, for the last of these copies.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rushes.models.wan import Wan
+
+ACTIVATIONS = 0.5
+"""Free memory kept for activations, as a share of one expert's weights."""
+
+Expert = Literal["high", "low"]
+
+
+class ExpertPair(Protocol):
+    """The network or networks of a model, chosen by timestep."""
+
+    def select(self, timestep: float) -> Wan:
+        """The expert for a timestep in [0, 1000], ready to run. Text contexts belong to one expert: compute
+        them with the expert that this returns."""
+        ...
+
+    def prefetch_low(self) -> None:
+        """Say that the next forward is the last one of the high-noise expert; does nothing when both are
+        resident."""
+        ...
+
+
+def num_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def both_fit(high: nn.Module, device: torch.device) -> bool:
+    """Whether a second expert as large as `high`, already on `device`, fits beside it (module's rule)."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return free >= (1 + ACTIVATIONS) * num_bytes(high)
+
+
+def expert_at(timestep: float, boundary: float) -> Expert:
+    """The expert for a timestep in [0, 1000]; from `boundary` (a fraction) up it is the high-noise one."""
+    return "high" if timestep >= boundary * 1000 else "low"
+
+
+class OneExpert:
+    """A model with one network."""
+
+    def __init__(self, model: Wan) -> None:
+        self._model = model
+
+    def select(self, timestep: float) -> Wan:
+        """The network."""
+        return self._model
+
+    def prefetch_low(self) -> None:
+        """Nothing to do."""
+
+
+class ResidentExperts:
+    """Both experts on the device."""
+
+    def __init__(self, high: Wan, low: Wan, *, boundary: float) -> None:
+        self._experts: dict[Expert, Wan] = {"high": high, "low": low}
+        self._boundary = boundary
+
+    def select(self, timestep: float) -> Wan:
+        """The expert for a timestep in [0, 1000]."""
+        return self._experts[expert_at(timestep, self._boundary)]
+
+    def prefetch_low(self) -> None:
+        """Nothing to do."""
+
+
+class SwappedExperts:
+    """Device memory for one expert, both in host memory (pinned when the device is a GPU).
+
+    The two are one module whose weights change, so it serves one generation at a time.
+
+    Args:
+        high: on the device; becomes the module that `select` returns.
+        low: on the CPU, of the same shape; its parameters move to pinned memory.
+    """
+
+    def __init__(self, high: Wan, low: Wan, *, boundary: float) -> None:
+        self._model = high
+        self._boundary = boundary
+        device = next(high.parameters()).device
+        is_cuda = device.type == "cuda"
+        self._host: dict[Expert, dict[str, Tensor]] = {
+            "high": _host_weights(high, pin=is_cuda),
+            "low": _host_weights(low, pin=is_cuda),
+        }
+        self._device_weights = dict(high.named_parameters())
+        self._groups = _groups(list(self._device_weights))
+        self._holds: dict[str, Expert] = dict.fromkeys(self._groups, "high")
+        self._side = _side_stream(device) if is_cuda else None
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def select(self, timestep: float) -> Wan:
+        """The module, holding the expert for a timestep in [0, 1000] when work queued from now on runs.
+
+        Copies what `prefetch_low` has not copied yet; the host does not wait.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        expert = expert_at(timestep, self._boundary)
+        for group in self._groups:
+            self._refill(group, expert)
+        if self._side is not None:
+            torch.cuda.current_stream(self._side.device).wait_stream(self._side)
+        return self._model
+
+    def prefetch_low(self) -> None:
+        """Overwrite each block with the low-noise expert's as soon as the coming forward has left it.
+
+        Call it directly before the last forward of the high-noise expert (the second one of a step that runs
+        its two guidance branches apart), and `select` after it. Blocks that torch.compile already compiled
+        do not call back; `select` copies them.
+        """
+        for name, block in self._model.blocks.named_children():
+            self._hooks.append(block.register_forward_hook(self._refill_after(f"blocks.{name}")))
+
+    def _refill_after(self, group: str) -> Any:
+        def hook(*_: Any) -> None:
+            self._refill(group, "low")
+
+        return hook
+
+    @torch.no_grad()
+    def _refill(self, group: str, expert: Expert) -> None:
+        """Queue the copies of one group behind everything that the current stream has been given so far."""
+        if self._holds[group] == expert:
+            return
+        self._holds[group] = expert
+        if self._side is not None:
+            self._side.wait_stream(torch.cuda.current_stream(self._side.device))
+        with torch.cuda.stream(self._side) if self._side is not None else nullcontext():
+            for name in self._groups[group]:
+                self._device_weights[name].copy_(self._host[expert][name], non_blocking=True)
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves its constructor untyped
+
+
+def _groups(names: list[str]) -> dict[str, list[str]]:
+    """Parameter names by block; those outside the blocks form the group "rest"."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        group = ".".join(name.split(".")[:2]) if name.startswith("blocks.") else "rest"
+        groups.setdefault(group, []).append(name)
+    return groups
+
+
+def _host_weights(model: nn.Module, *, pin: bool) -> dict[str, Tensor]:
+    """Copies of the weights in host memory; those of a model on the CPU are moved, one at a time."""
+    weights = {}
+    for name, parameter in model.named_parameters():
+        is_cpu = parameter.device.type == "cpu"
+        host = parameter.detach().clone() if is_cpu and not pin else parameter.detach().to("cpu")
+        weights[name] = host.pin_memory() if pin else host
+        if pin and is_cpu:
+            parameter.data = weights[name]
+    return weights

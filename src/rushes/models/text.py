@@ -1,0 +1,124 @@
+"""Text encoders: a prompt in, the token states that a transformer attends to out."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rushes.errors import CheckpointError
+from rushes.models.mini_lm import MiniLM, MiniLMTokenizer
+
+STRAIGHT_QUOTES = {
+    **dict.fromkeys([0x02BC, *range(0x2018, 0x201C)], "'"),
+    **dict.fromkeys(range(0x201C, 0x2020), '"'),
+}
+CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptEmbeds:
+    """An encoded prompt.
+
+    Attributes:
+        states: token states [1, L, D], zero behind the prompt's end.
+        pooled: one vector for the whole prompt [1, P]; None for models that take none (all public Wan).
+    """
+
+    states: Tensor
+    pooled: Tensor | None = None
+
+
+class TextEncoder(Protocol):
+    """Prompts to embeddings; the same prompt gives the same embedding."""
+
+    def encode(self, prompt: str) -> PromptEmbeds:
+        """Encode one prompt of any length; what does not fit the encoder is cut off."""
+        ...
+
+
+def clean_prompt(prompt: str) -> str:
+    """Straighten quotes, drop control characters, unescape HTML twice and collapse white space.
+
+    Wan's reference runs ftfy before it unescapes. Rushes does the part of ftfy that prompts meet (quotes,
+    control characters, halves of surrogate pairs); the rest, repair of mojibake, ligatures and full-width
+    letters, is left out, so such a prompt is encoded as it is written.
+
+    Example:
+        >>> clean_prompt("  \u201csalt\u201d &amp;amp; pepper\\n")
+        '"salt" & pepper'
+    """
+    text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = CONTROL.sub("", text.translate(STRAIGHT_QUOTES))
+    text = html.unescape(html.unescape(text))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+class UMT5TextEncoder:
+    """Wan's text encoder.
+
+    Args:
+        model: transformers' UMT5 encoder.
+        tokenizer: transformers' tokenizer of the same folder.
+        text_len: tokens that a prompt is cut or padded to.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, text_len: int = 512) -> None:
+        self.model = model
+        self.text_len = text_len
+        self._tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> PromptEmbeds:
+        """States [1, text_len, D] in the model's dtype; those behind the prompt's last token are zero."""
+        tokens = self._tokenizer(
+            [clean_prompt(prompt)],
+            padding="max_length",
+            max_length=self.text_len,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        device = next(self.model.parameters()).device
+        mask = tokens.attention_mask.to(device)
+        states = self.model(tokens.input_ids.to(device), mask).last_hidden_state
+        return PromptEmbeds(states=states * mask[..., None].to(states.dtype))
+
+
+class MiniLMTextEncoder:
+    """The toy's text encoder: token states and their mean, padded to the encoder's own text length."""
+
+    def __init__(self, model: MiniLM, tokenizer: MiniLMTokenizer) -> None:
+        self.model = model
+        self._tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> PromptEmbeds:
+        """States [1, text_len, D] and their mean over the prompt [1, D]."""
+        (ids,) = self._tokenizer([clean_prompt(prompt)])
+        device = self.model.embed.weight.device
+        padded = torch.zeros(1, self.model.config.text_len, dtype=torch.int64, device=device)
+        padded[0, : len(ids)] = torch.tensor(ids)
+        states, pooled = self.model(padded, torch.tensor([len(ids)], device=device))
+        return PromptEmbeds(states=states, pooled=pooled)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer of a folder, never from the network.
+
+    Raises:
+        CheckpointError: files are missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({reason})") from error

@@ -1,0 +1,227 @@
+"""Weights from disk into a model built on meta: strict, piece by piece, straight to the device.
+
+This is the one border where exceptions of safetensors, pickle and the file system become `CheckpointError`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from rushes.errors import CheckpointError, did_you_mean
+from rushes.models.base import Source, Sources
+from rushes.models.headers import TensorHeader, read_headers
+
+M = TypeVar("M", bound=nn.Module)
+
+SAFETENSORS_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int8: "I8",
+}
+LOADABLE = frozenset(SAFETENSORS_NAMES.values())
+
+
+class WeightStore(Protocol):
+    """Tensors by name: what they are, and the tensors themselves one at a time."""
+
+    headers: Mapping[str, TensorHeader]
+
+    def read(self, name: str) -> Tensor:
+        """The stored tensor."""
+        ...
+
+
+class SafetensorsStore:
+    """Safetensors files, read straight to a device."""
+
+    def __init__(self, files: Sequence[Path], device: torch.device, stack: ExitStack) -> None:
+        self.headers: Mapping[str, TensorHeader] = read_headers(tuple(files))
+        self._open = {
+            file: stack.enter_context(safe_open(str(file), framework="pt", device=str(device)))
+            for file in files
+        }
+
+    def read(self, name: str) -> Tensor:
+        """The stored tensor, on the device."""
+        tensor: Tensor = self._open[self.headers[name].file].get_tensor(name)
+        return tensor
+
+
+class PickleStore:
+    """A `.pth` file: tensors only, nothing in it is executed; mapped, so that a tensor is read when used."""
+
+    def __init__(self, file: Path) -> None:
+        self._tensors = _load_pickle(file)
+        self.headers: Mapping[str, TensorHeader] = {
+            name: TensorHeader(
+                dtype=SAFETENSORS_NAMES.get(tensor.dtype, str(tensor.dtype)),
+                shape=tuple(tensor.shape),
+                file=file,
+            )
+            for name, tensor in self._tensors.items()
+        }
+
+    def read(self, name: str) -> Tensor:
+        """The stored tensor, on the CPU."""
+        return self._tensors[name]
+
+
+def _load_pickle(file: Path) -> dict[str, Tensor]:
+    """Mapping is possible only for the zip format that `torch.save` has written since 2020."""
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{file}: damaged, or holds more than tensors ({reason})") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{file}: expected a mapping of names to tensors")
+    return content
+
+
+@contextmanager
+def open_store(files: Sequence[Path], device: torch.device) -> Iterator[WeightStore]:
+    """Open one `.pth` file or the safetensors files of one network; closed on exit.
+
+    Raises:
+        CheckpointError: a file is damaged, truncated or missing.
+    """
+    with ExitStack() as stack:
+        try:
+            if len(files) == 1 and files[0].suffix == ".pth":
+                yield PickleStore(files[0])
+            else:
+                yield SafetensorsStore(files, device, stack)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{files[0].parent}: weights cannot be read ({error})") from error
+
+
+def load_weights(
+    model: M,
+    files: Sequence[Path],
+    sources: Sources,
+    keep_float32: Callable[[str], bool],
+    dtype: torch.dtype,
+    device: torch.device | str,
+    *,
+    ignore: Collection[str] = (),
+) -> M:
+    """Fill a model that was built on meta; every tensor must be there, none may be left over.
+
+    Parameters are assembled one by one, so memory peaks at the model plus one parameter. A tensor `X` stored
+    as int8 comes with `X.scale` (float32, broadcast over it) and means X * scale.
+
+    Args:
+        model: on meta; its parameters are replaced.
+        files: one `.pth`, or safetensors files.
+        sources: where each parameter of `model` comes from.
+        keep_float32: names of ours that stay float32 whatever `dtype` is.
+        ignore: stored names that are known to be superfluous.
+
+    Returns:
+        The same model on `device`, in eval mode, without gradients.
+
+    Raises:
+        CheckpointError: names the missing, unexpected or misshapen tensor, its file and the nearest name.
+    """
+    place = torch.device(device)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    assert shapes.keys() == sources.keys(), "sources and model disagree on the parameter names"
+    with open_store(files, place) as store:
+        _check_names(store.headers, sources, ignore, files)
+        for name, source in sources.items():
+            _check_shape(store.headers, source, shapes[name])
+        state = {
+            name: _assemble(
+                store, source, shapes[name], torch.float32 if keep_float32(name) else dtype, place
+            )
+            for name, source in sources.items()
+        }
+    # strict=False: tied parameters have a second name, which their owner ties again
+    model.load_state_dict(state, assign=True, strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def _check_names(
+    headers: Mapping[str, TensorHeader], sources: Sources, ignore: Collection[str], files: Sequence[Path]
+) -> None:
+    wanted = {name for source in sources.values() for name in source.names}
+    spare = [name for name in headers if name not in wanted and not _is_scale(name, headers)]
+    unexpected = [name for name in spare if name not in ignore]
+    where = files[0].name if len(files) == 1 else f"{files[0].parent.name}/ ({len(files)} files)"
+    for name in sorted(wanted - headers.keys()):
+        raise CheckpointError(f"{where}: tensor {name!r} is missing{did_you_mean(name, spare or headers)}")
+    for name in unexpected:
+        file = headers[name].file.name
+        raise CheckpointError(f"{file}: unexpected tensor {name!r}{did_you_mean(name, wanted)}")
+    for name in wanted:
+        _check_dtype(name, headers)
+
+
+def _is_scale(name: str, headers: Mapping[str, TensorHeader]) -> bool:
+    owner = headers.get(name.removesuffix(".scale"))
+    return name.endswith(".scale") and owner is not None and owner.dtype == "I8"
+
+
+def _check_dtype(name: str, headers: Mapping[str, TensorHeader]) -> None:
+    header = headers[name]
+    if header.dtype not in LOADABLE:
+        raise CheckpointError(
+            f"{header.file.name}: tensor {name!r} is stored as {header.dtype};"
+            f" one of {', '.join(sorted(LOADABLE))} is needed"
+        )
+    if header.dtype == "I8" and f"{name}.scale" not in headers:
+        raise CheckpointError(f"{header.file.name}: int8 tensor {name!r} lacks its scale {name + '.scale'!r}")
+
+
+def _check_shape(headers: Mapping[str, TensorHeader], source: Source, shape: tuple[int, ...]) -> None:
+    """A reshaped parameter must have as many values, a joined one the rows of its pieces."""
+    pieces = [headers[name] for name in source.names]
+    if source.reshape is not None:
+        is_right = sum(piece.num_elements for piece in pieces) == _count(shape)
+    elif len(pieces) == 1:
+        is_right = pieces[0].shape == shape
+    else:
+        widths = {piece.shape[1:] for piece in pieces}
+        is_right = widths == {shape[1:]} and sum(piece.shape[0] for piece in pieces) == shape[0]
+    if not is_right:
+        found = " + ".join(f"{name} {list(headers[name].shape)}" for name in source.names)
+        raise CheckpointError(
+            f"{pieces[0].file.name}: wrong shape: {found}; config.json asks for {list(shape)}"
+            + (" when joined" if len(pieces) > 1 else "")
+        )
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return torch.Size(shape).numel()
+
+
+def _assemble(
+    store: WeightStore, source: Source, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    if len(source.names) == 1:
+        return _read(store, source.names[0]).to(device=device, dtype=dtype).reshape(shape)
+    joined = torch.empty(shape, dtype=dtype, device=device)
+    start = 0
+    for name in source.names:
+        piece = _read(store, name)
+        joined[start : start + len(piece)].copy_(piece)
+        start += len(piece)
+    return joined
+
+
+def _read(store: WeightStore, name: str) -> Tensor:
+    tensor = store.read(name)
+    if tensor.dtype != torch.int8:
+        return tensor
+    return tensor.float() * store.read(f"{name}.scale").to(tensor.device)
