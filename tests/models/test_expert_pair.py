@@ -1,0 +1,85 @@
+"""Who is on the device when, and that a refilled expert computes what a resident one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rushes.models.checkpoint_writer import make_checkpoint
+from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts
+from rushes.models.loader import open_checkpoint
+from rushes.models.wan import Wan
+
+HIGH, LOW = 900.0, 100.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint("a14b", tmp_path_factory.mktemp("pair") / "tiny")
+
+
+def load(folder: Path, *, resident: bool | None) -> ExpertPair:
+    return open_checkpoint(folder).load_experts("cpu", torch.float32, resident=resident)
+
+
+@torch.inference_mode()
+def run(model: Wan, timestep: float) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    context = model.encode_text(torch.randn(1, 4, 32, generator=generator))
+    latents = torch.randn(1, 16, 2, 4, 6, generator=generator)
+    return model(latents, torch.tensor([timestep]), context)
+
+
+def test_on_the_cpu_both_stay(folder: Path) -> None:
+    pair = load(folder, resident=None)
+    assert isinstance(pair, ResidentExperts)
+    assert pair.select(875.0) is pair.select(1000.0)
+    assert pair.select(874.999) is pair.select(0.0)
+    assert pair.select(875.0) is not pair.select(874.0)
+
+
+def test_a_model_of_one_expert_has_one(tmp_path: Path) -> None:
+    pair = load(make_checkpoint("ti2v-5b", tmp_path / "tiny"), resident=None)
+    assert isinstance(pair, OneExpert)
+    assert pair.select(HIGH) is pair.select(LOW)
+
+
+def test_a_swapped_pair_computes_what_a_resident_one_does(folder: Path) -> None:
+    resident, swapped = load(folder, resident=True), load(folder, resident=False)
+    assert isinstance(swapped, SwappedExperts)
+    for timestep in (HIGH, LOW, HIGH, LOW):
+        assert torch.equal(run(swapped.select(timestep), timestep), run(resident.select(timestep), timestep))
+
+
+def test_prefetching_refills_behind_the_last_forward(folder: Path) -> None:
+    """Blocks change only after the forward has left them, so its result is still the high-noise expert's."""
+    resident, swapped = load(folder, resident=True), load(folder, resident=False)
+    high, low = resident.select(HIGH), resident.select(LOW)
+    model = swapped.select(HIGH)
+    swapped.prefetch_low()
+    assert torch.equal(run(model, HIGH), run(high, HIGH))
+    for name, parameter in model.named_parameters():
+        expected = low if name.startswith("blocks.") else high
+        assert torch.equal(parameter, expected.get_parameter(name)), name
+    assert swapped.select(LOW) is model
+    assert torch.equal(run(model, LOW), run(low, LOW))
+
+
+def test_an_abandoned_prefetch_is_undone_by_the_next_select(folder: Path) -> None:
+    resident, swapped = load(folder, resident=True), load(folder, resident=False)
+    model = swapped.select(HIGH)
+    swapped.prefetch_low()
+    run(model, HIGH)
+    assert torch.equal(run(swapped.select(HIGH), HIGH), run(resident.select(HIGH), HIGH))
+    run(model, HIGH)
+    assert torch.equal(run(model, HIGH), run(resident.select(HIGH), HIGH))
+
+
+def test_the_experts_of_a_swapped_pair_share_one_set_of_weights(folder: Path) -> None:
+    swapped = load(folder, resident=False)
+    before = {name: parameter.data_ptr() for name, parameter in swapped.select(HIGH).named_parameters()}
+    after = {name: parameter.data_ptr() for name, parameter in swapped.select(LOW).named_parameters()}
+    assert before == after
