@@ -118,8 +118,24 @@ def test_key_tells_apart_what_cannot_share_a_forward():
     ]
     keys = [stage(parts).key(encoded(job, parts)) for job in jobs]
     assert keys[0] == keys[1]
-    assert len(set(keys)) == 4
-    assert keys[3].text_lens == (2, 3)
+    assert keys[0] == keys[4]
+    assert len(set(keys)) == 3
+    assert keys[3].text_len == 2
+
+
+def test_negative_prompts_of_several_lengths_share_a_batch():
+    parts = TinyParts()
+    given = Given(negative_prompt_embeds=embeds("dull", 3))
+    fields = [{"seed": 1}, {"seed": 2, "given": given}, {"seed": 3, "guidance": 4.0}]
+    alone = [encoded(tiny_job(**each), parts) for each in fields]
+    for job in alone:
+        finish(stage(parts), job)
+    together = [encoded(tiny_job(**each), parts) for each in fields]
+    calls = count_calls(parts.transformers["high"])
+    finish(stage(parts), *together)
+    assert calls == [3, 2, 1] * 3
+    for one, other in zip(alone, together, strict=True):
+        assert relative(result(other), result(one)) <= 1e-4
 
 
 def test_the_noise_is_the_seeds_and_given_latents_replace_it():

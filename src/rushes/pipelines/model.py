@@ -136,7 +136,7 @@ class Model:
             EngineError: the device ran out of memory.
         """
         _choose("output", output, OUTPUTS)
-        job = self._job(prompt, fields, wants_video=output == "video")
+        job = self.job(prompt, wants_video=output == "video", **fields)
         request = job.request
         if output == "latents":
             for _ in self._events(job, on_progress):
@@ -169,8 +169,36 @@ class Model:
         """
         if preview_every < 0:
             raise InvalidRequest("preview_every", f"must be at least 0, got {preview_every}")
-        job = self._job(prompt, fields, wants_preview=preview_every > 0)
+        job = self.job(prompt, wants_preview=preview_every > 0, **fields)
         return self._events(job, on_progress, preview_every)
+
+    def job(
+        self,
+        prompt: str = "",
+        *,
+        wants_video: bool = True,
+        wants_preview: bool = False,
+        **fields: Unpack[GenerateFields],
+    ) -> Job:
+        """The job of a call, checked and not begun, for whoever runs the stages in batches of their own.
+
+        Args and errors are those of `generate`.
+        """
+        flat = cast(dict[str, Any], dict(fields))
+        causal = self._is_causal(flat.pop("mode", MODES[0]))
+        given = Given(
+            latents=flat.pop("latents", None),
+            prompt_embeds=_embeds("prompt_embeds", flat.pop("prompt_embeds", None)),
+            negative_prompt_embeds=_embeds(
+                "negative_prompt_embeds", flat.pop("negative_prompt_embeds", None)
+            ),
+        )
+        if flat.get("preset") is None:
+            flat = {**self._defaults, **flat}
+        request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
+        return self.pipeline.job(
+            request, given, causal=causal, wants_video=wants_video, wants_preview=wants_preview and not causal
+        )
 
     def _events(
         self, job: Job, on_progress: OnProgress | None, preview_every: int = 0
@@ -191,30 +219,6 @@ class Model:
             self._latent_rgb = fit_latent_rgb(self._parts.vae())
         frames = preview_frames(latents, self._latent_rgb)
         return Preview(step=progress.units, num_steps=progress.total, frames=frames)
-
-    def _job(
-        self,
-        prompt: str,
-        fields: GenerateFields,
-        *,
-        wants_video: bool = True,
-        wants_preview: bool = False,
-    ) -> Job:
-        flat = cast(dict[str, Any], dict(fields))
-        causal = self._is_causal(flat.pop("mode", MODES[0]))
-        given = Given(
-            latents=flat.pop("latents", None),
-            prompt_embeds=_embeds("prompt_embeds", flat.pop("prompt_embeds", None)),
-            negative_prompt_embeds=_embeds(
-                "negative_prompt_embeds", flat.pop("negative_prompt_embeds", None)
-            ),
-        )
-        if flat.get("preset") is None:
-            flat = {**self._defaults, **flat}
-        request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
-        return self.pipeline.job(
-            request, given, causal=causal, wants_video=wants_video, wants_preview=wants_preview and not causal
-        )
 
     def _is_causal(self, mode: str) -> bool:
         _choose("mode", mode, MODES)

@@ -30,8 +30,7 @@ class BatchKey:
     Attributes:
         latent_shape: (C, T, H, W).
         expert: the noise expert that the job's next step runs.
-        text_lens: tokens of the prompt and, under guidance, of the negative prompt; they differ only where
-            embeddings of another length were given.
+        text_len: tokens of the prompt; it differs only where embeddings of another length were given.
         alone: the job's id where the stage cannot batch it with any other.
     """
 
@@ -39,7 +38,7 @@ class BatchKey:
     pipeline: str
     latent_shape: tuple[int, int, int, int] | None = None
     expert: NoiseExpert | None = None
-    text_lens: tuple[int, ...] = ()
+    text_len: int | None = None
     alone: int | None = None
 
 

@@ -80,7 +80,7 @@ class Denoise:
             pipeline=self._pipeline,
             latent_shape=job.latent_shape,
             expert=self._expert(self._state(job)),
-            text_lens=tuple(text.num_tokens for text in _texts(job)),
+            text_len=_texts(job)[0].num_tokens,
         )
 
     @torch.no_grad()
@@ -113,19 +113,17 @@ class Denoise:
     ) -> Sequence[Tensor]:
         """The guided velocity of each job; the branches are forwards of their own, as their texts may differ
         in length."""
-        everyone = range(len(jobs))
-        guided = [i for i in everyone if jobs[i].guidance[expert] != 1.0]
-        velocities = self._forward(
-            [_texts(job)[0] for job in jobs],
-            states,
-            expert,
-            is_last=self._leaves(states, expert) and not guided,
-        )
-        if guided:
-            negatives = [_texts(jobs[i])[1] for i in guided]
-            some = [states[i] for i in guided]
-            unconditional = self._forward(negatives, some, expert, is_last=self._leaves(states, expert))
-            for i, velocity in zip(guided, unconditional, strict=True):
+        groups = _guided(jobs, expert)
+        leaves = self._leaves(states, expert)
+        prompts = [_texts(job)[0] for job in jobs]
+        velocities = self._forward(prompts, states, expert, is_last=leaves and not groups)
+        for members in groups:
+            negatives = [_texts(jobs[i])[1] for i in members]
+            some = [states[i] for i in members]
+            is_last = leaves and members is groups[-1]
+            for i, velocity in zip(
+                members, self._forward(negatives, some, expert, is_last=is_last), strict=True
+            ):
                 velocities[i] = cfg(velocities[i], velocity, jobs[i].guidance[expert])
         return velocities
 
@@ -166,6 +164,16 @@ class Denoise:
 def _joined(contexts: Sequence[TextContext]) -> TextContext:
     # torch.cat copies even a single tensor, and a context may weigh 0.4 GB.
     return contexts[0] if len(contexts) == 1 else TextContext.cat(contexts)
+
+
+def _guided(jobs: Sequence[Job], expert: NoiseExpert) -> list[list[int]]:
+    """Indices of the jobs that this expert guides, those with negative prompts of one length together: one
+    group, unless embeddings of several lengths were given."""
+    groups: dict[int, list[int]] = {}
+    for i, job in enumerate(jobs):
+        if job.guidance[expert] != 1.0:
+            groups.setdefault(_texts(job)[1].num_tokens, []).append(i)
+    return list(groups.values())
 
 
 def _texts(job: Job) -> tuple[EncodedText, ...]:
