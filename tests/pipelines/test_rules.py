@@ -61,6 +61,21 @@ def test_official_values() -> None:
     assert (sampling.num_inference_steps, sampling.flow_shift, sampling.guidance_high) == (50, 5.0, 5.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "steps", "solver"),
+    [
+        ("wan2.2-t2v-a14b", "distilled-4", 4, "euler"),
+        ("wan2.1-t2v-14b", "distilled-4", 4, "lcm"),
+        ("wan2.2-ti2v-5b", "fastwan-3", 3, "lcm"),
+        ("wan2.1-t2v-1.3b", "fastwan-3", 3, "lcm"),
+    ],
+)
+def test_distilled_presets_run_without_guidance(name: str, preset: str, steps: int, solver: str) -> None:
+    sampling = resolve(load_rules(name), "a dog", preset=preset).sampling
+    assert (sampling.num_inference_steps, sampling.solver) == (steps, solver)
+    assert sampling.guidance_high == sampling.guidance_low == 1.0
+
+
 def test_negative_prompt_is_the_models_own_unless_given() -> None:
     official = resolve(A14B, "a dog").negative_prompt
     assert hashlib.sha256(official.encode()).hexdigest().startswith("ce96e0324e4b54ce")
@@ -94,6 +109,8 @@ def test_numpy_numbers_become_plain() -> None:
         (TOY, "height", 10**9, "got 1000000000; nearest: 16384"),
         (TI2V, "height", 720, "a multiple of 32 from 32 to 32768, got 720; nearest: 704 and 736"),
         (TOY, "width", True, "got True (bool)"),
+        (TOY, "seed", True, "got True (bool)"),
+        (TOY, "guidance_high", True, "got True (bool)"),
         (TOY, "width", 192.0, "got 192.0"),
         (TOY, "width", "192", "got '192' (str)"),
         (TOY, "width", np.arange(3), "(ndarray)"),

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rushes.pipelines.rules import load_rules, resolve
-from rushes.sampling.guidance import cfg, guidance_scale, is_high_noise
+from rushes.sampling.guidance import cfg, is_high_noise
 
 
 def test_cfg() -> None:
@@ -14,10 +13,11 @@ def test_cfg() -> None:
     assert torch.equal(cfg(cond, uncond, 0.0), uncond)
 
 
-@pytest.mark.parametrize(("timestep", "scale"), [(999.0, 4.0), (875.0, 4.0), (874.0, 3.0), (1.0, 3.0)])
-def test_scale_follows_the_expert(timestep: float, scale: float) -> None:
-    rules = load_rules("wan2.2-t2v-a14b")
-    assert guidance_scale(resolve(rules, "a dog").sampling, timestep, rules.boundary) == scale
+@pytest.mark.parametrize(
+    ("timestep", "is_high"), [(999.0, True), (875.0, True), (874.0, False), (1.0, False)]
+)
+def test_the_boundary_belongs_to_the_high_noise_expert(timestep: float, is_high: bool) -> None:
+    assert is_high_noise(timestep, 0.875) == is_high
 
 
 def test_one_expert_is_always_high() -> None:

@@ -140,7 +140,9 @@ def test_step_noise_depends_on_seed_and_index_only() -> None:
     assert correlation.abs().max() < 0.15
 
 
-def test_lcm_refuses_to_go_without_noise() -> None:
+def test_lcm_needs_noise_but_for_its_last_step() -> None:
     latents = initial_noise(SHAPE, SEED)
+    last, _ = load_solver("lcm").step(latents, latents, (0.9, 0.5, 0.0), 1, None)
+    assert torch.equal(last, 0.5 * latents)
     with pytest.raises(AssertionError, match="step_generator"):
         load_solver("lcm").step(latents, latents, (0.9, 0.5, 0.0), 0, None)

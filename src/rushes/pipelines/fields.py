@@ -101,14 +101,13 @@ def _to_int(value: object) -> int | None:
 
 
 def _to_float(value: object) -> float | None:
-    """The finite number that `value` is, None when it is none (a bool, NaN, an infinity, a string)."""
+    """The number that `value` is, None when it is none (a bool, a string). NaN lies in no field's range."""
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
         return None
     try:
-        number = float(value)
+        return float(value)
     except (OverflowError, TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
 
 
 def _short(number: float) -> str:
