@@ -266,9 +266,16 @@ def test_built_on_meta_and_loaded_is_the_same_model() -> None:
     assert torch.equal(empty(latents, timestep, context), model(latents, timestep, context))
 
 
+def test_forward_runs_on_meta_to_be_counted() -> None:
+    with torch.device("meta"):
+        model = Wan(TOY)
+        latents, timestep, states = inputs(TOY)
+        assert model(latents, timestep, context_of(model, states), causal=True).shape == latents.shape
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_compiles_to_one_graph(causal: bool) -> None:
-    model = Wan(TOY, expert_kernel="dense")
+    model = Wan(replace(TOY, num_layers=2), expert_kernel="dense")
     latents, timestep, states = inputs(TOY)
     pooled = torch.randn(2, TOY.pooled_dim)
 
@@ -279,7 +286,7 @@ def test_compiles_to_one_graph(causal: bool) -> None:
     loads: list[Tensor] = []
     got = torch.compile(velocity, backend="eager", fullgraph=True)(latents, states, loads)
     assert relative_error(got, velocity(latents, states, [])) <= 1e-5
-    assert len(loads) == 2
+    assert len(loads) == 1
     got.sum().backward()
 
 

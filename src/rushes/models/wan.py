@@ -23,6 +23,7 @@ from rushes.ops.experts import expert_kernel, route
 from rushes.ops.kv_cache import KVCache, LayerKV, join
 from rushes.ops.norm import gated_add, layer_norm, modulated_layer_norm, rms_norm
 from rushes.ops.patch import patchify, unpatchify
+from rushes.ops.precision import float32_island
 from rushes.ops.rope import Rope, apply_rope, rope_tables
 from rushes.ops.timestep import collapse_timestep, sinusoidal_embedding
 
@@ -155,7 +156,7 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, call: _Call) -> Tensor:
         """x float32 [B, N, d] -> the same in the weights' dtype."""
         tokens = x.flatten(0, 1)
-        with torch.autocast(x.device.type, enabled=False):
+        with float32_island(x.device):
             routing = route(tokens, self.router.weight, self.router_bias, self.top_k)
         if call.loads is not None:
             call.loads.append(routing.loads(self.router_bias.numel()))
@@ -251,7 +252,7 @@ class Wan(nn.Module):
         text = embed.fc2(F.gelu(embed.fc1(states.to(self.dtype)), approximate="tanh"))
         layers = [cast(Block, block).cross_attn.encode(text) for block in self.blocks]
         if pooled is not None and self.pooled_embed is not None:
-            with torch.autocast(pooled.device.type, enabled=False):
+            with float32_island(pooled.device):
                 pooled = self.pooled_embed.fc2(F.silu(self.pooled_embed.fc1(pooled.float())))
         keys, values = zip(*layers, strict=True)
         return TextContext(keys=keys, values=values, pooled=pooled)
@@ -286,25 +287,30 @@ class Wan(nn.Module):
             ConfigError: weights that must stay float32 were cast.
         """
         self._check_islands()
-        grid = cast(
-            tuple[int, int, int],
-            tuple(size // p for size, p in zip(latents.shape[2:], self.config.patch_size, strict=True)),
-        )
+        grid = self._grid(latents)
         timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2]).to(latents.device)
         embedding, time = self._embed_time(timestep, context)
         call = self._call_inputs(grid, latents.device, cache, causal, router_loads)
-        with torch.autocast(latents.device.type, enabled=False):
+        with float32_island(latents.device):
             x = self.patch_embed(patchify(latents.float(), self.config.patch_size))
         chunk = []
         for layer, block in enumerate(self.blocks):
             past = cache.past(layer) if cache is not None else ()
             x, kv = block(x, time, (context.keys[layer], context.values[layer]), call, past)
             if write_cache:
-                chunk.append((kv[0], kv[1].contiguous()))
+                # The values are a view of the fused projection; a copy lets its queries and keys go.
+                chunk.append((kv[0], kv[1].clone(memory_format=torch.contiguous_format)))
         if write_cache:
             assert cache is not None, "write_cache needs a cache"
             cache.append(tuple(chunk), grid[0])
         return self._read_out(x, embedding, grid)
+
+    def _grid(self, latents: Tensor) -> tuple[int, int, int]:
+        """Frames, rows and columns of tokens."""
+        frames, rows, columns = (
+            n // p for n, p in zip(latents.shape[2:], self.config.patch_size, strict=True)
+        )
+        return frames, rows, columns
 
     def _check_islands(self) -> None:
         if self.time_proj.weight.dtype != torch.float32:
@@ -315,7 +321,7 @@ class Wan(nn.Module):
 
     def _embed_time(self, timestep: Tensor, context: TextContext) -> tuple[Tensor, Tensor]:
         """Of timesteps [B, S]: the embedding [B, S, 1, d] and its projection [B, S, 1, 6, d]."""
-        with torch.autocast(timestep.device.type, enabled=False):
+        with float32_island(timestep.device):
             x = sinusoidal_embedding(timestep, self.config.freq_dim)
             x = self.time_embed.fc2(F.silu(self.time_embed.fc1(x)))
             if context.pooled is not None:
@@ -344,7 +350,7 @@ class Wan(nn.Module):
         return _Call(dtype=self.dtype, rope=rope, mask=mask, loads=loads)
 
     def _read_out(self, x: Tensor, embedding: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with float32_island(x.device):
             shift, scale = (self.head_modulation + embedding[:, :, :, None]).unbind(-2)
             out = self.head(modulated_layer_norm(x, shift, scale, eps=self.config.eps))
         return unpatchify(out, grid, self.config.patch_size)
