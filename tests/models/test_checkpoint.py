@@ -14,6 +14,8 @@ from safetensors.numpy import save_file
 
 from rushes.errors import CheckpointError
 from rushes.models.checkpoint import open_checkpoint
+from rushes.models.checkpoint_settings import OFFICIAL, OfficialSettings
+from rushes.pipelines.rules import load_rules
 
 DIFFUSERS_CONFIG = {
     "_class_name": "WanTransformer3DModel",
@@ -156,6 +158,13 @@ def test_a_distilled_folder_is_pointed_to_its_presets(tmp_path: Path) -> None:
     assert "fastwan-3" in note
 
 
+def test_a_few_step_lora_beside_the_model_is_pointed_out(tmp_path: Path) -> None:
+    folder = diffusers_folder(tmp_path, two=False)
+    write_weights(folder / "loras", stem="Wan21_T2V_14B_lightx2v_cfg_step_lora")
+    (note,) = open_checkpoint(folder).notes
+    assert "lightx2v_cfg_step_lora.safetensors looks distilled" in note
+
+
 def test_rounded_modulation_tables_are_explained(tmp_path: Path) -> None:
     folder = diffusers_folder(tmp_path, two=False)
     write_weights(folder / "transformer", dtype="float16")
@@ -283,3 +292,11 @@ def test_opening_and_describing_never_import_torch(tmp_path: Path) -> None:
         "open_checkpoint(pathlib.Path(sys.argv[1])).describe(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("pipeline", sorted(OFFICIAL))
+def test_official_settings_are_those_of_the_rules(pipeline: str) -> None:
+    rules = load_rules(pipeline)
+    preset = rules.presets[rules.default_preset]
+    expected = OfficialSettings(flow_shift=preset.flow_shift, boundary=rules.boundary, solver=preset.solver)
+    assert OFFICIAL[pipeline] == expected

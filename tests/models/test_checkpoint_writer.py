@@ -216,6 +216,14 @@ def test_the_folder_is_complete_and_sharded(folders: dict[Layout, Path]) -> None
         assert checkpoint.describe().num_bytes < 10_000_000
 
 
+def test_both_layouts_report_the_same_number_of_parameters(folders: dict[Layout, Path]) -> None:
+    first, second = (
+        {part.name: part.num_parameters for part in open_checkpoint(folder).describe().parts}
+        for folder in folders.values()
+    )
+    assert first == second
+
+
 def test_another_seed_is_another_checkpoint(tmp_path: Path) -> None:
     heads = [
         open_checkpoint(make_checkpoint("ti2v-5b", tmp_path / str(seed), "wan", seed=seed))

@@ -14,6 +14,7 @@ from rushes.models.loader import open_checkpoint
 from rushes.models.wan import Wan
 
 HIGH, LOW = 900.0, 100.0
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +22,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint("a14b", tmp_path_factory.mktemp("pair") / "tiny")
 
 
-def load(folder: Path, *, resident: bool | None) -> ExpertPair:
-    return open_checkpoint(folder).load_experts("cpu", torch.float32, resident=resident)
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def load(folder: Path, *, resident: bool | None, device: str = "cpu") -> ExpertPair:
+    return open_checkpoint(folder).load_experts(device, torch.float32, resident=resident)
 
 
 @torch.inference_mode()
 def run(model: Wan, timestep: float) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    context = model.encode_text(torch.randn(1, 4, 32, generator=generator))
-    latents = torch.randn(1, 16, 2, 4, 6, generator=generator)
-    return model(latents, torch.tensor([timestep]), context)
+    device = model.head.weight.device
+    context = model.encode_text(torch.randn(1, 4, 32, generator=generator).to(device))
+    latents = torch.randn(1, 16, 2, 4, 6, generator=generator).to(device)
+    return model(latents, torch.tensor([timestep], device=device), context)
 
 
 def test_on_the_cpu_both_stay(folder: Path) -> None:
@@ -47,20 +54,22 @@ def test_a_model_of_one_expert_has_one(tmp_path: Path) -> None:
     assert pair.select(HIGH) is pair.select(LOW)
 
 
-def test_a_swapped_pair_computes_what_a_resident_one_does(folder: Path) -> None:
-    resident, swapped = load(folder, resident=True), load(folder, resident=False)
+def test_a_swapped_pair_computes_what_a_resident_one_does(folder: Path, device: str) -> None:
+    resident, swapped = (load(folder, resident=kept, device=device) for kept in (True, False))
     assert isinstance(swapped, SwappedExperts)
     for timestep in (HIGH, LOW, HIGH, LOW):
         assert torch.equal(run(swapped.select(timestep), timestep), run(resident.select(timestep), timestep))
 
 
-def test_prefetching_refills_behind_the_last_forward(folder: Path) -> None:
+def test_prefetching_refills_behind_the_last_forward(folder: Path, device: str) -> None:
     """Blocks change only after the forward has left them, so its result is still the high-noise expert's."""
-    resident, swapped = load(folder, resident=True), load(folder, resident=False)
+    resident, swapped = (load(folder, resident=kept, device=device) for kept in (True, False))
     high, low = resident.select(HIGH), resident.select(LOW)
     model = swapped.select(HIGH)
     swapped.prefetch_low()
     assert torch.equal(run(model, HIGH), run(high, HIGH))
+    if device == "cuda":
+        torch.cuda.synchronize()  # the copies run on a stream that only `select` makes this one wait for
     for name, parameter in model.named_parameters():
         expected = low if name.startswith("blocks.") else high
         assert torch.equal(parameter, expected.get_parameter(name)), name
@@ -68,8 +77,8 @@ def test_prefetching_refills_behind_the_last_forward(folder: Path) -> None:
     assert torch.equal(run(model, LOW), run(low, LOW))
 
 
-def test_an_abandoned_prefetch_is_undone_by_the_next_select(folder: Path) -> None:
-    resident, swapped = load(folder, resident=True), load(folder, resident=False)
+def test_an_abandoned_prefetch_is_undone_by_the_next_select(folder: Path, device: str) -> None:
+    resident, swapped = (load(folder, resident=kept, device=device) for kept in (True, False))
     model = swapped.select(HIGH)
     swapped.prefetch_low()
     run(model, HIGH)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rushes.errors import CheckpointError
 from rushes.models.checkpoint_settings import Resolved, Settings, explain, explain_precision, resolve_settings
-from rushes.models.headers import WeightFiles, find_weights, read_headers, read_json
+from rushes.models.headers import WeightFiles, find_weights, pickled_bytes, read_headers, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -63,10 +63,10 @@ class Part:
 
     @property
     def num_parameters(self) -> int:
-        """Values stored, from the files' headers; a `.pth` is counted by its size and its published dtype
+        """Values stored, from the files' headers; a `.pth` is counted by its bytes and published dtype
         (UMT5 bfloat16, VAE float32). Raises `CheckpointError` for a damaged file."""
         if self.path.suffix == ".pth":
-            return self.num_bytes // (2 if self.name == "text_encoder" else 4)
+            return pickled_bytes(self.path) // (2 if self.name == "text_encoder" else 4)
         headers = read_headers(self.weights.present)
         return sum(header.num_elements for name, header in headers.items() if not name.endswith(".scale"))
 
@@ -304,8 +304,8 @@ def _name_pipeline(folder: Path, config: Mapping[str, Any], has_low: bool) -> st
 def _notes(
     folder: Path, pipeline: str, settings: Settings, scheduler: Mapping[str, Any], parts: Mapping[str, Part]
 ) -> tuple[str, ...]:
-    weights = [file for part in parts.values() for file in part.weights.present]
-    notes = explain(pipeline, settings, scheduler, (folder, *weights))
+    names = (folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*.safetensors")))
+    notes = explain(pipeline, settings, scheduler, names)
     if pipeline != "toy" and "transformer" in parts:
         notes += _precision_notes(parts["transformer"])
     for part in parts.values():

@@ -36,7 +36,7 @@ OFFICIAL: Mapping[str, OfficialSettings] = {
     "wan2.2-ti2v-5b": OfficialSettings(flow_shift=5.0),
     "wan2.1-t2v-1.3b": OfficialSettings(flow_shift=8.0),
     "wan2.1-t2v-14b": OfficialSettings(flow_shift=5.0),
-    "toy": OfficialSettings(flow_shift=3.0),
+    "toy": OfficialSettings(flow_shift=3.0, solver="euler"),
 }
 
 CONVERTER_SHIFT = 3.0
@@ -126,7 +126,7 @@ def explain(
     """One sentence for each trap that this folder can lead into.
 
     Args:
-        files: the folder itself and its weight files, whose names may say that the model was distilled.
+        files: the folder itself and what lies in it; a name may say that the model, or a LoRA, is distilled.
     """
     notes = _shift_notes(pipeline, scheduler) + _distilled_notes(files)
     if settings.boundary.value is not None:

@@ -10,18 +10,17 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rushes.errors import OutputError, UnknownName
+from rushes.models.checkpoint import Layout
 from rushes.models.name_lists import expand
 from rushes.models.tiny_tokenizer import write_tokenizer
 from rushes.models.wan_vae import WAN21_VAE, WAN22_VAE
-
-Layout = Literal["diffusers", "wan"]
 
 NUM_HEADS = 2
 TRANSFORMER = {"dim": 48, "ffn": 96, "text": 32, "freq": 32, "layers": 2}

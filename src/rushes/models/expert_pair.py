@@ -10,17 +10,14 @@ the host, for the last of these copies.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from rushes.models.checkpoint import Expert
+from rushes.models.checkpoint_report import ACTIVATIONS
 from rushes.models.wan import Wan
-
-ACTIVATIONS = 0.5
-"""Free memory kept for activations, as a share of one expert's weights."""
-
-Expert = Literal["high", "low"]
 
 
 class ExpertPair(Protocol):

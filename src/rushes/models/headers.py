@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ def _shards(index: Path) -> list[Path]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: holds no weight_map")
     return [index.parent / name for name in sorted(set(weight_map.values()))]
+
+
+def pickled_bytes(file: Path) -> int:
+    """Bytes of tensor data in a `.pth` file, which `torch.save` writes as a zip with an entry per storage."""
+    if not zipfile.is_zipfile(file):
+        return file.stat().st_size
+    with zipfile.ZipFile(file) as archive:
+        return sum(entry.file_size for entry in archive.infolist() if "/data/" in entry.filename)
 
 
 def read_headers(files: tuple[Path, ...]) -> dict[str, TensorHeader]:
