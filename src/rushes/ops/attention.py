@@ -84,7 +84,7 @@ def attention_kernel(backend: str) -> Kernel:
 
 def _by_frame(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, frame_tokens: int) -> Tensor:
     num_keys, outs = k.shape[1] - q.shape[1], []
-    for frame in torch.tensor_split(q, q.shape[1] // frame_tokens, dim=1):
+    for frame in torch.unflatten(q, 1, (-1, frame_tokens)).unbind(1):
         num_keys += frame_tokens
         outs.append(kernel(frame, k[:, :num_keys], v[:, :num_keys]))
     return torch.cat(outs, dim=1)
