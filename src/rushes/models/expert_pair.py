@@ -103,7 +103,7 @@ class SwappedExperts:
         self._device_weights = dict(high.named_parameters())
         self._groups = _groups(list(self._device_weights))
         self._holds: dict[str, Expert] = dict.fromkeys(self._groups, "high")
-        self._side = _side_stream(device) if is_cuda else None
+        self._side = _side_stream(device, list(self._device_weights.values())) if is_cuda else None
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def select(self, timestep: float) -> Wan:
@@ -150,8 +150,12 @@ class SwappedExperts:
                 self._device_weights[name].copy_(self._host[expert][name], non_blocking=True)
 
 
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves its constructor untyped
+def _side_stream(device: torch.device, written: list[nn.Parameter]) -> torch.cuda.Stream:
+    """A stream that may still write to these weights when they are freed (the allocator is told)."""
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves its constructor untyped
+    for weight in written:
+        weight.data.record_stream(stream)
+    return stream
 
 
 def _groups(names: list[str]) -> dict[str, list[str]]:
