@@ -77,7 +77,7 @@ def transformer_figures(kind: str, folder: Path) -> Iterator[Figure]:
 
 @torch.no_grad()
 def vae_figures(kind: str, folder: Path) -> Iterator[Figure]:
-    """Encode and decode against diffusers; our whole decode against the stream and the cache-free reference."""
+    """Encode and decode against diffusers; the stream and the cache-free reference against our decode."""
     ours = open_checkpoint(folder).load_vae(CPU, torch.float32)
     theirs = AutoencoderKLWan.from_pretrained(folder / "vae", dtype=torch.float32).eval()
     mean, std = (
