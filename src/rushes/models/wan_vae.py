@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 from rushes.errors import CheckpointError, InvalidRequest
 from rushes.models.base import Source
 from rushes.models.configs import WanVAEConfig
-
 from rushes.models.wan_vae_blocks import Decoder, Encoder, FrameCache, Pointwise, fold_pixels, unfold_pixels
 from rushes.models.wan_vae_names import diffusers_name, wan_name
 
@@ -110,28 +108,28 @@ WAN22_VAE = WanVAEConfig(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeState:
-    """Where a decoding clip stands: the 2 past input frames of each temporal convolution, in decoder order."""
+    """Where a decoding clip stands: 2 past input frames of each temporal convolution, in decoder order."""
 
     past: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeState:
-    """Where an encoding clip stands: the past input frames of each temporal convolution, in encoder order."""
+    """Where an encoding clip stands: past input frames of each temporal convolution, in encoder order."""
 
     past: tuple[Tensor, ...]
 
 
-@lru_cache(maxsize=16)
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    # Cached because a copy to the device waits for it. A tensor born in inference mode could not be trained on.
-    with torch.inference_mode(False):
-        return torch.tensor(values, device=device).view(-1, 1, 1, 1)
+    # Not a buffer: a model built on the meta device would lose it. The copy does not wait for the device.
+    return torch.tensor(values, device="cpu").to(device, non_blocking=True).view(-1, 1, 1, 1)
 
 
 class WanVAE(nn.Module):
-    """Encoder and decoder of `config`. Latents are float32 and normalised per channel by the config's mean and
-    std; videos are [B, 3, T, H, W] in [-1, 1], T = 1 + temporal stride * n, in the dtype of the weights.
+    """Encoder and decoder of `config`.
+
+    Latents are normalised per channel by the config's mean and std, float32 when we make them. Videos are
+    [B, 3, T, H, W] in [-1, 1], T = 1 + temporal stride * n, in the dtype of the weights when we make them.
 
     Example:
         >>> config = WanVAEConfig(base_dim=8, dim_mult=(1, 2), num_res_blocks=1, temporal_downsample=(True,))
@@ -149,7 +147,7 @@ class WanVAE(nn.Module):
         self.decoder = Decoder(config)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """[B, z, T', h, w] normalised -> [B, 3, T, H, W] in [-1, 1]: `decode_step` over every latent frame."""
+        """[B, z, T', h, w] normalised -> [B, 3, T, H, W] in [-1, 1]: `decode_step` over the latent frames."""
         batch_size, _, num_latents, height, width = latents.shape
         stride, scale = self.config.temporal_stride, self.config.spatial_stride
         shape = (batch_size, self.config.out_channels, 1 + stride * (num_latents - 1))
@@ -192,10 +190,10 @@ class WanVAE(nn.Module):
             InvalidRequest: T is not 1 + temporal stride * n, or H or W no multiple of the spatial stride.
         """
         self._check_size(video)
-        stride = self.config.temporal_stride
-        chunks = [video[:, :, :1], *video[:, :, 1:].split(stride, dim=2)] if video.shape[2] > 1 else [video]
-        means, state = [], None
-        for chunk in chunks:
+        mean, state = self.encode_step(video[:, :, :1])
+        means = [mean]
+        for start in range(1, video.shape[2], self.config.temporal_stride):
+            chunk = video[:, :, start : start + self.config.temporal_stride]
             mean, state = self.encode_step(chunk, state)
             means.append(mean)
         return torch.cat(means, dim=2)
@@ -247,14 +245,14 @@ class WanVAE(nn.Module):
 
 
 def to_uint8(frames: Tensor) -> Tensor:
-    """[B, 3, T, H, W] in [-1, 1] -> uint8 [B, T, H, W, 3] on the same device, rounded to the nearest level."""
-    levels = frames.permute(0, 2, 3, 4, 1).float().mul(127.5).add_(127.5)
-    return levels.round_().clamp_(0, 255).to(torch.uint8)
+    """[B, 3, T, H, W] in [-1, 1] -> uint8 [B, T, H, W, 3] on the same device, rounded to nearest."""
+    levels = frames.float().mul(127.5).add_(127.5).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
 
 
 def keep_float32(name: str) -> bool:
-    """Whether a weight stays float32 in a bf16 model. None has to: the only sums of the VAE that need it, those
-    of its norms, are taken in float32 whatever the weights are."""
+    """Whether a weight stays float32 in a bf16 model. None has to: the norms, which need float32 sums, take
+    them in float32 whatever the weights are."""
     return False
 
 
@@ -270,24 +268,22 @@ def config_from_dict(raw: Mapping[str, Any], layout: Literal["diffusers", "wan"]
     name = raw.get("_class_name", "AutoencoderKLWan")
     if name != "AutoencoderKLWan":
         raise CheckpointError(f"the VAE is a {name}; only AutoencoderKLWan is supported")
-    if raw.get("attn_scales"):
-        raise CheckpointError(
-            f"attn_scales {raw['attn_scales']}: attention inside VAE levels is not supported"
-        )
+    if scales := raw.get("attn_scales"):
+        raise CheckpointError(f"attn_scales {scales}: attention inside the VAE's levels is not supported")
     patch_size = raw.get("patch_size") or 1
     defaults = WanVAEConfig()
-    fields: dict[str, Any] = {
-        "dim_mult": tuple(raw.get("dim_mult", defaults.dim_mult)),
-        "temporal_downsample": tuple(raw.get("temperal_downsample", defaults.temporal_downsample)),
-        "patch_size": patch_size,
-        "in_channels": raw.get("in_channels", 3) // patch_size**2 if "in_channels" in raw else 3,
-        "out_channels": raw.get("out_channels", 3) // patch_size**2 if "out_channels" in raw else 3,
-        "latents_mean": tuple(raw.get("latents_mean", WAN21_VAE.latents_mean)),
-        "latents_std": tuple(raw.get("latents_std", WAN21_VAE.latents_std)),
-    }
-    for field in ("base_dim", "decoder_base_dim", "z_dim", "num_res_blocks", "is_residual"):
-        fields[field] = raw.get(field, getattr(defaults, field))
-    return WanVAEConfig(**fields)
+    same = ("base_dim", "decoder_base_dim", "z_dim", "num_res_blocks", "is_residual")
+    return WanVAEConfig(
+        **{field: raw.get(field, getattr(defaults, field)) for field in same},
+        dim_mult=tuple(raw.get("dim_mult", defaults.dim_mult)),
+        temporal_downsample=tuple(raw.get("temperal_downsample", defaults.temporal_downsample)),
+        patch_size=patch_size,
+        # Theirs count the channels of a folded patch.
+        in_channels=raw.get("in_channels", 3 * patch_size**2) // patch_size**2,
+        out_channels=raw.get("out_channels", 3 * patch_size**2) // patch_size**2,
+        latents_mean=tuple(raw.get("latents_mean", WAN21_VAE.latents_mean)),
+        latents_std=tuple(raw.get("latents_std", WAN21_VAE.latents_std)),
+    )
 
 
 def sources(config: WanVAEConfig, layout: Literal["diffusers", "wan"]) -> dict[str, Source]:

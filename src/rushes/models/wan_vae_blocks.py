@@ -2,13 +2,14 @@
 
 Shapes are [B, C, T, H, W]; memory is laid out channels last, which convolution kernels want on both CPU and
 GPU and in which the norm over channels reads neighbours. Every block takes the frames of one chunk and a
-`FrameCache`, which hands each convolution the frames that went before. A whole clip is one chunk at the start,
-so the stream and the cache-free convolution over the clip are the same code.
+`FrameCache`, which hands each convolution the frames that went before. A whole clip is one chunk at the
+start, so the stream and the cache-free convolution over the clip are the same code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -65,20 +66,21 @@ class ChannelNorm(nn.Module):
 class TimeConv3d(nn.Conv3d):
     """A `Conv3d` without padding in time, on the CPU as a sum of 2-D convolutions over its taps in time.
 
-    PyTorch 2.x sends a small float32 `conv3d` of batch 1 to a kernel up to 5 times slower than oneDNN's, which
+    PyTorch sends a small float32 `conv3d` of batch 1 to a kernel up to 5 times slower than oneDNN's, which
     every `conv2d` of this size gets.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         if not input.is_cpu:
             return super().forward(input)
-        num_taps, stride = self.kernel_size[0], self.stride[0]
-        span = input.shape[2] - num_taps + 1
-        frames = [frames_as_batch(input[:, :, tap : tap + span : stride]) for tap in range(num_taps)]
-        padding, spatial_stride = self.padding[1:], self.stride[1:]
-        out = F.conv2d(frames[0], self.weight[:, :, 0], self.bias, spatial_stride, padding)  # type: ignore[arg-type]
-        for tap in range(1, num_taps):
-            out = out.add_(F.conv2d(frames[tap], self.weight[:, :, tap], None, spatial_stride, padding))  # type: ignore[arg-type]
+        span = input.shape[2] - self.kernel_size[0] + 1
+        bias = self.bias
+        out: Tensor | None = None
+        for tap in range(self.kernel_size[0]):
+            frames = frames_as_batch(input[:, :, tap : tap + span : self.stride[0]])
+            part = F.conv2d(frames, self.weight[:, :, tap], bias, self.stride[1:], self.padding[1:])
+            out, bias = part if out is None else out.add_(part), None
+        assert out is not None
         return batch_as_frames(out, input.shape[0])
 
 
@@ -108,7 +110,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
         h = self.conv1(cache.zero_padded(F.silu(self.norm1(x))))
         h = self.conv2(cache.zero_padded(F.silu(self.norm2(h))))
-        return self.conv_shortcut(x) + h
+        out: Tensor = h + self.conv_shortcut(x)
+        return out
 
 
 def frames_as_batch(x: Tensor) -> Tensor:
@@ -118,7 +121,7 @@ def frames_as_batch(x: Tensor) -> Tensor:
 
 def batch_as_frames(x: Tensor, batch_size: int) -> Tensor:
     """[B*T, C, H, W] -> [B, C, T, H, W]."""
-    return x.unflatten(0, (batch_size, -1)).movedim(1, 2)
+    return x.view(batch_size, -1, *x.shape[1:]).movedim(1, 2)
 
 
 class FrameAttention(nn.Module):
@@ -137,7 +140,8 @@ class FrameAttention(nn.Module):
         q, k, v = self.to_qkv(tokens)[:, None].chunk(3, dim=-1)
         # One head as wide as the block, 384 to 1024: more than the kernels for a transformer's heads take.
         attended = F.scaled_dot_product_attention(q, k, v)[:, 0]
-        return x + self.proj(attended).view(cells.shape).movedim(-1, 1)
+        out: Tensor = self.proj(attended)
+        return x + out.view(cells.shape).movedim(-1, 1)
 
 
 class MidBlock(nn.Module):
@@ -151,7 +155,8 @@ class MidBlock(nn.Module):
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
         x = self.resnets[0](x, cache)
         x = self.attention(x)
-        return self.resnets[1](x, cache)  # type: ignore[no-any-return]
+        out: Tensor = self.resnets[1](x, cache)
+        return out
 
 
 class Downsample(nn.Module):
@@ -169,10 +174,10 @@ class Downsample(nn.Module):
 
     def _halve(self, x: Tensor, time_conv: nn.Module, cache: FrameCache) -> Tensor:
         window = cache.overlapped(x)
-        if not cache.is_start:
-            return time_conv(window)  # type: ignore[no-any-return]
-        first = x[:, :, :1]
-        return first if x.shape[2] == 1 else torch.cat([first, time_conv(window)], dim=2)
+        if window.shape[2] == 1:
+            return x
+        halved: Tensor = time_conv(window)
+        return torch.cat([x[:, :, :1], halved], dim=2) if cache.is_start else halved
 
 
 class Upsample(nn.Module):
@@ -197,31 +202,34 @@ class Upsample(nn.Module):
         window = cache.zero_padded(rest)
         if rest.shape[2] == 0:
             return first
-        doubled = time_conv(window).unflatten(1, (2, -1)).movedim(1, 3).flatten(2, 3)
+        pairs = torch.stack(time_conv(window).chunk(2, dim=1), dim=3)
+        doubled = pairs.flatten(2, 3)
         return torch.cat([first, doubled], dim=2) if cache.is_start else doubled
 
 
 def average_down(x: Tensor, out_dim: int, *, time: int, space: int) -> Tensor:
     """Shortcut around a downsampling level: fold `time` x `space` x `space` cells into channels, then average
-    neighbouring channels down to `out_dim` (or repeat them up to it). A clip's lone first frame folds with a
-    zero frame before it.
+    neighbouring channels down to `out_dim`, or repeat them up to it. A first frame without the others of its
+    group folds with zero frames before it.
     """
     x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
-    x = x.unflatten(4, (-1, space)).unflatten(3, (-1, space)).unflatten(2, (-1, time))
-    folded = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+    b, c, t, h, w = x.shape
+    cells = x.view(b, c, t // time, time, h // space, space, w // space, space)
+    folded = cells.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
     if folded.shape[-1] < out_dim:
         folded = folded.repeat_interleave(out_dim // folded.shape[-1], dim=-1)
-    return folded.unflatten(-1, (out_dim, -1)).mean(-1).movedim(-1, 1)
+    return folded.view(*folded.shape[:-1], out_dim, -1).mean(-1).movedim(-1, 1)
 
 
 def duplicate_up(x: Tensor, out_dim: int, *, time: int, space: int, is_start: bool) -> Tensor:
     """Shortcut around an upsampling level: repeat channels, then unfold them into `time` x `space` x `space`
     cells. A clip's first frame keeps only the last of its `time` copies.
     """
-    x = x.movedim(1, -1).repeat_interleave(out_dim * time * space * space // x.shape[1], dim=-1)
-    x = x.unflatten(-1, (out_dim, time, space, space)).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    x = x.flatten(5, 6).flatten(3, 4).flatten(1, 2).movedim(-1, 1)
-    return x[:, :, time - 1 :] if is_start else x
+    b, c, t, h, w = x.shape
+    repeated = x.movedim(1, -1).repeat_interleave(out_dim * time * space**2 // c, dim=-1)
+    cells = repeated.view(b, t, h, w, out_dim, time, space, space).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    out = cells.reshape(b, t * time, h * space, w * space, out_dim).movedim(-1, 1)
+    return out[:, :, time - 1 :] if is_start else out
 
 
 class DownBlock(nn.Module):
@@ -238,7 +246,7 @@ class DownBlock(nn.Module):
             )
         self.out_dim, self.space, self.time, self.is_residual = out_dim, space, time, is_residual
         dims = [in_dim] + [out_dim] * num_blocks
-        self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(dims, dims[1:], strict=False))
+        self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(dims))
         self.downsample = Downsample(out_dim, temporal=time == 2) if space == 2 else None
 
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
@@ -262,7 +270,7 @@ class UpBlock(nn.Module):
         if self.has_shortcut and dim * time * space * space % in_dim:
             raise ConfigError(f"a VAE level cannot unfold {in_dim} channels to {dim}: not a multiple")
         dims = [in_dim] + [dim] * num_blocks
-        self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(dims, dims[1:], strict=False))
+        self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(dims))
         out_dim = dim if is_residual else dim // 2
         self.upsample = Upsample(dim, out_dim, temporal=time == 2) if space == 2 else None
 
@@ -291,18 +299,20 @@ class Encoder(nn.Module):
         self.conv_in = causal_conv(config.in_channels * config.patch_size**2, dims[0])
         self.down_blocks = nn.ModuleList(
             DownBlock(a, b, config.num_res_blocks, space=space, time=time, is_residual=config.is_residual)
-            for a, b, (time, space) in zip(dims, dims[1:], level_strides(config), strict=False)
+            for (a, b), (time, space) in zip(pairwise(dims), level_strides(config), strict=True)
         )
         self.mid_block = MidBlock(dims[-1])
         self.norm_out = ChannelNorm(dims[-1])
         self.conv_out = causal_conv(dims[-1], 2 * config.z_dim)
 
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
-        x = self.conv_in(cache.zero_padded(x.contiguous(memory_format=torch.channels_last_3d)))
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = self.conv_in(cache.zero_padded(x))
         for block in self.down_blocks:
             x = block(x, cache)
         x = self.mid_block(x, cache)
-        return self.conv_out(cache.zero_padded(F.silu(self.norm_out(x))))  # type: ignore[no-any-return]
+        out: Tensor = self.conv_out(cache.zero_padded(F.silu(self.norm_out(x))))
+        return out
 
 
 class Decoder(nn.Module):
@@ -324,20 +334,26 @@ class Decoder(nn.Module):
         self.conv_out = causal_conv(dims[-1], config.out_channels * config.patch_size**2)
 
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
-        x = self.conv_in(cache.zero_padded(x.contiguous(memory_format=torch.channels_last_3d)))
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = self.conv_in(cache.zero_padded(x))
         x = self.mid_block(x, cache)
         for block in self.up_blocks:
             x = block(x, cache)
-        return self.conv_out(cache.zero_padded(F.silu(self.norm_out(x))))  # type: ignore[no-any-return]
+        out: Tensor = self.conv_out(cache.zero_padded(F.silu(self.norm_out(x))))
+        return out
 
 
 def fold_pixels(video: Tensor, patch_size: int) -> Tensor:
     """[B, C, T, H*p, W*p] -> [B, C*p*p, T, H, W]; the column within a patch varies slower than the row."""
-    x = video.unflatten(4, (-1, patch_size)).unflatten(3, (-1, patch_size))
-    return x.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
+    p = patch_size
+    b, c, t, h, w = video.shape
+    patches = video.reshape(b, c, t, h // p, p, w // p, p)
+    return patches.permute(0, 1, 6, 4, 2, 3, 5).reshape(b, c * p * p, t, h // p, w // p)
 
 
 def unfold_pixels(x: Tensor, patch_size: int) -> Tensor:
     """Inverse of `fold_pixels`."""
-    x = x.unflatten(1, (-1, patch_size, patch_size))
-    return x.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
+    p = patch_size
+    b, c, t, h, w = x.shape
+    patches = x.view(b, c // p**2, p, p, t, h, w)
+    return patches.permute(0, 1, 4, 5, 3, 6, 2).reshape(b, c // p**2, t, h * p, w * p)

@@ -1,8 +1,8 @@
 """What the tensors of the VAE are called in the two checkpoint layouts.
 
-Sources: diffusers `AutoencoderKLWan`; Wan-Video/Wan2.2 `wan/modules/vae2_1.py` and `vae2_2.py`. We keep a level in
-`down_blocks.N` or `up_blocks.N` with `resnets.M` and one `downsample` or `upsample`. They number the blocks of the
-whole Wan2.1 encoder (diffusers), or of both halves (original), in one flat list, a resampling counted as a block.
+Sources: diffusers `AutoencoderKLWan`; Wan-Video/Wan2.2 `wan/modules/vae2_1.py` and `vae2_2.py`. We keep a
+level in `down_blocks.N` or `up_blocks.N` with `resnets.M` and one `downsample` or `upsample`. They number the
+blocks of the Wan2.1 encoder (diffusers), or of both its halves (original), in one flat list, resamplings too.
 """
 
 from __future__ import annotations
