@@ -1,0 +1,21 @@
+"""The `rushes` command. It loads no torch: a command imports what it runs when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its status; 130 after Ctrl-C."""
+    try:
+        from rushes.cli.app import run
+
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("rushes: interrupted", file=sys.stderr, flush=True)
+        # Files are cleaned up by now. An ordinary exit would wait for threads that still read weights, and
+        # after Ctrl-C inside an import CPython would end itself by the signal, without this status.
+        os._exit(INTERRUPTED)

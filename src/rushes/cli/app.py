@@ -1,0 +1,79 @@
+"""The command group, and the one border where errors become a line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from rushes import __version__
+from rushes.cli.generate import generate
+from rushes.cli.inspect import inspect
+from rushes.cli.make_checkpoint import make_checkpoint
+from rushes.cli.models import models
+from rushes.errors import ConfigError, RequestError, RushesError
+
+FAILED = 1
+USER_ERROR = 2
+MAX_MESSAGE = 1000
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="rushes %(version)s")
+def app() -> None:
+    """Make videos from text.
+
+    Every command takes --debug, which shows the traceback of an error.
+    """
+
+
+COMMANDS: tuple[click.Command, ...] = (generate, models, inspect, make_checkpoint)
+for command in COMMANDS:
+    command.params.append(
+        click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")
+    )
+    app.add_command(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status.
+
+    0: done. 2: the user's error (a flag, a field, a checkpoint folder). 1: any other error. Ctrl-C passes
+    through as `KeyboardInterrupt`.
+    """
+    debug = "--debug" in arguments
+    try:
+        return _invoke(arguments)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"rushes: error: {_one_line(error)}", file=sys.stderr)
+        return _status(error)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    try:
+        with app.make_context("rushes", list(arguments)) as context:
+            app.invoke(context)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USER_ERROR
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    return 0
+
+
+def _status(error: Exception) -> int:
+    return USER_ERROR if isinstance(error, (click.UsageError, RequestError, ConfigError)) else FAILED
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, click.ClickException):
+        message = error.format_message()
+    elif isinstance(error, RushesError):
+        message = str(error)
+    else:
+        message = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+    message = " ".join(message.split())
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 3] + "..."

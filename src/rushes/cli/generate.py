@@ -1,0 +1,179 @@
+"""`rushes generate`: from a prompt to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+import rushes
+from rushes.errors import OutputError, UnknownName
+from rushes.pipelines.rules import FIELDS, RULES, PipelineRules, load_rules, resolve
+
+if TYPE_CHECKING:
+    from rushes.types import Done, Event, Preview, VideoSpec
+
+
+def field_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One flag for each field of a request. None has a default here: the model's rules hold it."""
+    for field in reversed(tuple(FIELDS.values())):
+        flag = f"--{field.name.replace('_', '-')}"
+        command = click.option(flag, field.name, type=field.type, help=field.help)(command)
+    return command
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option(
+    "--prompt-file",
+    type=click.File(encoding="utf-8"),
+    help="read the prompt from a file, - for standard input",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("video.mp4"),
+    show_default=True,
+    help=".mp4, .webm, .gif, .webp, or a folder of PNG files (.png-folder, or no ending)",
+)
+@click.option(
+    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
+)
+@click.option("--preset", help="named sampling settings, over which the fields below win")
+@click.option("--negative-prompt", help="what to steer away from, instead of the model's own")
+@field_options
+@click.option("--mode", type=click.Choice(["full", "causal"]), help="causal: latent frame by latent frame")
+@click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
+@click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@click.option("--preview", is_flag=True, help="keep OUTPUT.preview.webp up to date while denoising")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of the path")
+def generate(
+    prompt: str | None,
+    prompt_file: IO[str] | None,
+    output: Path,
+    name: str,
+    device: str | None,
+    dtype: str | None,
+    preview: bool,
+    as_json: bool,
+    mode: str | None,
+    **fields: Any,
+) -> None:
+    """Make a clip from PROMPT. The path is printed last.
+
+    Defaults of the sampling fields are the model's: `rushes models NAME` shows them.
+    """
+    from rushes.cli.progress import ProgressBars
+
+    given = {field: value for field, value in fields.items() if value is not None}
+    prompt = read_prompt(prompt, prompt_file)
+    # Before the weights are read, so that a mistake is told at once.
+    video = resolve(rules_of(name), prompt, **given).video
+    check_path(output)
+    if mode is not None:
+        given["mode"] = mode
+    with ProgressBars(f"load {name}") as bars:
+        model = rushes.load(name, device=device, dtype=dtype)
+        stream = model.stream(prompt, preview_every=int(preview), on_progress=bars.update, **given)
+        done = write_clip(stream, video, output)
+    report(done, model.notes, output, as_json=as_json)
+
+
+def check_path(output: Path) -> None:
+    """Raises `click.UsageError` when no clip can be written there, before any is made."""
+    from rushes.stages.video_encode import check_output
+
+    try:
+        check_output(output)
+    except OutputError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def rules_of(name: str) -> PipelineRules:
+    """The rules of a known model, or of the model in a checkpoint folder. No weights are read.
+
+    Raises:
+        UnknownName: neither a known model nor a folder.
+        CheckpointError: a folder, but of nothing that can be run.
+    """
+    from rushes.models.checkpoint import open_checkpoint
+
+    if name in RULES:
+        return load_rules(name)
+    if not Path(name).is_dir():
+        raise UnknownName("model", name, [*RULES.names(), "a checkpoint folder"])
+    return load_rules(open_checkpoint(Path(name)).pipeline)
+
+
+def read_prompt(prompt: str | None, file: IO[str] | None) -> str:
+    """The prompt as an argument or from a file, exactly one of them. Raises `click.UsageError`."""
+    if (prompt is None) == (file is None):
+        raise click.UsageError("give either PROMPT or --prompt-file")
+    if file is None:
+        return prompt or ""
+    try:
+        return file.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(
+            f"{file.name}: not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
+
+
+def write_clip(stream: Generator[Event, None, None], video: VideoSpec, output: Path) -> Done:
+    """Write a stream's frames to `output` as they come, previews beside it, and return the last event."""
+    from rushes.stages.video_encode import VideoWriter
+    from rushes.types import Done, Frames, Preview
+
+    with closing(stream), VideoWriter(output, **asdict(video)) as writer, preview_file(output) as preview:
+        for event in stream:
+            if isinstance(event, Preview):
+                save_preview(event, video, preview)
+            elif isinstance(event, Frames):
+                writer.write(event.frames)
+            elif isinstance(event, Done):
+                return event
+    raise AssertionError("a stream ends with Done")
+
+
+@contextmanager
+def preview_file(output: Path) -> Iterator[Path]:
+    """Where previews of a clip go, `x.preview.webp` beside `x.mp4`; removed if the clip fails."""
+    path = output.with_name(f"{output.stem}.preview.webp")
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def save_preview(preview: Preview, video: VideoSpec, path: Path) -> None:
+    """Write a preview at the clip's size and speed; a viewer that reloads never meets half a file."""
+    from rushes.stages.video_encode import save_video
+
+    num_frames, height, width = preview.frames.shape[:3]
+    frames = preview.frames.repeat(video.height // height, axis=1).repeat(video.width // width, axis=2)
+    save_video(frames, max(1, round(num_frames * video.fps / video.num_frames)), path)
+
+
+def report(done: Done, notes: Sequence[str], output: Path, *, as_json: bool) -> None:
+    """What was made: the path on stdout, the rest on stderr; or everything as one JSON object on stdout."""
+    request = done.request
+    if as_json:
+        timings = [asdict(timing) for timing in done.timings]
+        made = {"path": str(output), "request": asdict(request), "timings": timings, "notes": list(notes)}
+        click.echo(json.dumps(made))
+        return
+    for note in notes:
+        click.echo(f"rushes: note: {note}", err=True)
+    video = request.video
+    size = f"{video.num_frames} frames of {video.width}x{video.height} at {video.fps} fps"
+    stages = ", ".join(f"{timing.stage} {timing.seconds:.1f} s" for timing in done.timings)
+    click.echo(f"rushes: {size}, seed {request.sampling.seed}; {stages}", err=True)
+    click.echo(os.fsencode(output))

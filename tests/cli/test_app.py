@@ -1,0 +1,69 @@
+"""The command as a process: quick help without torch, version, models, inspect."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import RUSHES, Command
+
+import rushes as package
+from rushes.pipelines.rules import FIELDS, RULES
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["models"], ["generate", ""]])
+def test_help_and_early_errors_load_no_torch_and_take_no_second(arguments: list[str]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-X", "importtime", "-m", "rushes", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.returncode == (2 if arguments[-1] == "" else 0)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines()}
+    assert "rushes.cli.app" in imported
+    assert not {"torch", "transformers", "av"} & imported
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+
+
+def test_version_is_the_packages() -> None:
+    ended = subprocess.run([*RUSHES, "--version"], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"rushes {package.__version__}\n"
+
+
+def test_help_has_a_flag_for_every_field(rushes: Command) -> None:
+    result = rushes("generate", "--help")
+    assert [name for name in FIELDS if f"--{name.replace('_', '-')} " not in result.out] == []
+
+
+def test_models_lists_every_model_and_shows_one(rushes: Command) -> None:
+    listed = rushes("models").out
+    assert [name for name in RULES.names() if name not in listed] == []
+    shown = rushes("models", "wan2.2-t2v-a14b").out
+    assert "num_inference_steps   40" in shown
+    assert "distilled-4" in shown
+    described = json.loads(rushes("models", "--json").out)
+    assert described["wan2.2-t2v-a14b"]["fields"]["flow_shift"]["default"] == 12.0
+
+
+def test_inspect_tells_settings_origins_sizes_and_notes(rushes: Command, two_experts: Path) -> None:
+    shown = rushes("inspect", two_experts).out
+    for text in (
+        "wan2.2-t2v-a14b in the wan layout",
+        "flow_shift   12.0",
+        "transformer_low",
+        "bfloat16",
+        "note: ",
+    ):
+        assert text in shown
+    report = json.loads(rushes("inspect", two_experts, "--json").out)
+    assert report["settings"]["boundary"]["value"] == 0.875
+    assert report["settings"]["boundary"]["origin"]
+
+
+def test_make_checkpoint_prints_the_folder(rushes: Command, tmp_path: Path) -> None:
+    result = rushes("make-checkpoint", tmp_path / "tiny", "--tiny", "a14b")
+    assert (result.status, result.out, result.err) == (0, f"{tmp_path / 'tiny'}\n", "")
+    assert (tmp_path / "tiny" / "model_index.json").is_file()
