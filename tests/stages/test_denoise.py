@@ -106,6 +106,32 @@ def test_the_boundary_decides_the_expert():
     assert set(keys) == {"high", "low"}
 
 
+class RecordingExperts:
+    """An expert pair that writes down what it is told, and when its networks run."""
+
+    def __init__(self, pair, log):
+        self.pair, self.log = pair, log
+
+    def select(self, timestep):
+        return self.pair.select(timestep)
+
+    def prefetch_low(self):
+        self.log.append("prefetch")
+
+
+@pytest.mark.parametrize(("guidance", "forwards"), [(1.0, 1), (3.0, 2)])
+def test_the_low_noise_expert_is_fetched_during_the_last_forward_of_the_other(guidance, forwards):
+    parts, log = TinyParts(boundary=0.7), []
+    for name, wan in parts.transformers.items():
+        wan.register_forward_pre_hook(lambda *_, name=name: log.append(name))
+    job = encoded(tiny_job(steps=6, two_experts=True, guidance=guidance), parts)
+    pair = RecordingExperts(parts.experts(), log)
+    finish(Denoise("toy", lambda: pair, parts.boundary, CPU), job)
+    num_high = sum(t >= 700 for t in schedule_for(job.request.sampling).timesteps) * forwards
+    expected = ["high"] * (num_high - 1) + ["prefetch", "high"] + ["low"] * (6 * forwards - num_high)
+    assert log == expected
+
+
 def test_key_tells_apart_what_cannot_share_a_forward():
     parts = TinyParts()
     short = Given(prompt_embeds=embeds("a dog", 2), negative_prompt_embeds=embeds("blurry", 3))

@@ -138,7 +138,7 @@ class Denoise:
         experts = self._experts()
         wan = experts.select(states[0].timestep)
         context = _joined([text.context(expert, wan) for text in texts])
-        timesteps = torch.tensor([state.timestep for state in states], device=self._device)
+        timesteps = _timesteps([state.timestep for state in states], self._device)
         if is_last:
             experts.prefetch_low()
         return list(wan(torch.cat([state.latents for state in states]), timesteps, context).split(1))
@@ -159,6 +159,11 @@ class Denoise:
         job.denoise = state
         if self._expert(state) != expert:
             _texts(job)[0].forget(expert)
+
+
+def _timesteps(timesteps: Sequence[float], device: torch.device) -> Tensor:
+    # Made on the device, the tensor would be copied there by a call that waits for all work in flight.
+    return torch.tensor(timesteps).to(device, non_blocking=True)
 
 
 def _joined(contexts: Sequence[TextContext]) -> TextContext:
@@ -264,7 +269,7 @@ class DenoiseCausal:
     ) -> list[Tensor]:
         """Velocities of the branches, each of which has its own cache."""
         wan = self._experts().select(timestep)
-        timesteps = torch.tensor([timestep], device=self._device)
+        timesteps = _timesteps([timestep], self._device)
         return [
             wan(
                 latents,

@@ -1,0 +1,56 @@
+"""Device, dtype and memory: what is chosen, and what one line says when it cannot be."""
+
+import pytest
+import torch
+
+from rushes.errors import ConfigError
+from rushes.models.checkpoint import open_checkpoint
+from rushes.models.checkpoint_report import memory_need
+from rushes.models.checkpoint_writer import make_checkpoint
+from rushes.pipelines.device import PUBLISHED, check_memory, choose_device, choose_dtype
+
+CPU = torch.device("cpu")
+
+
+def test_the_dtype_follows_the_device_unless_named():
+    assert choose_dtype(None, CPU) == torch.float32
+    assert choose_dtype(None, torch.device("cuda")) == torch.bfloat16
+    assert choose_dtype("float16", CPU) == choose_dtype(torch.float16, CPU) == torch.float16
+
+
+def test_the_default_device_is_cuda_where_there_is_one():
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("choose", "message"),
+    [
+        (lambda: choose_dtype("int4", CPU), "'int4' is not one of float32, bfloat16, float16"),
+        (lambda: choose_device("gpu"), "'gpu' is not a torch device"),
+        (lambda: choose_device("cuda:99"), "'cuda:99' was asked for, and torch sees"),
+    ],
+)
+def test_what_cannot_be_chosen_is_named(choose, message):
+    with pytest.raises(ConfigError, match=message):
+        choose()
+
+
+def test_a_checkpoint_that_fits_passes_and_one_that_does_not_says_so_in_one_line(tmp_path):
+    checkpoint = open_checkpoint(make_checkpoint("a14b", tmp_path / "a14b"))
+    check_memory(checkpoint, CPU, torch.float32, free_bytes=10_000_000)
+    with pytest.raises(ConfigError) as caught:
+        check_memory(checkpoint, CPU, torch.float32, free_bytes=100_000)
+    message = str(caught.value)
+    assert "wan2.2-t2v-a14b in float32 needs" in message
+    assert "0.0 GB are free; what would fit: the toy" in message
+    assert "\n" not in message
+
+
+def test_published_sizes_need_what_the_cards_have():
+    need = {name: memory_need(parts, "bfloat16") for name, parts in PUBLISHED.items()}
+    # One 141 GB card holds both noise experts and the text encoder; an 80 GB card one expert at a time.
+    assert need["wan2.2-t2v-a14b"].fits(141_000_000_000) == "resident"
+    assert need["wan2.2-t2v-a14b"].fits(80_000_000_000) == "swapped"
+    assert need["wan2.2-ti2v-5b"].fits(24_000_000_000) is None
+    assert need["wan2.1-t2v-1.3b"].fits(24_000_000_000) == "resident"

@@ -1,0 +1,76 @@
+"""load: names, folders, settings, and that weights are read only when a call needs them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import rushes
+from rushes.errors import CheckpointError, ConfigError
+from rushes.models.checkpoint_writer import make_checkpoint
+from rushes.pipelines.model import rules_of
+
+FIELDS = {"width": 32, "height": 32, "num_frames": 1, "num_inference_steps": 1, "guidance_high": 1.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_checkpoint("ti2v-5b", tmp_path_factory.mktemp("load") / "tiny")
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "wan"])
+def test_both_layouts_of_one_model_give_one_clip(folder, layout, tmp_path):
+    other = make_checkpoint("ti2v-5b", tmp_path / "other", layout)
+    expected, found = (
+        rushes.load(each, device="cpu")
+        .generate("a dog", seed=1, **FIELDS, flow_shift=5.0, solver="unipc")
+        .frames
+        for each in (folder, other)
+    )
+    assert abs(expected.astype(int) - found.astype(int)).max() <= 1
+
+
+def test_the_folder_names_the_rules(folder):
+    assert rules_of(folder).name == rushes.load(str(folder), device="cpu").rules.name == "wan2.2-ti2v-5b"
+
+
+def test_weights_are_read_when_a_call_needs_them(folder, tmp_path):
+    lazy = tmp_path / "lazy"
+    lazy.symlink_to(folder, target_is_directory=True)
+    model = rushes.load(lazy, device="cpu")
+    lazy.unlink()
+    with pytest.raises(CheckpointError):
+        model.generate("a dog", **FIELDS)
+
+
+def test_a_dtype_is_of_the_weights_and_latents_stay_float32(folder):
+    model = rushes.load(folder, device="cpu", dtype="bfloat16")
+    assert model.generate("a dog", **FIELDS, output="latents").latents.dtype == torch.float32
+
+
+def test_a_models_name_is_no_folder():
+    with pytest.raises(CheckpointError, match="give the folder of its checkpoint"):
+        rushes.load("wan2.2-ti2v-5b")
+    with pytest.raises(CheckpointError, match="nowhere"):
+        rushes.load("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("RUSHES_DTYPE", "fp8", "fp8"), ("RUSHES_DEVICE", "tpu9", "tpu9")],
+)
+def test_the_environment_is_a_default_that_is_checked(folder, monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        rushes.load(folder)
+
+
+def test_the_number_of_threads_comes_from_the_environment(folder):
+    code = f"import rushes, torch; rushes.load({str(folder)!r}, device='cpu'); print(torch.get_num_threads())"
+    environ = {**os.environ, "RUSHES_NUM_THREADS": "3"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60
+    )
+    assert result.stdout.strip() == "3", result.stderr
