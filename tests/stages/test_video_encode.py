@@ -154,15 +154,21 @@ def test_colours_follow_bt709(tmp_path: Path, name: str, rgb: tuple[int, int, in
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.webp"])
-def test_animated_images_keep_size_frames_and_duration(tmp_path: Path, name: str) -> None:
-    with Image.open(save_video(noise(9), 16, tmp_path / name)) as image:
-        assert (image.size, image.n_frames) == ((WIDTH, HEIGHT), 9)
+@pytest.mark.parametrize("num_frames", [2, 9])
+def test_animated_images_keep_size_frames_and_duration(tmp_path: Path, name: str, num_frames: int) -> None:
+    with Image.open(save_video(noise(num_frames), 16, tmp_path / name)) as image:
+        assert (image.size, image.n_frames) == ((WIDTH, HEIGHT), num_frames)
         durations = []
-        for index in range(9):
+        for index in range(num_frames):
             image.seek(index)
             image.load()
             durations.append(image.info["duration"])
-    assert sum(durations) == pytest.approx(9 / 16 * 1000, abs=5)
+    assert sum(durations) == pytest.approx(num_frames / 16 * 1000, abs=5)
+
+
+@pytest.mark.parametrize("name", NAMES[:4])
+def test_one_frame_is_a_file_too(tmp_path: Path, name: str) -> None:
+    assert len(decode(save_video(noise(1), 16, tmp_path / name))) == 1
 
 
 def test_webm_is_vp9_with_every_frame(tmp_path: Path) -> None:
@@ -229,6 +235,7 @@ def test_unwritable_targets_are_named_before_the_work(tmp_path: Path) -> None:
         tmp_path / "clip.mp5": r"unknown format 'mp5' \(did you mean 'mp4'\?\); choose from \.mp4, \.webm",
         tmp_path / "absent" / "clip.mp4": "there is no folder",
         tmp_path / "folder.mp4": "is a folder",
+        Path(): "not the name of a file",
         tmp_path / "kept": "exists and is not an empty folder",
     }
     for path, message in refused.items():

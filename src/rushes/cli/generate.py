@@ -107,7 +107,7 @@ def rules_of(name: str) -> PipelineRules:
 
     if name in RULES:
         return load_rules(name)
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):
         raise UnknownName("model", name, [*RULES.names(), "a checkpoint folder"])
     return load_rules(open_checkpoint(Path(name)).pipeline)
 

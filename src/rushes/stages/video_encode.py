@@ -68,12 +68,14 @@ def check_output(path: str | Path) -> None:
         OutputError: unknown format, missing folder, no permission, or something else stands there.
     """
     path = Path(path)
+    if not path.name:
+        raise OutputError(f"{path}: not the name of a file")
     if format_of(path) != PNG_FOLDER:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise OutputError(f"{path}: is a folder")
-    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    elif os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise OutputError(f"{path}: exists and is not an empty folder")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: no permission to write to {path.parent}")
