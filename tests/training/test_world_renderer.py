@@ -134,7 +134,7 @@ def test_neighbouring_copies_do_not_touch():
         ("rises", lambda pose: pose.y[:, 0] - pose.y[:, -1] - 30),
         ("falls", lambda pose: pose.y[:, -1] - pose.y[:, 0] - 30),
         ("bounces", lambda pose: pose.y.amax(1) - pose.y.amin(1) - 30),
-        ("spins", lambda pose: (pose.angle[:, -1] - pose.angle[:, 0]).abs() - 6.2),
+        ("spins", lambda pose: (pose.angle[:, -1] - pose.angle[:, 0]).abs() - 5.3),
         ("grows", lambda pose: pose.scale_y[:, -1] / pose.scale_y[:, 0] - 1.9),
         ("shrinks", lambda pose: pose.scale_y[:, 0] / pose.scale_y[:, -1] - 1.9),
         ("shakes", lambda pose: pose.x.diff(dim=1).sign().diff(dim=1).ne(0).sum(1) - 6),

@@ -11,20 +11,21 @@ from training.world.sprites import SPRITE_SIZE, load_sprites
 
 BORDER = 10
 TILE_SIZE = SPRITE_SIZE + 2 * BORDER
-BLURS = (0.0, 0.87, 1.94)  # standard deviation in sprite pixels that suits the scales 1, 1/2 and 1/4
-TINT = 0.8  # share of the tint; the rest keeps the sprite's own colours
+BLURS = (0.6, 1.0, 2.0)  # standard deviations in sprite pixels, for the scales 1, 1/2 and 1/4
+TINT = 0.9  # share of the tint; the rest keeps the sprite's own colours
 LUMA = (0.299, 0.587, 0.114)
 OUTLINE = (1.0, 1.0, 0.98)
+OUTLINE_OPACITY = 0.8  # softer edges: a fully white outline costs the VAE 1 dB
 SHADOW = (0.08, 0.08, 0.20)
 
 # Dark, middle and light shade that a sprite's luminance runs through.
 SHADES = {
-    "red": ((0.36, 0.01, 0.03), (0.88, 0.10, 0.10), (1.00, 0.50, 0.42)),
+    "red": ((0.36, 0.01, 0.02), (0.88, 0.09, 0.07), (1.00, 0.46, 0.36)),
     "yellow": ((0.50, 0.33, 0.00), (0.98, 0.80, 0.05), (1.00, 0.97, 0.55)),
     "green": ((0.00, 0.24, 0.08), (0.12, 0.66, 0.20), (0.58, 0.95, 0.50)),
     "blue": ((0.01, 0.06, 0.38), (0.10, 0.38, 0.95), (0.50, 0.80, 1.00)),
-    "purple": ((0.18, 0.01, 0.34), (0.52, 0.15, 0.80), (0.80, 0.58, 1.00)),
-    "pink": ((0.56, 0.08, 0.34), (1.00, 0.44, 0.74), (1.00, 0.80, 0.92)),
+    "purple": ((0.16, 0.01, 0.36), (0.49, 0.12, 0.84), (0.78, 0.56, 1.00)),
+    "pink": ((0.58, 0.06, 0.36), (1.00, 0.40, 0.74), (1.00, 0.78, 0.93)),
 }
 
 
@@ -38,8 +39,8 @@ def build_atlas(device: torch.device) -> Tensor:
     stickers = torch.stack([torch.cat([paint * alpha, alpha], 1) + ground for paint in tinted], 1).flatten(
         0, 1
     )
-    levels = [stickers if sigma == 0 else _blur(stickers, sigma) for sigma in BLURS]
-    return torch.stack([(level * 255).round().to(torch.uint8) for level in levels], dim=2)
+    levels = [(_blur(stickers, sigma) * 255).round().to(torch.uint8) for sigma in BLURS]
+    return torch.stack(levels, dim=2)
 
 
 def _luminance(rgb: Tensor) -> Tensor:
@@ -67,7 +68,8 @@ def _ground(alpha: Tensor) -> Tensor:
     """White outline over shadow, premultiplied [S, 4, H, W]."""
     grown = _blur(F.max_pool2d(_blur(alpha, 0.8), 5, stride=1, padding=2), 0.9)
     outline = (1.6 * grown - 0.15).clamp(0, 1)
-    shadow = 0.34 * _blur(outline, 2.6)
+    shadow = 0.28 * _blur(outline, 2.6)
+    outline = OUTLINE_OPACITY * outline
     return _painted(OUTLINE, outline) + _painted(SHADOW, shadow) * (1 - outline)
 
 

@@ -95,7 +95,7 @@ def _desert(c: Canvas) -> None:
 
 def _night(c: Canvas) -> None:
     _sky(c, (0.03, 0.05, 0.20), (0.20, 0.27, 0.56), 0.75)
-    _dots(c, 34, (0.0, 0.62), (0.004, 0.009), (0.98, 0.96, 0.82))
+    _dots(c, 22, (0.0, 0.62), (0.006, 0.010), (0.86, 0.86, 0.84))
     x, y = c.draw(0.4, 1.1), c.draw(0.26, 0.34)
     c.fill(c.glow(x, y, 0.14, 0.4), (0.75, 0.80, 0.95))
     c.fill(c.disk(x, y, 0.07) * (1 - c.disk(x + 0.035, y - 0.02, 0.06)), (0.99, 0.96, 0.78))
@@ -114,13 +114,13 @@ def _city(c: Canvas) -> None:
     column = ((position * 3).frac() - 0.5).abs()
     row = (((c.y - near) * 10).frac() - 0.5).abs()
     windows = ((0.24 - torch.maximum(column, row)) / 0.16).clamp(0, 1) * c.below(near + 0.02)
-    c.fill(0.6 * houses * windows, (0.99, 0.88, 0.56))
+    c.fill(0.5 * houses * windows, (0.99, 0.88, 0.56))
     c.fill(c.below(c.draw(0.80, 0.82)), (0.47, 0.48, 0.54))
 
 
 def _forest(c: Canvas) -> None:
-    _sky(c, (0.60, 0.76, 0.46), (0.78, 0.88, 0.60), 0.7)
-    for width, light in ((0.13, (0.47, 0.62, 0.38)), (0.26, (0.36, 0.26, 0.18))):
+    _sky(c, (0.52, 0.69, 0.40), (0.68, 0.80, 0.50), 0.7)
+    for width, light in ((0.13, (0.44, 0.58, 0.35)), (0.26, (0.38, 0.30, 0.20))):
         size = c.draw(width, 1.3 * width)
         thickness, position = c.cells(size, 0.10, 0.20)
         trunk = ((thickness - (position - 0.5).abs()) * size / 0.01 + 0.5).clamp(0, 1)
@@ -149,7 +149,7 @@ def _space(c: Canvas) -> None:
     _sky(c, (0.10, 0.03, 0.20), (0.24, 0.06, 0.34), 1.0)
     for colour in ((0.70, 0.20, 0.70), (0.42, 0.20, 0.78), (0.88, 0.30, 0.58), (0.20, 0.36, 0.70)):
         c.fill(c.glow(c.draw(0.1, 1.4), c.draw(0.15, 0.85), c.draw(0.12, 0.22), 0.55), colour)
-    _dots(c, 40, (0.0, 1.0), (0.004, 0.009), (0.98, 0.96, 1.0))
+    _dots(c, 24, (0.0, 1.0), (0.006, 0.010), (0.86, 0.84, 0.94))
     x, y, radius = c.draw(0.35, 1.15), c.draw(0.28, 0.40), c.draw(0.08, 0.10)
     ring = c.disk(x, y, 1.9 * radius, squash=0.28) * (1 - c.disk(x, y, 1.45 * radius, squash=0.25))
     planet = c.disk(x, y, radius)

@@ -123,13 +123,13 @@ def _down(room: _Room, sense: float) -> Tensor:
 
 
 def _bounces(room: _Room) -> Tensor:
-    hops = (2.2 + 0.8 * room.speed) * room.t + room.phase
+    hops = (1.8 + 0.7 * room.speed) * room.t + room.phase
     lift = (torch.pi * hops).sin().abs()
     return _curve(room, y=room.free_y.clamp(max=26) * (1 - 2 * lift))
 
 
 def _spins(room: _Room) -> Tensor:
-    turns = room.heading * (1.0 + 0.4 * room.speed) * room.t
+    turns = room.heading * (0.85 + 0.3 * room.speed) * room.t
     return _curve(room, angle=2 * torch.pi * turns)
 
 
@@ -142,12 +142,12 @@ def _shrinks(room: _Room) -> Tensor:
 
 
 def _shakes(room: _Room) -> Tensor:
-    beats = (4.0 + 1.0 * room.speed) * room.t + room.phase
+    beats = (3.6 + 0.8 * room.speed) * room.t + room.phase
     return _curve(room, x=room.free_x.clamp(max=8) * (2 * torch.pi * beats).sin())
 
 
 def _circles(room: _Room) -> Tensor:
-    turn = 2 * torch.pi * (room.phase + room.heading * (1.15 + 0.4 * room.speed) * room.t)
+    turn = 2 * torch.pi * (room.phase + room.heading * (1.0 + 0.3 * room.speed) * room.t)
     return _curve(room, x=room.free_x.clamp(max=26) * turn.cos(), y=room.free_y.clamp(max=26) * turn.sin())
 
 
@@ -164,7 +164,7 @@ def _turns(room: _Room) -> Tensor:
 
 
 def _zigzags(room: _Room) -> Tensor:
-    corner = (2.0 + 0.4 * room.speed) * room.t + room.phase
+    corner = (1.5 + 0.4 * room.speed) * room.t + room.phase
     height = 4 * (corner - (corner + 0.5).floor()).abs() - 1
     return _curve(
         room, x=room.heading * room.free_x.clamp(max=62) * _travel(room), y=room.free_y.clamp(max=28) * height

@@ -18,7 +18,8 @@ from training.world.sprites import SPRITE_SIZE
 from training.world.subjects import subjects
 
 MIRRORED_MOTIONS = ("right", "left", "zigzags")  # sprites look where they go
-PAN = 44.0  # pixels that a panning camera travels
+PAN = 34.0  # pixels that a panning camera travels either way
+CHUNK_SIZE = {"cuda": 128, "cpu": 4}  # scenes drawn at a time; each takes about 60 MB meanwhile
 ZOOM = (1.28, 0.86)  # of the view's size: far, near
 
 
@@ -44,7 +45,6 @@ class Renderer:
         device: where the sprites and the bank of backgrounds live and clips are drawn.
         dtype: of the clips.
         num_variants: pictures in the bank per background; fewer (tests) make scenes share pictures.
-        chunk_size: scenes drawn at a time; a scene takes about 60 MB while it is drawn.
     """
 
     def __init__(
@@ -53,11 +53,10 @@ class Renderer:
         dtype: torch.dtype = torch.float32,
         *,
         num_variants: int = NUM_VARIANTS,
-        chunk_size: int = 64,
         seed: int = 0,
     ) -> None:
         self.device, self.dtype = torch.device(device), dtype
-        self._num_variants, self._chunk_size = num_variants, chunk_size
+        self._num_variants, self._chunk_size = num_variants, CHUNK_SIZE[self.device.type]
         self._atlas = build_atlas(self.device)
         self._bank = torch.cat([paint(name, num_variants, seed, self.device) for name in BACKGROUNDS])
         faces = [-1.0 if subject.faces_left else 1.0 for subject in subjects()]
