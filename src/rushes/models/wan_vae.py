@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rushes.errors import CheckpointError, InvalidRequest
 from rushes.models.base import Source
 from rushes.models.configs import WanVAEConfig
-from rushes.models.wan_vae_blocks import Decoder, Encoder, FrameCache, Pointwise, fold_pixels, unfold_pixels
+from rushes.models.wan_vae_blocks import Decoder, Encoder, FrameCache, fold_pixels, unfold_pixels
 from rushes.models.wan_vae_names import diffusers_name, wan_name
 
 WAN21_VAE = WanVAEConfig(
@@ -120,11 +120,6 @@ class EncodeState:
     past: tuple[Tensor, ...]
 
 
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    # Not a buffer: a model built on the meta device would lose it. The copy does not wait for the device.
-    return torch.tensor(values, device="cpu").to(device, non_blocking=True).view(-1, 1, 1, 1)
-
-
 class WanVAE(nn.Module):
     """Encoder and decoder of `config`.
 
@@ -142,8 +137,8 @@ class WanVAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.quant_conv = Pointwise(2 * config.z_dim, 2 * config.z_dim)
-        self.post_quant_conv = Pointwise(config.z_dim, config.z_dim)
+        self.quant_conv = nn.Linear(2 * config.z_dim, 2 * config.z_dim)
+        self.post_quant_conv = nn.Linear(config.z_dim, config.z_dim)
         self.decoder = Decoder(config)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -180,7 +175,7 @@ class WanVAE(nn.Module):
         return self._decode(latents, FrameCache(None, keep=False))
 
     def _decode(self, latents: Tensor, cache: FrameCache) -> Tensor:
-        z = self._denormalise(latents).to(self._weights().dtype)
+        z = self._denormalise(latents).to(self._weights().dtype).movedim(1, -1)
         return unfold_pixels(self.decoder(self.post_quant_conv(z), cache), self.config.patch_size)
 
     def encode(self, video: Tensor) -> Tensor:
@@ -216,7 +211,8 @@ class WanVAE(nn.Module):
 
     def _posterior(self, video: Tensor, cache: FrameCache) -> tuple[Tensor, Tensor]:
         folded = fold_pixels(video.to(self._weights().dtype), self.config.patch_size)
-        mean, logvar = self.quant_conv(self.encoder(folded, cache)).chunk(2, dim=1)
+        moments = self.quant_conv(self.encoder(folded, cache)).movedim(-1, 1)
+        mean, logvar = moments.contiguous().chunk(2, dim=1)
         return mean, logvar
 
     def _check_size(self, video: Tensor) -> None:
@@ -228,17 +224,23 @@ class WanVAE(nn.Module):
             raise InvalidRequest("size", f"{width}x{height} is not a multiple of {space} each way")
 
     def _normalise(self, mean: Tensor) -> Tensor:
-        mean = mean.float()
         if not self.config.latents_mean:
-            return mean
-        shift = _per_channel(self.config.latents_mean, mean.device)
-        return (mean - shift) / _per_channel(self.config.latents_std, mean.device)
+            return mean.float()
+        shift, scale = self._statistics(mean.device)
+        return (mean.float() - shift) / scale
 
     def _denormalise(self, latents: Tensor) -> Tensor:
         if not self.config.latents_mean:
             return latents
-        scale = _per_channel(self.config.latents_std, latents.device)
-        return latents.float() * scale + _per_channel(self.config.latents_mean, latents.device)
+        shift, scale = self._statistics(latents.device)
+        return latents.float() * scale + shift
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and std of the latents, [z, 1, 1, 1] each. Not buffers, which a model built on the meta device
+        would lose; the copies do not wait for the device."""
+        values = torch.tensor([self.config.latents_mean, self.config.latents_std], device="cpu")
+        shift, scale = values.to(device, non_blocking=True)[..., None, None, None]
+        return shift, scale
 
     def _weights(self) -> Tensor:
         return self.post_quant_conv.weight

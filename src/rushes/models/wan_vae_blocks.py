@@ -1,9 +1,9 @@
 """The blocks of the Wan causal video VAE: a convolution sees the frames before it and none after.
 
-Shapes are [B, C, T, H, W]; memory is laid out channels last, which convolution kernels want on both CPU and
-GPU and in which the norm over channels reads neighbours. Every block takes the frames of one chunk and a
-`FrameCache`, which hands each convolution the frames that went before. A whole clip is one chunk at the
-start, so the stream and the cache-free convolution over the clip are the same code.
+Activations are [B, T, H, W, C]: with channels last in fact, not only in strides, convolution kernels get the
+layout they want, 1x1x1 convolutions are matrix products, and the norm reads neighbours. Every block takes the
+frames of one chunk and a `FrameCache`, which hands each convolution the frames that went before. A whole clip
+is one chunk at the start, so the stream and the cache-free convolution over the clip are the same code.
 """
 
 from __future__ import annotations
@@ -34,21 +34,33 @@ class FrameCache:
         self._keep = keep
 
     def zero_padded(self, x: Tensor) -> Tensor:
-        """`x` behind its 2 past frames, zeros at the start: [B, C, T, H, W] -> [B, C, T+2, H, W]."""
-        window = F.pad(x, (0, 0, 0, 0, 2, 0)) if self.is_start else torch.cat([next(self._past), x], dim=2)
-        self._write(window[:, :, -2:])
+        """`x` behind its 2 past frames, zeros at the start: [B, T, H, W, C] -> [B, T+2, H, W, C]."""
+        past = x.new_zeros(x.shape[0], 2, *x.shape[2:]) if self.is_start else next(self._past)
+        window = torch.cat([past, x], dim=1)
+        self._write(window[:, -2:])
         return window
 
     def overlapped(self, x: Tensor) -> Tensor:
         """`x` behind its last past frame, which does not exist at the start."""
-        window = x if self.is_start else torch.cat([next(self._past), x], dim=2)
-        self._write(window[:, :, -1:])
+        window = x if self.is_start else torch.cat([next(self._past), x], dim=1)
+        self._write(window[:, -1:])
         return window
 
     def _write(self, frames: Tensor) -> None:
         # A view would hold the whole window until the next call.
         if self._keep:
             self.next.append(frames.clone())
+
+
+def as_images(x: Tensor) -> Tensor:
+    """[B, T, H, W, C] -> [B*T, C, H, W], for a 2-D convolution."""
+    return x.flatten(0, 1).movedim(-1, 1)
+
+
+def as_frames(images: Tensor, batch_size: int) -> Tensor:
+    """[B*T, C, H, W] -> [B, T, H, W, C]."""
+    x = images.movedim(1, -1)
+    return x.reshape(batch_size, -1, *x.shape[1:])
 
 
 class ChannelNorm(nn.Module):
@@ -59,41 +71,34 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = F.rms_norm(x.movedim(1, -1), self.weight.shape, self.weight, eps=1e-24)
-        return normed.movedim(-1, 1)
+        return F.rms_norm(x, self.weight.shape, self.weight, eps=1e-24)
 
 
 class TimeConv3d(nn.Conv3d):
-    """A `Conv3d` without padding in time, on the CPU as a sum of 2-D convolutions over its taps in time.
-
-    PyTorch sends a small float32 `conv3d` of batch 1 to a kernel up to 5 times slower than oneDNN's, which
-    every `conv2d` of this size gets.
-    """
+    """[B, T, H, W, C] -> the same: a 3-D convolution without padding in time."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not input.is_cpu:
-            return super().forward(input)
-        span = input.shape[2] - self.kernel_size[0] + 1
+        if input.is_cpu:
+            return self._sum_over_taps(input)
+        return super().forward(input.movedim(-1, 1)).movedim(1, -1).contiguous()
+
+    def _sum_over_taps(self, x: Tensor) -> Tensor:
+        """One 2-D convolution per tap in time. PyTorch sends a small float32 `conv3d` of batch 1 to a kernel 5
+        times slower than oneDNN's, which every `conv2d` of this size gets."""
+        span = x.shape[1] - self.kernel_size[0] + 1
         bias = self.bias
         out: Tensor | None = None
         for tap in range(self.kernel_size[0]):
-            frames = frames_as_batch(input[:, :, tap : tap + span : self.stride[0]])
-            part = F.conv2d(frames, self.weight[:, :, tap], bias, self.stride[1:], self.padding[1:])
+            images = as_images(x[:, tap : tap + span : self.stride[0]])
+            part = F.conv2d(images, self.weight[:, :, tap], bias, self.stride[1:], self.padding[1:])
             out, bias = part if out is None else out.add_(part), None
         assert out is not None
-        return batch_as_frames(out, input.shape[0])
+        return as_frames(out, x.shape[0])
 
 
 def causal_conv(in_dim: int, out_dim: int) -> TimeConv3d:
     """A 3x3x3 convolution padded in space; `FrameCache.zero_padded` gives it the frames before."""
     return TimeConv3d(in_dim, out_dim, 3, padding=(0, 1, 1))
-
-
-class Pointwise(nn.Linear):
-    """A 1x1x1 convolution as a matrix product over channels: [B, in, ...] -> [B, out, ...]."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
 class ResidualBlock(nn.Module):
@@ -105,23 +110,13 @@ class ResidualBlock(nn.Module):
         self.conv1 = causal_conv(in_dim, out_dim)
         self.norm2 = ChannelNorm(out_dim)
         self.conv2 = causal_conv(out_dim, out_dim)
-        self.conv_shortcut = Pointwise(in_dim, out_dim) if in_dim != out_dim else nn.Identity()
+        self.conv_shortcut = nn.Linear(in_dim, out_dim) if in_dim != out_dim else nn.Identity()
 
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
         h = self.conv1(cache.zero_padded(F.silu(self.norm1(x))))
         h = self.conv2(cache.zero_padded(F.silu(self.norm2(h))))
         out: Tensor = h + self.conv_shortcut(x)
         return out
-
-
-def frames_as_batch(x: Tensor) -> Tensor:
-    """[B, C, T, H, W] -> [B*T, C, H, W], without a copy when channels are last in memory."""
-    return x.movedim(2, 1).flatten(0, 1)
-
-
-def batch_as_frames(x: Tensor, batch_size: int) -> Tensor:
-    """[B*T, C, H, W] -> [B, C, T, H, W]."""
-    return x.view(batch_size, -1, *x.shape[1:]).movedim(1, 2)
 
 
 class FrameAttention(nn.Module):
@@ -135,13 +130,12 @@ class FrameAttention(nn.Module):
         nn.init.zeros_(self.proj.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        cells = self.norm(x).movedim(1, -1)
-        tokens = cells.flatten(2, 3).flatten(0, 1)
-        q, k, v = self.to_qkv(tokens)[:, None].chunk(3, dim=-1)
+        cells = self.norm(x).flatten(2, 3).flatten(0, 1)
+        q, k, v = self.to_qkv(cells)[:, None].chunk(3, dim=-1)
         # One head as wide as the block, 384 to 1024: more than the kernels for a transformer's heads take.
         attended = F.scaled_dot_product_attention(q, k, v)[:, 0]
         out: Tensor = self.proj(attended)
-        return x + out.view(cells.shape).movedim(-1, 1)
+        return x + out.view(x.shape)
 
 
 class MidBlock(nn.Module):
@@ -168,16 +162,16 @@ class Downsample(nn.Module):
         self.time_conv = TimeConv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
 
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
-        frames = F.pad(frames_as_batch(x), (0, 1, 0, 1))
-        x = batch_as_frames(self.conv(frames), x.shape[0])
+        images = F.pad(as_images(x), (0, 1, 0, 1))
+        x = as_frames(self.conv(images), x.shape[0])
         return x if self.time_conv is None else self._halve(x, self.time_conv, cache)
 
     def _halve(self, x: Tensor, time_conv: nn.Module, cache: FrameCache) -> Tensor:
         window = cache.overlapped(x)
-        if window.shape[2] == 1:
+        if window.shape[1] == 1:
             return x
         halved: Tensor = time_conv(window)
-        return torch.cat([x[:, :, :1], halved], dim=2) if cache.is_start else halved
+        return torch.cat([x[:, :1], halved], dim=1) if cache.is_start else halved
 
 
 class Upsample(nn.Module):
@@ -194,17 +188,18 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
         if self.time_conv is not None:
             x = self._double(x, self.time_conv, cache)
-        frames = F.interpolate(frames_as_batch(x), scale_factor=2.0, mode="nearest-exact")
-        return batch_as_frames(self.conv(frames), x.shape[0])
+        images = F.interpolate(as_images(x), scale_factor=2.0, mode="nearest-exact")
+        return as_frames(self.conv(images), x.shape[0])
 
     def _double(self, x: Tensor, time_conv: nn.Module, cache: FrameCache) -> Tensor:
-        first, rest = x.tensor_split([int(cache.is_start)], dim=2)
+        first, rest = x.tensor_split([int(cache.is_start)], dim=1)
         window = cache.zero_padded(rest)
-        if rest.shape[2] == 0:
+        if rest.shape[1] == 0:
             return first
-        pairs = torch.stack(time_conv(window).chunk(2, dim=1), dim=3)
-        doubled = pairs.flatten(2, 3)
-        return torch.cat([first, doubled], dim=2) if cache.is_start else doubled
+        b, t, h, w, c = rest.shape
+        pairs = time_conv(window).view(b, t, h, w, 2, c)
+        doubled: Tensor = pairs.movedim(4, 2).reshape(b, 2 * t, h, w, c)
+        return torch.cat([first, doubled], dim=1) if cache.is_start else doubled
 
 
 def average_down(x: Tensor, out_dim: int, *, time: int, space: int) -> Tensor:
@@ -212,24 +207,24 @@ def average_down(x: Tensor, out_dim: int, *, time: int, space: int) -> Tensor:
     neighbouring channels down to `out_dim`, or repeat them up to it. A first frame without the others of its
     group folds with zero frames before it.
     """
-    x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
-    b, c, t, h, w = x.shape
-    cells = x.view(b, c, t // time, time, h // space, space, w // space, space)
-    folded = cells.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+    x = F.pad(x, (0, 0, 0, 0, 0, 0, -x.shape[1] % time, 0))
+    b, t, h, w, c = x.shape
+    cells = x.view(b, t // time, time, h // space, space, w // space, space, c)
+    folded = cells.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(4)
     if folded.shape[-1] < out_dim:
         folded = folded.repeat_interleave(out_dim // folded.shape[-1], dim=-1)
-    return folded.view(*folded.shape[:-1], out_dim, -1).mean(-1).movedim(-1, 1)
+    return folded.view(*folded.shape[:-1], out_dim, -1).mean(-1)
 
 
 def duplicate_up(x: Tensor, out_dim: int, *, time: int, space: int, is_start: bool) -> Tensor:
     """Shortcut around an upsampling level: repeat channels, then unfold them into `time` x `space` x `space`
     cells. A clip's first frame keeps only the last of its `time` copies.
     """
-    b, c, t, h, w = x.shape
-    repeated = x.movedim(1, -1).repeat_interleave(out_dim * time * space**2 // c, dim=-1)
+    b, t, h, w, c = x.shape
+    repeated = x.repeat_interleave(out_dim * time * space**2 // c, dim=-1)
     cells = repeated.view(b, t, h, w, out_dim, time, space, space).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    out = cells.reshape(b, t * time, h * space, w * space, out_dim).movedim(-1, 1)
-    return out[:, :, time - 1 :] if is_start else out
+    out = cells.reshape(b, t * time, h * space, w * space, out_dim)
+    return out[:, time - 1 :] if is_start else out
 
 
 class DownBlock(nn.Module):
@@ -306,7 +301,6 @@ class Encoder(nn.Module):
         self.conv_out = causal_conv(dims[-1], 2 * config.z_dim)
 
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last_3d)
         x = self.conv_in(cache.zero_padded(x))
         for block in self.down_blocks:
             x = block(x, cache)
@@ -334,7 +328,6 @@ class Decoder(nn.Module):
         self.conv_out = causal_conv(dims[-1], config.out_channels * config.patch_size**2)
 
     def forward(self, x: Tensor, cache: FrameCache) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last_3d)
         x = self.conv_in(cache.zero_padded(x))
         x = self.mid_block(x, cache)
         for block in self.up_blocks:
@@ -344,16 +337,16 @@ class Decoder(nn.Module):
 
 
 def fold_pixels(video: Tensor, patch_size: int) -> Tensor:
-    """[B, C, T, H*p, W*p] -> [B, C*p*p, T, H, W]; the column within a patch varies slower than the row."""
+    """[B, C, T, H*p, W*p] -> [B, T, H, W, C*p*p]; the column within a patch varies slower than the row."""
     p = patch_size
     b, c, t, h, w = video.shape
     patches = video.reshape(b, c, t, h // p, p, w // p, p)
-    return patches.permute(0, 1, 6, 4, 2, 3, 5).reshape(b, c * p * p, t, h // p, w // p)
+    return patches.permute(0, 2, 3, 5, 1, 6, 4).reshape(b, t, h // p, w // p, c * p * p)
 
 
 def unfold_pixels(x: Tensor, patch_size: int) -> Tensor:
     """Inverse of `fold_pixels`."""
     p = patch_size
-    b, c, t, h, w = x.shape
-    patches = x.view(b, c // p**2, p, p, t, h, w)
-    return patches.permute(0, 1, 4, 5, 3, 6, 2).reshape(b, c // p**2, t, h * p, w * p)
+    b, t, h, w, c = x.shape
+    patches = x.view(b, t, h, w, c // p**2, p, p)
+    return patches.permute(0, 4, 1, 2, 6, 3, 5).reshape(b, c // p**2, t, h * p, w * p)
