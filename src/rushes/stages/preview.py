@@ -10,21 +10,22 @@ from torch import Tensor
 from rushes.models.wan_vae import WanVAE
 from rushes.stages.vae_decode import to_numpy
 
-_FIT_SAMPLES = 256
-_FIT_SIZE = 4
+SAMPLES_PER_UNKNOWN = 6
+FIT_SIZE = 4
 
 
 @torch.no_grad()
-def fit_latent_rgb(vae: WanVAE, *, num_samples: int = _FIT_SAMPLES) -> Tensor:
+def fit_latent_rgb(vae: WanVAE) -> Tensor:
     """The affine map [z_dim + 1, 3] that best explains the VAE's own colours (least squares; last row: bias).
 
-    Decodes `num_samples` random latents that are constant over a small square, each as a first frame, and
-    compares with the mean colour of what comes out. Once per VAE: a fixed seed makes it repeatable.
+    Decodes random latents that are constant over a small square, each as a first frame, and compares with the
+    mean colour of what comes out. Once per VAE: a fixed seed makes it repeatable.
     """
+    num_samples = SAMPLES_PER_UNKNOWN * (vae.config.z_dim + 1)
     parameter = next(vae.parameters())
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn((num_samples, vae.config.z_dim), generator=generator)
-    squares = latents[:, :, None, None, None].expand(-1, -1, 1, _FIT_SIZE, _FIT_SIZE)
+    squares = latents[:, :, None, None, None].expand(-1, -1, 1, FIT_SIZE, FIT_SIZE)
     video, _ = vae.decode_step(squares.to(parameter.device), None)
     colours = video.float().mean(dim=(2, 3, 4)).cpu()
     ones = torch.ones((num_samples, 1))
