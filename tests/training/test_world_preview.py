@@ -1,5 +1,4 @@
 import torch
-
 from training.world.preview import CAPTION_HEIGHT, contact_sheet
 from training.world.sprites import RADIUS, SPRITE_SIZE, load_sprites
 from training.world.subjects import subjects

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
 from training.world.attributes import BACKGROUNDS, CAMERAS, COLOURS, MOTIONS, NATURAL, NO_SUBJECT, SIZES
 from training.world.phrases import CAMERA_WORDS, COUNT_WORDS, PLACES, SIZE_WORDS, TRAVEL, TRAVEL_SHARE, VERBS
@@ -18,7 +18,8 @@ NO_MOTION_SHARE = 0.05
 NO_OWN_COLOUR_SHARE = 0.6  # of captions of a subject in the colour of its plain look
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Row:
     """What a caption may tell of one scene; fields as in `Scenes`."""
 
     subject: int
@@ -32,6 +33,9 @@ class Row(NamedTuple):
     camera: int
 
 
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
 def caption(scenes: Scenes, row: int, chance: random.Random) -> str:
     """One caption of one scene of the table, from words, order and punctuation chosen by `chance`.
 
@@ -43,7 +47,7 @@ def caption(scenes: Scenes, row: int, chance: random.Random) -> str:
 
 def captions(scenes: Scenes, chance: random.Random) -> list[str]:
     """`caption` of every scene."""
-    columns = (getattr(scenes, name).tolist() for name in Row._fields)
+    columns = (getattr(scenes, name).tolist() for name in COLUMNS)
     return [_caption(Row(*values), chance) for values in zip(*columns, strict=True)]
 
 
@@ -75,7 +79,7 @@ class _AlwaysFirst(random.Random):
 
 
 def _row(scenes: Scenes, row: int) -> Row:
-    return Row(*(getattr(scenes, name)[row].item() for name in Row._fields))
+    return Row(*(getattr(scenes, name)[row].item() for name in COLUMNS))
 
 
 def _caption(scene: Row, chance: random.Random) -> str:

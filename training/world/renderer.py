@@ -96,11 +96,12 @@ class Renderer:
 
     def _columns(self, scenes: Scenes) -> dict[str, Tensor]:
         """The table's columns on the device: integers as int64, the rest as float32, sent in two copies."""
-        whole, real = {}, {}
+        whole: dict[str, Tensor] = {}
+        real: dict[str, Tensor] = {}
         for field in fields(scenes):
             column = torch.from_numpy(getattr(scenes, field.name))
             (real if column.is_floating_point() else whole)[field.name] = column
-        on_device = {}
+        on_device: dict[str, Tensor] = {}
         for columns, dtype in ((whole, torch.int64), (real, torch.float32)):
             block = torch.stack([column.to(dtype) for column in columns.values()]).to(self.device)
             on_device |= dict(zip(columns, block, strict=True))

@@ -80,7 +80,7 @@ class Scenes:
         mask = held_out_mask()
         first = mask[self.subject, self.motion, self.background]
         second = mask[self.subject2, self.motion, self.background] & (self.subject2 != NO_SUBJECT)
-        return first | second
+        return np.asarray(first | second, dtype=bool)
 
 
 def sample_scenes(num: int, rng: np.random.Generator, *, split: str = "train") -> Scenes:

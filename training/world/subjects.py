@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -49,7 +50,7 @@ def subjects() -> tuple[Subject, ...]:
     return tuple(_subject(row) for row in rows)
 
 
-def _subject(row: dict) -> Subject:
+def _subject(row: dict[str, Any]) -> Subject:
     return Subject(
         id=row["id"],
         emoji=row["emoji"],
