@@ -83,8 +83,8 @@ class TimeConv3d(nn.Conv3d):
         return super().forward(input.movedim(-1, 1)).movedim(1, -1).contiguous()
 
     def _sum_over_taps(self, x: Tensor) -> Tensor:
-        """One 2-D convolution per tap in time. PyTorch sends a small float32 `conv3d` of batch 1 to a kernel 5
-        times slower than oneDNN's, which every `conv2d` of this size gets."""
+        """One 2-D convolution per tap in time. PyTorch sends a small float32 `conv3d` of batch 1 to a kernel
+        5 times slower than oneDNN's, which every `conv2d` of this size gets."""
         span = x.shape[1] - self.kernel_size[0] + 1
         bias = self.bias
         out: Tensor | None = None
