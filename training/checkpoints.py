@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rushes.models.base import Sources
-from training.at_rest import GROUP, quantize_int4, quantize_int8, restore
+from rushes.models.at_rest import GROUP, quantize_int4, quantize_int8, restore
 from training.optim import Average
 
 

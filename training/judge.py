@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rushes.models.judge import FRAME_STRIDE, Judge, JudgeConfig
-from training.at_rest import quantize_state
+from rushes.models.at_rest import quantize_state
 from training.clips import ATTRIBUTES, ClipSource, Clips
 from training.optim import warm_cosine
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.at_rest import quantize_state
+from rushes.models.at_rest import quantize_state
 
 TEXT_LEN = 64
 FIRST_WORD = 999  # ids below are unused slots and the specials

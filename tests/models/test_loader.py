@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rushes.errors import CheckpointError
 from rushes.models import wan
+from rushes.models.at_rest import quantize_int4
 from rushes.models.base import Source
 from rushes.models.checkpoint_writer import make_checkpoint
 from rushes.models.loader import load_weights, open_checkpoint
@@ -87,6 +88,22 @@ def test_int8_at_rest_means_value_times_scale(tmp_path: Path) -> None:
     model = load(write(tmp_path / "w.safetensors", stored))
     expected = torch.tensor([[0.5, -1.0, 1.5, 2.0], [1.25, 1.5, -1.75, 31.75]])
     assert torch.equal(model.qkv.weight[2:4], expected)
+
+
+def test_int4_at_rest_means_value_times_scale(tmp_path: Path) -> None:
+    stored = tensors()
+    weight = torch.randn(2, 64) * torch.tensor([[1.0], [30.0]])
+    packed = quantize_int4(weight)
+    stored |= {"v.weight": packed[""], "v.weight.scale": packed[".scale"]}
+    file = write(tmp_path / "w.safetensors", {name: stored[name] for name in ("v.weight", "v.weight.scale")})
+    with torch.device("meta"):
+        model = torch.nn.Linear(64, 2, bias=False)
+    sources = {"weight": Source(names=("v.weight",))}
+    load_weights(model, [file], sources, lambda name: False, torch.float32, "cpu")
+    step = weight.unflatten(1, (-1, 32)).abs().amax(-1).repeat_interleave(32, dim=1) / 7
+    # rounded to half a step; a clipped group is worth more than one step of its largest number
+    assert ((model.weight - weight).abs() <= 1.5 * step).all()
+    assert (model.weight - weight).norm() < 0.12 * weight.norm()
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])

@@ -34,11 +34,18 @@ MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorHeader:
-    """One stored tensor: safetensors dtype name, shape and the file it is in."""
+    """One stored tensor: safetensors dtype name, shape as stored and the file it is in."""
 
     dtype: str
-    shape: tuple[int, ...]
+    stored_shape: tuple[int, ...]
     file: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values: a uint8 tensor holds two 4-bit numbers a byte."""
+        if self.dtype != "U8" or not self.stored_shape:
+            return self.stored_shape
+        return (*self.stored_shape[:-1], 2 * self.stored_shape[-1])
 
     @property
     def num_elements(self) -> int:
@@ -136,6 +143,6 @@ def _read_header(file: Path) -> dict[str, TensorHeader]:
     if size != expected:
         raise CheckpointError(f"{file}: truncated, {size} bytes of {expected}; copy or download it again")
     return {
-        name: TensorHeader(dtype=entry["dtype"], shape=tuple(entry["shape"]), file=file)
+        name: TensorHeader(dtype=entry["dtype"], stored_shape=tuple(entry["shape"]), file=file)
         for name, entry in raw.items()
     }

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from rushes.errors import CheckpointError, did_you_mean
+from rushes.models.at_rest import dequantize
 from rushes.models.base import Source, Sources
 from rushes.models.headers import TensorHeader, read_headers
 
@@ -28,7 +29,10 @@ SAFETENSORS_NAMES = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.int8: "I8",
+    torch.uint8: "U8",
 }
+AT_REST = {"I8": "int8", "U8": "int4"}
+"""Quantised forms that `rushes.models.at_rest` describes, by safetensors dtype name."""
 LOADABLE = frozenset(SAFETENSORS_NAMES.values())
 
 
@@ -66,7 +70,7 @@ class PickleStore:
         self.headers: Mapping[str, TensorHeader] = {
             name: TensorHeader(
                 dtype=SAFETENSORS_NAMES.get(tensor.dtype, str(tensor.dtype)),
-                shape=tuple(tensor.shape),
+                stored_shape=tuple(tensor.shape),
                 file=file,
             )
             for name, tensor in self._tensors.items()
@@ -119,7 +123,7 @@ def load_weights(
     """Fill a model that was built on meta; every tensor must be there, none may be left over.
 
     Parameters are assembled one by one, so memory peaks at the model plus one parameter. A tensor `X` stored
-    as int8 comes with `X.scale` (float32, broadcast over it) and means X * scale.
+    as int8 or int4 comes with `X.scale` (see `rushes.models.at_rest`).
 
     Args:
         model: on meta; its parameters are replaced.
@@ -170,7 +174,7 @@ def _check_names(
 
 def _is_scale(name: str, headers: Mapping[str, TensorHeader]) -> bool:
     owner = headers.get(name.removesuffix(".scale"))
-    return name.endswith(".scale") and owner is not None and owner.dtype == "I8"
+    return name.endswith(".scale") and owner is not None and owner.dtype in AT_REST
 
 
 def _check_dtype(name: str, headers: Mapping[str, TensorHeader]) -> None:
@@ -180,8 +184,9 @@ def _check_dtype(name: str, headers: Mapping[str, TensorHeader]) -> None:
             f"{header.file.name}: tensor {name!r} is stored as {header.dtype};"
             f" one of {', '.join(sorted(LOADABLE))} is needed"
         )
-    if header.dtype == "I8" and f"{name}.scale" not in headers:
-        raise CheckpointError(f"{header.file.name}: int8 tensor {name!r} lacks its scale {name + '.scale'!r}")
+    if header.dtype in AT_REST and f"{name}.scale" not in headers:
+        kind = AT_REST[header.dtype]
+        raise CheckpointError(f"{header.file.name}: {kind} tensor {name!r} lacks its scale {name + '.scale'!r}")
 
 
 def _check_shape(headers: Mapping[str, TensorHeader], source: Source, shape: tuple[int, ...]) -> None:
@@ -222,6 +227,6 @@ def _assemble(
 
 def _read(store: WeightStore, name: str) -> Tensor:
     tensor = store.read(name)
-    if tensor.dtype != torch.int8:
+    if tensor.dtype not in (torch.int8, torch.uint8):
         return tensor
-    return tensor.float() * store.read(f"{name}.scale").to(tensor.device)
+    return dequantize(tensor, store.read(f"{name}.scale").to(tensor.device))

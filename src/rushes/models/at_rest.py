@@ -1,6 +1,12 @@
-"""Weights at rest: int8 with one scale a row, or int4 with one scale for every 32 numbers of a row."""
+"""Weights at rest: int8 with one scale a row, or int4 with one scale for every 32 numbers of a row.
+
+A stored tensor `X` of dtype int8 or uint8 comes with `X.scale`. int8: X * scale, the scale broadcast over it. uint8
+[out, in/2]: two 4-bit numbers a byte, the low nibble first, each number + 8; scale [out, in/32].
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -17,8 +23,10 @@ def quantize_int8(weight: Tensor) -> dict[str, Tensor]:
 
 
 def quantize_int4(weight: Tensor) -> dict[str, Tensor]:
-    """`weight` [out, in], in a multiple of 32, as uint8 [out, in/2] (low nibble first, code + 8) and `.scale`
-    float16 [out, in/32]. Of four clippings the one with the least squared error is kept, group by group."""
+    """`weight` [out, in], in a multiple of 32, as uint8 [out, in/2] and `.scale` float16 [out, in/32].
+
+    Of four clippings the one with the least squared error is kept, group by group.
+    """
     groups = weight.float().unflatten(1, (-1, GROUP))
     peak = groups.abs().amax(-1, keepdim=True).clamp_min(1e-7) / 7
     best_error = torch.full_like(peak, torch.inf)
@@ -38,8 +46,8 @@ def quantize_int4(weight: Tensor) -> dict[str, Tensor]:
 def quantize_state(
     state: dict[str, Tensor], *, bits: int = 8, keep: tuple[str, ...] = ()
 ) -> dict[str, Tensor]:
-    """A state dict at rest: matrices and kernels of >= 4,096 numbers quantised, the rest (and every name that
-    contains a word of `keep`) float16 where it loses nothing by it, else float32."""
+    """A state dict at rest: matrices and kernels of >= 4,096 numbers quantised, the rest, and every name that
+    contains a word of `keep`, in float32."""
     stored: dict[str, Tensor] = {}
     for name, tensor in state.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -51,13 +59,15 @@ def quantize_state(
     return stored
 
 
-def restore(stored: dict[str, Tensor], name: str) -> Tensor:
-    """The float32 tensor that was stored under `name`, as `quantize_int8` or `quantize_int4` left it."""
-    tensor = stored[name]
-    if name + ".scale" not in stored:
-        return tensor.float()
-    scale = stored[name + ".scale"].float()
-    if tensor.dtype == torch.int8:
-        return tensor.float() * scale
-    codes = torch.stack([tensor & 15, tensor >> 4], -1).flatten(1).float() - 8
-    return (codes.unflatten(1, (-1, GROUP)) * scale[..., None]).flatten(1)
+def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """float32 values of int8 codes, or of two 4-bit codes a byte (uint8 [out, in/2] -> [out, in])."""
+    if codes.dtype == torch.int8:
+        return codes.float() * scale.float()
+    numbers = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1).float() - 8
+    return (numbers.unflatten(1, (-1, GROUP)) * scale.float()[..., None]).flatten(1)
+
+
+def restore(stored: Mapping[str, Tensor], name: str) -> Tensor:
+    """The float32 tensor that was stored under `name`, at rest or plain."""
+    scale = stored.get(f"{name}.scale")
+    return stored[name].float() if scale is None else dequantize(stored[name], scale)
