@@ -49,7 +49,7 @@ clean:  ## remove the environment and what the targets wrote
 	rm -rf $(VENV) demo.mp4 demo.partial.mp4 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(RUNTIME): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch and the runtime packages into $(VENV) ..."
 	@$(PIP) torch
 	@$(PIP) --editable .
