@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rushes.models.base import Sources
 from rushes.models.at_rest import GROUP, quantize_int4, quantize_int8, restore
+from rushes.models.base import Sources
 from training.optim import Average
 
 
-def to_layout(state: dict[str, Tensor], sources: Sources, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def to_layout(
+    state: dict[str, Tensor], sources: Sources, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
     """`state` under the names of the layout that `sources` reads; fused parameters are split into equal parts, and
     a parameter named in `shapes` is viewed so."""
     out: dict[str, Tensor] = {}
@@ -33,7 +35,7 @@ def save_resume(folder: Path, model: nn.Module, average: Average, step: int) -> 
     for name, tensor in model.state_dict().items():
         stored = _pack(average.state[name].cpu(), quantize_int8)
         averages |= {name + suffix: part for suffix, part in stored.items()}
-        difference = tensor.detach().cpu().float() - restore(averages, name)
+        difference = tensor.detach().cpu().float() - restore(averages, name).view(tensor.shape)
         differences |= {name + suffix: part for suffix, part in _pack(difference, quantize_int4).items()}
     differences["random"] = torch.get_rng_state()
     save_file(averages, folder / "average.safetensors")

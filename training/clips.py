@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.world.attributes import BACKGROUNDS, CAMERAS, COLOURS, COUNTS, MOTIONS, NO_SUBJECT, NUM_FRAMES, SIZES
+from training.world.attributes import BACKGROUNDS, COLOURS, COUNTS, MOTIONS, NO_SUBJECT, NUM_FRAMES, SIZES
 from training.world.captions import caption
 from training.world.renderer import Renderer
 from training.world.scenes import Scenes, sample_scenes
@@ -32,7 +32,7 @@ class Clips:
 
 def labels_of(scenes: Scenes, device: torch.device) -> dict[str, Tensor]:
     """Class indices by attribute."""
-    columns = {name: getattr(scenes, name) for name in (*ATTRIBUTES, "size", "camera")}
+    columns = {name: getattr(scenes, name) for name in (*ATTRIBUTES, "size")}
     columns["count"] = columns["count"] - 1
     return {name: torch.from_numpy(column.astype(np.int64)).to(device) for name, column in columns.items()}
 
@@ -47,7 +47,6 @@ class ClipSource:
         "colour": len(COLOURS),
         "count": len(COUNTS),
         "size": len(SIZES),
-        "camera": len(CAMERAS),
     }
 
     def __init__(self, seed: int) -> None:
@@ -69,9 +68,17 @@ class ClipSource:
         self._next += int(chosen[-1]) + 1
         return table[chosen]
 
-    def draw(self, size: int, *, pairs: bool = True, every: int = 1, captions: int = 0) -> Clips:
-        """`size` fresh clips (every n-th frame of them) with this many captions each."""
+    def draw(
+        self,
+        size: int,
+        *,
+        pairs: bool = True,
+        every: int = 1,
+        crop: tuple[int, int, int] | None = None,
+        captions: int = 0,
+    ) -> Clips:
+        """`size` fresh clips (every n-th frame of them, or random windows) with this many captions each."""
         scenes = self.scenes(size, pairs=pairs)
-        video = self.renderer.render(scenes, frames=torch.arange(0, NUM_FRAMES, every))
+        video = self.renderer.render(scenes, frames=torch.arange(0, NUM_FRAMES, every), crop=crop)
         words = [caption(scenes, row, self._words) for row in range(size) for _ in range(captions)]
         return Clips(video=video, labels=labels_of(scenes, self.device), captions=words)

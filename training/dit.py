@@ -11,6 +11,7 @@ prefix, as in streaming.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import time
 from pathlib import Path
@@ -19,9 +20,9 @@ import torch
 from torch import Tensor
 
 from rushes.models.configs import ExpertsConfig, WanConfig
-from rushes.models.wan import Wan
+from rushes.models.wan import Wan, cast_weights
 from training.checkpoints import load_resume, save_resume
-from training.optim import Average, optimisers, warm_cosine
+from training.optim import Average, Shadow, optimisers, set_rate, warm_cosine
 from training.pool import Batch, LatentPool, build_pool
 
 CONFIG = WanConfig(
@@ -130,28 +131,27 @@ def train(pool: LatentPool, args: argparse.Namespace) -> tuple[Wan, Average, int
     average, step = Average(model, args.decay), 0
     if args.resume:
         step = load_resume(args.resume, model, average)
-    groups = optimisers(model, args.lr, edges=EDGES)
+    fast = cast_weights(copy.deepcopy(model), torch.bfloat16 if device.type == "cuda" else torch.float32)
+    shadow = Shadow(model, fast)
+    group = optimisers(model, args.lr, edges=EDGES)
     if args.compile:
-        for block in model.blocks:
+        for block in fast.blocks:
             block.compile(dynamic=False)
     start, first = time.time(), step
     seconds = args.seconds
     while (place := (time.time() - start) / seconds) < 1:
         resumed = min(1.0, (step - first + 1) / 100) if args.resume else 1.0  # momentum restarts
         rate = args.lr * resumed * warm_cosine(args.begin + (args.end - args.begin) * place)
-        for optimiser in groups:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+        set_rate(group, rate)
         loads: list[Tensor] = []
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = loss_of(model, pool.batch(args.batch), loads)
-        for optimiser in groups:
-            optimiser.zero_grad(set_to_none=True)
+        loss = loss_of(fast, pool.batch(args.batch), loads)
         loss.backward()
+        shadow.take_gradients()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in groups:
+        for optimiser in group:
             optimiser.step()
         worst = balance(model, loads, BALANCE_RATE * max(rate / args.lr, 0.05))
+        shadow.refresh()
         average.update(model, step)
         step += 1
         if step == first + 5:
@@ -170,7 +170,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.999)
-    parser.add_argument("--begin", type=float, default=0.0, help="place in the learning rate's cosine to begin at")
+    parser.add_argument(
+        "--begin", type=float, default=0.0, help="place in the learning rate's cosine to begin at"
+    )
     parser.add_argument("--end", type=float, default=1.0, help="and to end at")
     parser.add_argument("--pool", type=int, default=100_000, help="clips in the latent pool")
     parser.add_argument("--pool-seconds", type=float, default=100.0, help="at most, for building it")

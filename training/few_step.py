@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from rushes.models.wan import TextContext, Wan, sources
-from rushes.sampling.schedules import flow_sigmas
+from rushes.models.wan import TextContext, Wan, cast_weights, sources
+from rushes.sampling.schedules import uniform_schedule
 from training.checkpoints import load_resume
 from training.dit import CONFIG
-from training.optim import Average, warm_cosine
+from training.optim import Average, set_rate, warm_cosine
 from training.pool import LatentPool, build_pool
 
 STUDENT_STEPS, TEACHER_STEPS = 4, 20
@@ -71,7 +71,12 @@ def as_lora(updates: dict[str, LowRank]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def teach(
-    teacher: Wan, x: Tensor, start: Tensor, sigmas: Tensor, text: tuple[TextContext, TextContext], guidance: float
+    teacher: Wan,
+    x: Tensor,
+    start: Tensor,
+    sigmas: Tensor,
+    text: tuple[TextContext, TextContext],
+    guidance: float,
 ) -> Tensor:
     """Guided Euler from place `start` [B] of the fine schedule over one quarter of it: x -> x."""
     for i in range(TEACHER_STEPS // STUDENT_STEPS):
@@ -85,27 +90,31 @@ def teach(
 def train(pool: LatentPool, base: Wan, args: argparse.Namespace) -> dict[str, LowRank]:
     """AdamW on the low-rank updates."""
     device = pool.latents.device
-    teacher, student = base.requires_grad_(False), copy.deepcopy(base)
+    student = copy.deepcopy(base)
+    is_gpu = device.type == "cuda"
+    teacher = cast_weights(base.requires_grad_(False), torch.bfloat16 if is_gpu else torch.float32)
     updates = adapt(student)
     if args.compile:
         for block in teacher.blocks:
             block.compile(dynamic=False)
     params = [p for update in updates.values() for p in update.parameters()]
     optimiser = torch.optim.AdamW(params, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
-    sigmas = torch.tensor(flow_sigmas(TEACHER_STEPS, args.shift), device=device)
+    sigmas = torch.tensor(uniform_schedule(TEACHER_STEPS, args.shift).sigmas, device=device)
     stride = TEACHER_STEPS // STUDENT_STEPS
     start, step = time.time(), 0
     while (progress := (time.time() - start) / args.seconds) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = args.lr * warm_cosine(progress, warm=0.05)
+        set_rate([optimiser], args.lr * warm_cosine(progress, warm=0.05))
         batch, empty = pool.batch(args.batch, dropped=0.0), pool.batch(args.batch, dropped=1.0)
         place = stride * torch.randint(STUDENT_STEPS, (args.batch,), device=device)
-        begin, end = sigmas[place][:, None, None, None, None], sigmas[place + stride][:, None, None, None, None]
+        begin, end = (
+            sigmas[place][:, None, None, None, None],
+            sigmas[place + stride][:, None, None, None, None],
+        )
         x = (1 - begin) * batch.latents + begin * torch.randn_like(batch.latents)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            with torch.no_grad():
-                text = teacher.encode_text(batch.states, batch.pooled), teacher.encode_text(empty.states, empty.pooled)
+        with torch.no_grad():
+            text = tuple(teacher.encode_text(part.states, part.pooled) for part in (batch, empty))
             target = (teach(teacher, x, place, sigmas, text, args.guidance) - x) / (end - begin)
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_gpu):
             context = student.encode_text(batch.states, batch.pooled)
             loss = (student(x, sigmas[place] * 1000, context) - target).square().mean()
         optimiser.zero_grad(set_to_none=True)
@@ -123,7 +132,9 @@ def train(pool: LatentPool, base: Wan, args: argparse.Namespace) -> dict[str, Lo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--base", type=Path, required=True, help="folder of a resumable transformer checkpoint")
+    parser.add_argument(
+        "--base", type=Path, required=True, help="folder of a resumable transformer checkpoint"
+    )
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--shift", type=float, default=3.0)
     parser.add_argument("--seconds", type=float, default=90)

@@ -32,7 +32,9 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised. Matrices that fuse several (QKV) are split into squares first."""
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -53,14 +55,16 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def _update(pairs: list[tuple[Tensor, Tensor]], lr: float, weight_decay: float) -> None:
-        """One batched orthogonalisation for all matrices of a shape."""
-        out, width = pairs[0][0].shape[-2:]
-        parts = out // width if out % width == 0 and out > width and pairs[0][0].ndim == 2 else 1
-        stack = torch.stack([g for _, g in pairs])
+        """One batched orthogonalisation for all matrices of a shape; a kernel is a matrix [out, rest]."""
+        shape = pairs[0][0].shape
+        stack = torch.stack([g.flatten(1) if len(shape) > 3 else g for _, g in pairs])
+        out, width = stack.shape[-2:]
+        parts = out // width if len(shape) == 2 and out % width == 0 else 1
+        parts = parts if parts in (2, 3) else 1
         direction = orthogonalise(stack.unflatten(-2, (parts, out // parts))).flatten(-3, -2).float()
         scale = 0.2 * math.sqrt(max(out // parts, width))
         for (p, _), update in zip(pairs, direction.unbind(), strict=True):
-            p.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
+            p.mul_(1 - lr * weight_decay).add_(update.reshape(shape), alpha=-lr * scale)
 
 
 def optimisers(model: nn.Module, lr: float, *, edges: tuple[str, ...]) -> list[torch.optim.Optimizer]:
@@ -68,7 +72,8 @@ def optimisers(model: nn.Module, lr: float, *, edges: tuple[str, ...]) -> list[t
     inner, rest = [], []
     for name, p in model.named_parameters():
         if p.requires_grad:
-            (inner if p.ndim >= 2 and min(p.shape[-2:]) > 8 and not any(e in name for e in edges) else rest).append(p)
+            is_matrix = p.ndim >= 2 and p.numel() >= 4096 and min(p.shape[:2]) >= 8
+            (inner if is_matrix and not any(edge in name for edge in edges) else rest).append(p)
     adam = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=rest[0].is_cuda)
     return [Muon(inner, lr=lr), adam]
 
@@ -78,6 +83,13 @@ def warm_cosine(progress: float, *, warm: float = 0.02, floor: float = 0.0) -> f
     if progress < warm:
         return progress / warm
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((progress - warm) / (1 - warm), 1.0)))
+
+
+def set_rate(group: Iterable[torch.optim.Optimizer], lr: float) -> None:
+    """One learning rate for all."""
+    for optimiser in group:
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = lr
 
 
 class Average:
@@ -103,7 +115,11 @@ class Shadow:
     def __init__(self, original: nn.Module, copy: nn.Module) -> None:
         pairs = zip(original.parameters(), copy.parameters(), strict=True)
         self._pairs = [(a, b) for a, b in pairs if a.requires_grad]
-        self._rest = [(a, b) for a, b in zip(original.parameters(), copy.parameters(), strict=True) if not a.requires_grad]
+        self._rest = [
+            (a, b)
+            for a, b in zip(original.parameters(), copy.parameters(), strict=True)
+            if not a.requires_grad
+        ]
 
     @torch.no_grad()
     def take_gradients(self) -> None:

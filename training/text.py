@@ -34,7 +34,9 @@ class TextFeatures:
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int32)
         device = self.model.embed.weight.device
-        return ids.to(device), torch.tensor([len(tokens) for tokens in rows], dtype=torch.int32, device=device)
+        return ids.to(device), torch.tensor(
+            [len(tokens) for tokens in rows], dtype=torch.int32, device=device
+        )
 
     @torch.no_grad()
     def encode(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

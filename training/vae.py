@@ -1,7 +1,8 @@
-"""Train the toy's VAE: `python -m training.vae --seconds 380 --out FOLDER`.
+"""Train the toy's VAE, in parts that resume: `python -m training.vae --seconds 380 --out FOLDER`.
 
 Crops of 17 frames first, whole clips at the end; L1, squared and gradient error, a light KL. Writes the folder
-`vae/` of the diffusers layout, weights in float16; `training.ship` puts them at rest.
+`vae/` of the diffusers layout, weights in float16, and `raw.safetensors` to resume from; `training.ship` puts them
+at rest.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ import copy
 import dataclasses
 import json
 import math
-import random
 import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rushes.models import wan_vae
@@ -24,7 +24,7 @@ from rushes.models.configs import WanVAEConfig
 from rushes.models.wan_vae import WanVAE
 from training.checkpoints import to_layout
 from training.clips import ClipSource
-from training.optim import Average, Shadow, warm_cosine
+from training.optim import Average, Shadow, optimisers, set_rate, warm_cosine
 
 CONFIG = WanVAEConfig(
     base_dim=24,
@@ -36,6 +36,7 @@ CONFIG = WanVAEConfig(
     is_residual=True,
     patch_size=2,
 )
+CROP = (17, 96, 96)  # frames, height, width
 WHOLE_SHARE = 0.2  # of the time, at the end, on whole clips
 KL_WEIGHT = 1e-4
 
@@ -55,15 +56,8 @@ def loss_of(vae: WanVAE, video: Tensor) -> tuple[Tensor, Tensor]:
     squared = (restored - video).square().mean()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     sharp = (gradients(restored) - gradients(video)).abs().mean()
-    loss = (restored - video).abs().mean() + 4 * squared + 0.5 * sharp + KL_WEIGHT * kl
+    loss = (restored - video).abs().mean() + 20 * squared + 0.5 * sharp + KL_WEIGHT * kl
     return loss, squared.detach() / 4
-
-
-def random_crop(video: Tensor, frames: int, side: int) -> Tensor:
-    """One window [B, 3, frames, side, side], the same for the batch."""
-    _, _, t, h, w = video.shape
-    i, j, k = (random.randrange((whole - part) // 4 + 1) * 4 for whole, part in ((t, frames), (h, side), (w, side)))
-    return video[:, :, i : i + frames, j : j + side, k : k + side]
 
 
 def psnr(squared: float) -> float:
@@ -80,26 +74,29 @@ def channels_last(vae: WanVAE) -> WanVAE:
     return vae
 
 
-def train(source: ClipSource, seconds: float, batch: int, lr: float) -> tuple[WanVAE, Average]:
-    """AdamW, cosine over wall time, an average of the weights."""
-    vae = channels_last(WanVAE(CONFIG).to(source.device))
+def train(source: ClipSource, args: argparse.Namespace) -> tuple[WanVAE, Average]:
+    """Muon and AdamW, cosine over wall time, an average of the weights."""
+    vae = WanVAE(CONFIG).to(source.device)
+    if args.resume:
+        vae.load_state_dict({name: tensor.float() for name, tensor in load_file(args.resume).items()})
+    vae = channels_last(vae)
     fast = channels_last(copy.deepcopy(vae).to(source.dtype))
     shadow = Shadow(vae, fast)
     average = Average(vae, 0.998)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=source.on_gpu)
+    group = optimisers(vae, args.lr, edges=("conv_in", "conv_out", "quant"))
     start, step, seen = time.time(), 0, 0
-    while (progress := (time.time() - start) / seconds) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = lr * warm_cosine(progress)
-        whole = progress > 1 - WHOLE_SHARE
-        video = source.draw(max(1, batch // 4) if whole else batch).video
-        if not whole:
-            video = random_crop(video, 17, 96)
+    while (progress := (time.time() - start) / args.seconds) < 1:
+        set_rate(group, args.lr * warm_cosine(progress))
+        if progress > 1 - WHOLE_SHARE:
+            video = source.draw(max(1, args.batch // 4)).video
+        else:
+            video = source.draw(args.batch, crop=CROP).video
         loss, squared = loss_of(fast, video.contiguous(memory_format=torch.channels_last_3d))
         loss.backward()
         shadow.take_gradients()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
+        for optimiser in group:
+            optimiser.step()
         shadow.refresh()
         average.update(vae, step)
         step, seen = step + 1, seen + video.shape[0]
@@ -148,6 +145,8 @@ def save(vae: WanVAE, config: WanVAEConfig, folder: Path) -> None:
         "latents_std": config.latents_std,
     }
     (folder / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
+    raw = {name: tensor.half().cpu().contiguous() for name, tensor in vae.state_dict().items()}
+    save_file(raw, folder / "raw.safetensors")
     state = to_layout(vae.state_dict(), wan_vae.sources(config, "diffusers"), {})
     save_file({name: tensor.half().cpu() for name, tensor in state.items()}, folder / "model.safetensors")
 
@@ -155,8 +154,9 @@ def save(vae: WanVAE, config: WanVAEConfig, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=380)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--resume", type=Path, help="raw.safetensors of an earlier part")
     parser.add_argument("--clips", type=int, default=512, help="clips to measure on")
     parser.add_argument("--floor", type=float, default=0.0, help="exit with 3 below this PSNR")
     parser.add_argument("--out", type=Path, required=True)
@@ -164,7 +164,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     source = ClipSource(seed=2)
-    vae, average = train(source, args.seconds, args.batch, args.lr)
+    vae, average = train(source, args)
     vae.load_state_dict(average.state)
     value, config = measure(vae, source, args.clips)
     save(vae, config, args.out)

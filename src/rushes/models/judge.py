@@ -6,6 +6,7 @@ It was trained on rendered clips alone and never saw a generated one (training/j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,11 @@ class Residual(nn.Module):
         if self.mix is None:
             return x
         _, channels, height, width = x.shape
-        along = x.view(-1, num_frames, channels, height * width).permute(0, 3, 2, 1).reshape(-1, channels, num_frames)
+        along = (
+            x.view(-1, num_frames, channels, height * width)
+            .permute(0, 3, 2, 1)
+            .reshape(-1, channels, num_frames)
+        )
         mixed = self.mix(along).view(-1, height * width, channels, num_frames).permute(0, 3, 2, 1)
         return x + F.relu(mixed.reshape(-1, channels, height, width))
 
@@ -84,6 +89,13 @@ class Judge(nn.Module):
 
     def read(self, frames: Tensor) -> dict[str, Tensor]:
         """The same for clips of which only every second frame was drawn, [B, 3, (T+1)/2, H, W]."""
+        pooled = self.describe(frames)
+        along = F.relu(self.along2(F.relu(self.along1(pooled.transpose(1, 2)))))
+        joined = F.relu(self.join(torch.cat([along.flatten(1), pooled.mean(1)], 1)))
+        return {name: head(joined) for name, head in self.heads.items()}
+
+    def describe(self, frames: Tensor) -> Tensor:
+        """What the convolutions see in each frame, [B, 3, T, H, W] -> [B, T, 2 * widths[-1]]."""
         frames = frames.transpose(1, 2)
         batch, num_frames = frames.shape[:2]
         x = self.stem(frames.flatten(0, 1))
@@ -92,12 +104,9 @@ class Judge(nn.Module):
                 x = self.downs[level - 1](F.relu(x))
             if level == 2:  # from here on a cell knows where it is, so that pooling keeps positions
                 x = torch.cat([x, _coordinates(x)], 1)
-            for block in blocks:  # type: ignore[attr-defined]
+            for block in cast(nn.ModuleList, blocks):
                 x = block(x, num_frames)
-        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1).view(batch, num_frames, -1)
-        along = F.relu(self.along2(F.relu(self.along1(pooled.transpose(1, 2)))))
-        joined = F.relu(self.join(torch.cat([along.flatten(1), pooled.mean(1)], 1)))
-        return {name: head(joined) for name, head in self.heads.items()}
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1).view(batch, num_frames, -1)
 
 
 def _coordinates(x: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class _Call:
     dtype: torch.dtype
     rope: Rope
     mask: FrameCausal | None
-    loads: list[Tensor] | None
+    counts_loads: bool
 
 
 class _MLP(nn.Module):
@@ -132,9 +132,9 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.dim, config.ffn_dim)
         self.down = nn.Linear(config.ffn_dim, config.dim)
 
-    def forward(self, x: Tensor, call: _Call) -> Tensor:
-        """x [B, N, d] -> the same."""
-        return cast(Tensor, self.down(F.gelu(self.up(x.to(call.dtype)), approximate="tanh")))
+    def forward(self, x: Tensor, call: _Call) -> tuple[Tensor, None]:
+        """x [B, N, d] -> the same, and no loads."""
+        return self.down(F.gelu(self.up(x.to(call.dtype)), approximate="tanh")), None
 
 
 class Experts(nn.Module):
@@ -153,19 +153,18 @@ class Experts(nn.Module):
         self.shared_up = _weight(config.shared_dim, dim) if config.shared_dim else None
         self.shared_down = _weight(dim, config.shared_dim) if config.shared_dim else None
 
-    def forward(self, x: Tensor, call: _Call) -> Tensor:
-        """x float32 [B, N, d] -> the same in the weights' dtype."""
+    def forward(self, x: Tensor, call: _Call) -> tuple[Tensor, Tensor | None]:
+        """x float32 [B, N, d] -> the same in the weights' dtype, and the tokens per expert [E] if asked for."""
         tokens = x.flatten(0, 1)
         with float32_island(x.device):
             routing = route(tokens, self.router.weight, self.router_bias, self.top_k)
-        if call.loads is not None:
-            call.loads.append(routing.loads(self.router_bias.numel()))
+        loads = routing.loads(self.router_bias.numel()) if call.counts_loads else None
         tokens = tokens.to(call.dtype)
         out = expert_kernel(self.kernel)(tokens, routing, self.experts_up, self.experts_down)
         if self.shared_up is not None and self.shared_down is not None:
             hidden = F.gelu(F.linear(tokens, self.shared_up), approximate="tanh")
             out = out + F.linear(hidden, self.shared_down)
-        return out.view_as(x)
+        return out.view_as(x), loads
 
 
 def _weight(*shape: int) -> nn.Parameter:
@@ -190,15 +189,15 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, time: Tensor, text: LayerKV, call: _Call, past: tuple[LayerKV, ...] = ()
-    ) -> tuple[Tensor, LayerKV]:
-        """x [B, N, d], time [B, S, 1, 6, d], both float32 -> x, and this call's roped keys and values."""
+    ) -> tuple[Tensor, LayerKV, Tensor | None]:
+        """x [B, N, d], time [B, S, 1, 6, d], both float32 -> x, this call's roped keys and values, expert loads."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
         y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), call, past)
         x = gated_add(x, y, gate)
         y = layer_norm(x, self.cross_norm.weight, self.cross_norm.bias, eps=self.eps)
         x = x + self.cross_attn(y, *text, call.dtype)
-        y = self.ffn(modulated_layer_norm(x, ffn_shift, ffn_scale, eps=self.eps), call)
-        return gated_add(x, y, ffn_gate), kv
+        y, loads = self.ffn(modulated_layer_norm(x, ffn_shift, ffn_scale, eps=self.eps), call)
+        return gated_add(x, y, ffn_gate), kv, loads
 
 
 class Wan(nn.Module):
@@ -290,13 +289,15 @@ class Wan(nn.Module):
         grid = self._grid(latents)
         timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2]).to(latents.device)
         embedding, time = self._embed_time(timestep, context)
-        call = self._call_inputs(grid, latents.device, cache, causal, router_loads)
+        call = self._call_inputs(grid, latents.device, cache, causal, router_loads is not None)
         with float32_island(latents.device):
             x = self.patch_embed(patchify(latents.float(), self.config.patch_size))
         chunk = []
         for layer, block in enumerate(self.blocks):
             past = cache.past(layer) if cache is not None else ()
-            x, kv = block(x, time, (context.keys[layer], context.values[layer]), call, past)
+            x, kv, loads = block(x, time, (context.keys[layer], context.values[layer]), call, past)
+            if router_loads is not None and loads is not None:
+                router_loads.append(loads)
             if write_cache:
                 # The values are a view of the fused projection; a copy lets its queries and keys go.
                 chunk.append((kv[0], kv[1].clone(memory_format=torch.contiguous_format)))
@@ -335,7 +336,7 @@ class Wan(nn.Module):
         device: torch.device,
         cache: KVCache | None,
         causal: bool,
-        loads: list[Tensor] | None,
+        counts_loads: bool,
     ) -> _Call:
         offset = cache.num_frames if cache is not None else 0
         rope = rope_tables(
@@ -347,7 +348,7 @@ class Wan(nn.Module):
         )
         masked = (causal or cache is not None) and grid[0] > 1
         mask = FrameCausal(frame_tokens=grid[1] * grid[2]) if masked else None
-        return _Call(dtype=self.dtype, rope=rope, mask=mask, loads=loads)
+        return _Call(dtype=self.dtype, rope=rope, mask=mask, counts_loads=counts_loads)
 
     def _read_out(self, x: Tensor, embedding: Tensor, grid: tuple[int, int, int]) -> Tensor:
         with float32_island(x.device):
