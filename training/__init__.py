@@ -1,1 +1,2 @@
-"""The embedded toy model: its world, recipe and evaluation. Run the parts as modules from the repository root."""
+"""The embedded toy model: its world, recipe and evaluation. Run the parts as modules from the repository
+root."""

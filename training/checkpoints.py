@@ -17,8 +17,8 @@ from training.optim import Average
 def to_layout(
     state: dict[str, Tensor], sources: Sources, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
-    """`state` under the names of the layout that `sources` reads; fused parameters are split into equal parts, and
-    a parameter named in `shapes` is viewed so."""
+    """`state` under the names of the layout that `sources` reads; fused parameters are split into equal
+    parts, and a parameter named in `shapes` is viewed so."""
     out: dict[str, Tensor] = {}
     for name, source in sources.items():
         tensor = state[name].view(shapes.get(name, state[name].shape))
@@ -28,7 +28,8 @@ def to_layout(
 
 
 def save_resume(folder: Path, model: nn.Module, average: Average, step: int) -> None:
-    """Write the average in int8, the weights as their 4-bit difference from it, step and random state; two files."""
+    """Write the average in int8, the weights as their 4-bit difference from it, step and random state; two
+    files."""
     folder.mkdir(parents=True, exist_ok=True)
     averages: dict[str, Tensor] = {}
     differences: dict[str, Tensor] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ TABLE_SIZE = 65536  # scenes drawn at a time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clips:
-    """video [B, 3, T, H, W] in [-1, 1]; labels int64 [B] by attribute; captions, as many a clip as asked for."""
+    """video [B, 3, T, H, W] in [-1, 1]; labels int64 [B] by attribute; captions, as many a clip as asked
+    for."""
 
     video: Tensor
     labels: dict[str, Tensor]
@@ -40,7 +42,7 @@ def labels_of(scenes: Scenes, device: torch.device) -> dict[str, Tensor]:
 class ClipSource:
     """Draws clips on the GPU if there is one."""
 
-    num_classes = {
+    num_classes: ClassVar = {
         "subject": len(subjects()),
         "background": len(BACKGROUNDS),
         "motion": len(MOTIONS),

@@ -3,9 +3,9 @@
     python -m training.dit --vae RUN/vae --seconds 450 --out RUN/dit
     python -m training.dit --vae RUN/vae --seconds 300 --resume RUN/dit --out RUN/dit2 --begin 0.6
 
-Rectified flow (x_s = (1-s) x0 + s eps, v = eps - x0). Half of every batch sees the whole clip at one noise level;
-the other half is block-causal over latent frames with a noise level per frame, part of it behind a clean
-prefix, as in streaming.
+Rectified flow (x_s = (1-s) x0 + s eps, v = eps - x0). Half of every batch sees the whole clip at one noise
+level; the other half is block-causal over latent frames with a noise level per frame, part of it behind a
+clean prefix, as in streaming.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def balance(model: Wan, loads: list[Tensor], rate: float) -> float:
 
 
 def start_small(model: Wan) -> None:
-    """Gates, shifts and output start at zero: the untrained model predicts 0 and every block is the identity."""
+    """Gates, shifts and output start at zero: the untrained model predicts 0 and every block is the
+    identity."""
     for tensor in (model.head.weight, model.head.bias, model.head_modulation, model.time_proj.weight):
         torch.nn.init.zeros_(tensor)
     for block in model.blocks:
@@ -167,9 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=450)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--decay", type=float, default=0.999)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--decay", type=float, default=0.996)
     parser.add_argument(
         "--begin", type=float, default=0.0, help="place in the learning rate's cosine to begin at"
     )
@@ -181,6 +182,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    torch.set_float32_matmul_precision("high")
     pool = build_pool(args.vae, args.pool, args.pool_seconds, args.pool_seed)
     model, average, step = train(pool, args)
     save_resume(args.out, model, average, step)

@@ -2,8 +2,8 @@
 
     python -m training.few_step --vae RUN/vae --base RUN/dit2 --guidance 2 --seconds 90 --out RUN/few_step
 
-The student's one step over a quarter of the schedule learns where the guided teacher's five steps end (progressive
-distillation, arXiv:2202.00512, in one round), from noised latents of the pool.
+The student's one step over a quarter of the schedule learns where the guided teacher's five steps end
+(progressive distillation, arXiv:2202.00512, in one round), from noised latents of the pool.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def adapt(model: Wan) -> dict[str, LowRank]:
 
 
 def as_lora(updates: dict[str, LowRank]) -> dict[str, Tensor]:
-    """The updates under diffusers' tensor names, with the usual suffixes; the parts of a fused matrix share `a`."""
+    """The updates under diffusers' tensor names, with the usual suffixes; the parts of a fused matrix share
+    `a`."""
     table = sources(CONFIG, "diffusers")
     state = {}
     for name, update in updates.items():

@@ -1,7 +1,7 @@
 """Train the judge on rendered clips: `python -m training.judge --seconds 150 --out FOLDER`.
 
-First on single frames, of which a second holds many times more scenes than of clips (subjects are what is slow to
-learn), then on clips.
+First on single frames, of which a second holds many times more scenes than of clips (subjects are what is
+slow to learn), then on clips.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from training.world.attributes import HEIGHT, WIDTH
 
 
 def augment(video: Tensor) -> Tensor:
-    """What a VAE or a sampler may do to a clip: blur, noise, brightness; each to a random share of the batch."""
+    """What a VAE or a sampler may do to a clip: blur, noise, brightness; each to a random share of the
+    batch."""
     batch, device = video.shape[0], video.device
     some = lambda share: torch.rand(batch, 1, 1, 1, 1, device=device) < share  # noqa: E731
     small = F.interpolate(video.flatten(1, 2), size=(video.shape[-2] // 2, video.shape[-1] // 2), mode="area")

@@ -68,7 +68,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def optimisers(model: nn.Module, lr: float, *, edges: tuple[str, ...]) -> list[torch.optim.Optimizer]:
-    """Muon on the inner matrices, AdamW on vectors and on the edge layers whose names hold a word of `edges`."""
+    """Muon on the inner matrices, AdamW on vectors and on the edge layers whose names hold a word of
+    `edges`."""
     inner, rest = [], []
     for name, p in model.named_parameters():
         if p.requires_grad:
@@ -109,8 +110,8 @@ class Average:
 
 
 class Shadow:
-    """A copy of a model in the dtypes it serves in, which does the arithmetic; the float32 original is what the
-    optimiser moves. Gradients go one way, weights the other."""
+    """A copy of a model in the dtypes it serves in, which does the arithmetic; the float32 original is what
+    the optimiser moves. Gradients go one way, weights the other."""
 
     def __init__(self, original: nn.Module, copy: nn.Module) -> None:
         pairs = zip(original.parameters(), copy.parameters(), strict=True)

@@ -66,11 +66,9 @@ def build(out: Path, size: int) -> None:
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     subjects = json.loads((Path(__file__).parent / "assets/subjects.json").read_text())
-    words = sorted(
-        {word for word in json.dumps(subjects).lower().replace('"', " ").replace(",", " ").split()}
-    )
+    words = sorted(set(json.dumps(subjects).lower().replace('"', " ").replace(",", " ").split()))
     kept = kept_pieces(vocabulary, size, words)
-    state = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    state = load_file(folder / "model.safetensors")
     state = {
         name: tensor for name, tensor in state.items() if "pooler" not in name and "position_ids" not in name
     }

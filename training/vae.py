@@ -1,8 +1,8 @@
 """Train the toy's VAE, in parts that resume: `python -m training.vae --seconds 380 --out FOLDER`.
 
-Crops of 17 frames first, whole clips at the end; L1, squared and gradient error, a light KL. Writes the folder
-`vae/` of the diffusers layout, weights in float16, and `raw.safetensors` to resume from; `training.ship` puts them
-at rest.
+Crops of 17 frames first, whole clips at the end; L1, squared and gradient error, a light KL. Writes the
+folder `vae/` of the diffusers layout, weights in float16, and `raw.safetensors` to resume from;
+`training.ship` puts them at rest.
 """
 
 from __future__ import annotations

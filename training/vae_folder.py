@@ -25,7 +25,8 @@ def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> WanVAE:
 
 
 def encode(vae: WanVAE, video: Tensor) -> Tensor:
-    """[B, 3, T, H, W] -> normalised latents float32 [B, z, T', h, w], by one convolution over the whole clip."""
+    """[B, 3, T, H, W] -> normalised latents float32 [B, z, T', h, w], by one convolution over the whole
+    clip."""
     mean, _ = vae.posterior(video)
     shift, scale = (
         torch.tensor(values, device=mean.device).view(-1, 1, 1, 1)

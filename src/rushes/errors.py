@@ -45,7 +45,9 @@ class UnknownName(InvalidRequest):
 
     def __init__(self, field: str, name: str, choices: Iterable[str]) -> None:
         known = sorted(choices)
-        super().__init__(field, f"unknown {name!r}{did_you_mean(name, known)}; choose from {', '.join(known)}")
+        super().__init__(
+            field, f"unknown {name!r}{did_you_mean(name, known)}; choose from {', '.join(known)}"
+        )
         self.name = name
 
 

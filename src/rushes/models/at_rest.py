@@ -1,7 +1,7 @@
 """Weights at rest: int8 with one scale a row, or int4 with one scale for every 32 numbers of a row.
 
-A stored tensor `X` of dtype int8 or uint8 comes with `X.scale`. int8: X * scale, the scale broadcast over it. uint8
-[out, in/2]: two 4-bit numbers a byte, the low nibble first, each number + 8; scale [out, in/32].
+A stored tensor `X` of dtype int8 or uint8 comes with `X.scale`. int8: X * scale, the scale broadcast over
+it. uint8 [out, in/2]: two 4-bit numbers a byte, the low nibble first, each number + 8; scale [out, in/32].
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def quantize_int4(weight: Tensor) -> dict[str, Tensor]:
 
     Of four clippings the one with the least squared error is kept, group by group.
     """
-    groups = weight.float().unflatten(1, (-1, GROUP))
+    groups = torch.unflatten(weight.float(), 1, (-1, GROUP))
     peak = groups.abs().amax(-1, keepdim=True).clamp_min(1e-7) / 7
     best_error = torch.full_like(peak, torch.inf)
     best_scale, best_codes = peak, torch.zeros_like(groups)
@@ -64,7 +64,7 @@ def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
     if codes.dtype == torch.int8:
         return codes.float() * scale.float()
     numbers = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1).float() - 8
-    return (numbers.unflatten(1, (-1, GROUP)) * scale.float()[..., None]).flatten(1)
+    return (torch.unflatten(numbers, 1, (-1, GROUP)) * scale.float()[..., None]).flatten(1)
 
 
 def restore(stored: Mapping[str, Tensor], name: str) -> Tensor:

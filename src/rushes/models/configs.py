@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertsConfig:
-    """A token-routed FFN: `top_k` of `num_experts` per token by sigmoid score plus balance bias (the bias picks,
-    the normalised sigmoid scores weigh), and one shared expert that every token passes (0: none)."""
+    """A token-routed FFN: `top_k` of `num_experts` per token by sigmoid score plus balance bias (the bias
+    picks, the normalised sigmoid scores weigh), and one shared expert that every token passes (0: none)."""
 
     num_experts: int
     top_k: int
@@ -50,7 +50,7 @@ class WanConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WanVAEConfig:
-    """A Wan causal video VAE. Wan2.1: the defaults. Wan2.2: base 160, decoder 256, z 48, patch 2, residual."""
+    """A causal video VAE. Wan2.1: the defaults. Wan2.2: base 160, decoder 256, z 48, patch 2, residual."""
 
     base_dim: int = 96
     decoder_base_dim: int | None = None

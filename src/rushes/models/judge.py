@@ -17,7 +17,8 @@ FRAME_STRIDE = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeConfig:
-    """Classes of each attribute, and the widths of the four resolutions (1/4, 1/8, 1/16, 1/32 of the frame)."""
+    """Classes of each attribute, and the widths of the four resolutions (1/4, 1/8, 1/16, 1/32 of the
+    frame)."""
 
     classes: dict[str, int]
     widths: tuple[int, int, int, int] = (48, 96, 128, 192)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ class MiniLMLayer(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = self.norm1(x + self.out(seen.transpose(1, 2).flatten(2)))
-        return self.norm2(x + self.down(F.gelu(self.up(x))))
+        return cast(Tensor, self.norm2(x + self.down(F.gelu(self.up(x)))))
 
 
 class MiniLM(nn.Module):
@@ -89,7 +90,7 @@ def sources(config: MiniLMConfig) -> dict[str, Source]:
         "embed.weight": Source(names=("embeddings.word_embeddings.weight",)),
         "position.weight": Source(names=("embeddings.position_embeddings.weight",)),
     }
-    parts = {"embed_norm": ("embeddings.LayerNorm",)}
+    parts: dict[str, tuple[str, ...]] = {"embed_norm": ("embeddings.LayerNorm",)}
     for n in range(config.num_layers):
         theirs = f"encoder.layer.{n}."
         attention = theirs + "attention."

@@ -154,7 +154,8 @@ class Experts(nn.Module):
         self.shared_down = _weight(dim, config.shared_dim) if config.shared_dim else None
 
     def forward(self, x: Tensor, call: _Call) -> tuple[Tensor, Tensor | None]:
-        """x float32 [B, N, d] -> the same in the weights' dtype, and the tokens per expert [E] if asked for."""
+        """x float32 [B, N, d] -> the same in the weights' dtype, and the tokens per expert [E] if asked
+        for."""
         tokens = x.flatten(0, 1)
         with float32_island(x.device):
             routing = route(tokens, self.router.weight, self.router_bias, self.top_k)
@@ -190,7 +191,8 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, time: Tensor, text: LayerKV, call: _Call, past: tuple[LayerKV, ...] = ()
     ) -> tuple[Tensor, LayerKV, Tensor | None]:
-        """x [B, N, d], time [B, S, 1, 6, d], both float32 -> x, this call's roped keys and values, expert loads."""
+        """x [B, N, d], time [B, S, 1, 6, d], both float32 -> x, this call's roped keys and values, expert
+        loads."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
         y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), call, past)
         x = gated_add(x, y, gate)

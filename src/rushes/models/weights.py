@@ -186,7 +186,8 @@ def _check_dtype(name: str, headers: Mapping[str, TensorHeader]) -> None:
         )
     if header.dtype in AT_REST and f"{name}.scale" not in headers:
         kind = AT_REST[header.dtype]
-        raise CheckpointError(f"{header.file.name}: {kind} tensor {name!r} lacks its scale {name + '.scale'!r}")
+        where, scale = header.file.name, f"{name}.scale"
+        raise CheckpointError(f"{where}: {kind} tensor {name!r} lacks its scale {scale!r}")
 
 
 def _check_shape(headers: Mapping[str, TensorHeader], source: Source, shape: tuple[int, ...]) -> None:
