@@ -1,6 +1,6 @@
 """Wan at its true shapes on one GPU, random weights: errors against diffusers, a whole generation, speed.
 
-    python -m benchmarks.wan_gpu --commit $(git rev-parse --short HEAD) --seconds 150
+    python -m benchmarks.wan_gpu --commit $(git rev-parse --short HEAD) --seconds 130
 
 Figures go to `$OUT/wan_gpu.json` (default benchmarks/results) and into the table printed last. `--tiny` runs
 every part on the CPU in shapes that prove nothing but the code.
