@@ -20,6 +20,7 @@ from rushes.pipelines.model import Model
 from rushes.pipelines.rules import load_rules
 from rushes.types import Frames
 
+Write = Callable[[NDArray[np.uint8]], None]
 PROMPT = "a dog is running in the park"
 
 
@@ -112,7 +113,7 @@ def add_stages(report: Report, clock: StageClock) -> None:
 
 
 @contextmanager
-def video_file(report: Report, file: Path, shapes: Shapes) -> Iterator[Callable[[NDArray[np.uint8]], None] | None]:
+def video_file(report: Report, file: Path, shapes: Shapes) -> Iterator[Write | None]:
     """What writes frames to an mp4; None on a machine without PyAV."""
     if importlib.util.find_spec("av") is None:
         report.add("mp4", "missing: PyAV is not installed here, so no file was written")
