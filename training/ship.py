@@ -105,6 +105,14 @@ def ship_text(folder: Path) -> None:
             shutil.copytree(ASSETS / "toy" / name, folder / name)
 
 
+def ship_few_step(trained: Path | None, file: Path) -> None:
+    """The few-step LoRA at rest; an old one goes when none belongs to the new weights."""
+    if trained is None:
+        file.unlink(missing_ok=True)
+        return
+    save_file(quantize_state(load_file(trained)), file)
+
+
 def ship_judge(trained: Path, folder: Path) -> None:
     """The judge, which is at rest already."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,17 +148,14 @@ def check_sizes(folder: Path) -> None:
 
 
 def ship(vae: Path, dit: Path, judge: Path, few_step: Path | None, out: Path) -> None:
-    """Write every part under `out`; an old few-step LoRA goes when no new one belongs to the new weights."""
+    """Write every part under `out`."""
     toy = out / "toy"
     ship_settings(toy)
     ship_text(toy)
     ship_transformer(dit, toy / "transformer")
     ship_vae(vae, toy / "vae")
+    ship_few_step(few_step, toy / LORA)
     ship_judge(judge, out / "judge")
-    if few_step is None:
-        (toy / LORA).unlink(missing_ok=True)
-    else:
-        shutil.copyfile(few_step, toy / LORA)
 
 
 def main() -> None:

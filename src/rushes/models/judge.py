@@ -6,11 +6,17 @@ It was trained on rendered clips alone and never saw a generated one (training/j
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rushes.errors import CheckpointError, did_you_mean
+from rushes.models.at_rest import restore
+from rushes.models.headers import read_json
+from rushes.models.weights import open_store
 
 FRAME_STRIDE = 2
 
@@ -117,3 +123,34 @@ def _coordinates(x: Tensor) -> Tensor:
     xs = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).view(1, 1, 1, -1)
     shape = (x.shape[0], 1, height, width)
     return torch.cat([ys.expand(shape), xs.expand(shape)], 1)
+
+
+def load_judge(folder: Path) -> Judge:
+    """The judge of a folder, float32 on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor is missing, unexpected or misshapen.
+    """
+    judge = Judge(_config_from_dict(read_json(folder / "config.json")))
+    with open_store([folder / "model.safetensors"], torch.device("cpu")) as store:
+        stored = {name: store.read(name) for name in store.headers}
+    state = {name: restore(stored, name) for name in stored if not name.endswith(".scale")}
+    wanted = {name: tensor for name, tensor in judge.state_dict().items() if tensor.is_floating_point()}
+    for name in sorted(state.keys() ^ wanted.keys()):
+        fault = "is missing" if name in wanted else "is unexpected"
+        raise CheckpointError(f"judge: tensor {name!r} {fault}{did_you_mean(name, state.keys() - {name})}")
+    for name, tensor in wanted.items():
+        if state[name].shape != tensor.shape:
+            shapes = f"{list(state[name].shape)}; config.json asks for {list(tensor.shape)}"
+            raise CheckpointError(f"judge: wrong shape of {name}: {shapes}")
+    # strict=False: the batch norms' counters of training steps are not stored
+    judge.load_state_dict(state, strict=False)
+    return judge.eval().requires_grad_(False)
+
+
+def _config_from_dict(raw: dict[str, Any]) -> JudgeConfig:
+    try:
+        c1, c2, c3, c4 = raw["widths"]
+        return JudgeConfig(classes=raw["classes"], widths=(c1, c2, c3, c4), num_frames=raw["num_frames"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"judge config: needs classes, four widths and num_frames ({error})") from error
