@@ -1,8 +1,8 @@
 """How well the toy model follows prompts, as the judge reads its clips.
 
-    python -m benchmarks.judge                                  # 24 clips on this machine, beside the whole table
-    python -m benchmarks.judge --full                           # the whole table; needs a GPU
-    python -m benchmarks.judge --guidance 1,2,3 --shift 3,5     # one line a combination, to choose presets by
+    python -m benchmarks.judge                                # 24 clips, beside the whole table
+    python -m benchmarks.judge --full                         # the whole table; needs a GPU
+    python -m benchmarks.judge --guidance 1,2,3 --shift 3,5   # a line per combination, to choose presets by
 
 Without a flag it exits with 1 when the sample lies outside the 99 % interval of the table's rates.
 """

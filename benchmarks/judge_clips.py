@@ -137,7 +137,7 @@ class CountingWan:
 def expert_loads(bench: Bench, prompts: Prompts) -> list[float]:
     """Load of the busiest expert over the mean, by layer, in the first batch of the quality preset."""
     counting = CountingWan(bench.wan)
-    stage = Denoise("toy", lambda: OneExpert(counting), None, bench.device)
+    stage = Denoise("toy", lambda _lora: OneExpert(counting), None, bench.device)
     texts, seeds = prompts.texts[: bench.batch], prompts.seeds[: bench.batch]
     jobs = [bench.model.job(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
     bench.model.pipeline.stages(jobs[0])[0].run(jobs)

@@ -49,8 +49,8 @@ def wilson(right: int, num: int) -> tuple[float, float]:
 
 
 def binomial_interval(num: int, rate: float, confidence: float = 0.99) -> tuple[int, int]:
-    """The fewest and the most hits that `num` draws of this rate give, each tail beyond them being at most half of
-    what `confidence` leaves.
+    """The fewest and the most hits that `num` draws of this rate give; each tail beyond them is at most half
+    of what `confidence` leaves.
 
     Example:
         >>> binomial_interval(24, 0.5)
@@ -172,7 +172,7 @@ def count_right(
 
 
 def with_bars(name: str, figures: Mapping[str, Figure], quality: Row | None) -> dict[str, Figure]:
-    """The figures with the bars of their row; those of `RELATIVE_ROWS` lie `TOLERANCE` below the quality row."""
+    """The figures with their row's bars; for `RELATIVE_ROWS` these lie `TOLERANCE` below the quality row."""
     bars = dict(BARS.get(name, {}))
     if name in RELATIVE_ROWS and quality is not None:
         bars = {column: max(0.0, quality.figures[column].share - TOLERANCE) for column in COLUMNS}

@@ -83,7 +83,7 @@ class TableMaker:
         return time.perf_counter() - self._begin
 
     def add(self, name: str, title: str, make: Callable[[], Figures]) -> bool:
-        """Make a row and print it; without time for one as long as the longest so far, print that and go on."""
+        """Make a row and print it; False, and the reason printed, without time for the longest row so far."""
         if self.elapsed_s + self._longest_s > self._limit_s:
             reason = (
                 f"{self.elapsed_s:.0f} of {self._limit_s:.0f} s are gone, a row takes {self._longest_s:.0f}"

@@ -63,7 +63,7 @@ class TinyParts:
         self.encoder = TinyTextEncoder()
         self.boundary = boundary
 
-    def experts(self):
+    def experts(self, lora=None):
         if self.boundary is None:
             return OneExpert(self.transformers["high"])
         return ResidentExperts(**self.transformers, boundary=self.boundary)

@@ -1,9 +1,10 @@
 """Assemble what the package ships of a training run:
 
-    python -m training.ship --vae RUN/vae --dit RUN/dit --judge RUN/judge --few-step RUN/few_step/few_step.safetensors
+    python -m training.ship --vae RUN/vae --dit RUN/dit2 --judge RUN/judge \\
+        --few-step RUN/few_step/few_step.safetensors
 
-`toy/` is a folder in diffusers' layout, `judge/` the judge beside it; weights lie in int8 with a scale a row. What
-the transformer's resumable checkpoint holds of its average is on that grid already, so nothing more is lost there.
+`toy/` is a folder in diffusers' layout, `judge/` the judge beside it; weights lie in int8 with a scale a row.
+The transformer's average lies on that grid in its resumable checkpoint already: nothing more is lost there.
 """
 
 from __future__ import annotations
@@ -52,8 +53,11 @@ def transformer_config(config: WanConfig) -> dict[str, object]:
 
 
 def transformer_state(average: dict[str, Tensor], config: WanConfig) -> dict[str, Tensor]:
-    """The moving average at rest under diffusers' names. Modulation tables, norms, routers and biases are small and
-    stay float32; an expert's rows have a scale each, like those of any other matrix."""
+    """The moving average at rest under diffusers' names.
+
+    Modulation tables, norms, routers and biases are small and stay float32. Every row of an expert has its
+    own scale, like the rows of any other matrix.
+    """
     shapes: dict[str, tuple[int, ...]] = {
         "patch_embed.weight": (config.dim, config.in_channels, *config.patch_size),
         "head_modulation": (1, 2, config.dim),
@@ -89,7 +93,7 @@ def ship_vae(trained: Path, folder: Path) -> None:
 
 
 def ship_settings(folder: Path) -> None:
-    """`model_index.json` and the scheduler's shift. The solver, Euler on evenly spaced levels, is no diffusers class."""
+    """`model_index.json` and the shift; the solver, Euler on even levels, is no diffusers class."""
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     write_json(folder / "model_index.json", MODEL_INDEX)
     write_json(

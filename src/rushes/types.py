@@ -36,6 +36,7 @@ class SamplingParams:
         seed: of the initial noise (and of a stochastic solver's).
         timesteps: fixed timesteps in [0, 1000] of a distilled schedule, highest first; None computes them
             from steps and shift. When given, its length is the number of steps.
+        lora: file in the checkpoint's folder that is fused into the transformer for this clip; None for none.
     """
 
     num_inference_steps: int
@@ -45,6 +46,7 @@ class SamplingParams:
     guidance_low: float
     seed: int
     timesteps: tuple[float, ...] | None = None
+    lora: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,7 +126,7 @@ def test_the_low_noise_expert_is_fetched_during_the_last_forward_of_the_other(gu
         wan.register_forward_pre_hook(lambda *_, name=name: log.append(name))
     job = encoded(tiny_job(steps=6, two_experts=True, guidance=guidance), parts)
     pair = RecordingExperts(parts.experts(), log)
-    finish(Denoise("toy", lambda: pair, parts.boundary, CPU), job)
+    finish(Denoise("toy", lambda _lora: pair, parts.boundary, CPU), job)
     num_high = sum(t >= 700 for t in schedule_for(job.request.sampling).timesteps) * forwards
     expected = ["high"] * (num_high - 1) + ["prefetch", "high"] + ["low"] * (6 * forwards - num_high)
     assert log == expected

@@ -36,7 +36,7 @@ OFFICIAL: Mapping[str, OfficialSettings] = {
     "wan2.2-ti2v-5b": OfficialSettings(flow_shift=5.0),
     "wan2.1-t2v-1.3b": OfficialSettings(flow_shift=8.0),
     "wan2.1-t2v-14b": OfficialSettings(flow_shift=5.0),
-    "toy": OfficialSettings(flow_shift=3.0, solver="euler"),
+    "toy": OfficialSettings(flow_shift=3.0, solver="ddim"),
 }
 
 CONVERTER_SHIFT = 3.0

@@ -30,8 +30,8 @@ class Parts(Protocol):
     def vae_config(self) -> WanVAEConfig:
         """Shape of the VAE, known without its weights."""
 
-    def experts(self) -> ExpertPair:
-        """The transformer, or the two noise experts."""
+    def experts(self, lora: str | None = None) -> ExpertPair:
+        """The transformer, or the two noise experts; with the LoRA of this file name fused into a copy."""
 
     def vae(self) -> WanVAE:
         """The VAE."""

@@ -9,8 +9,9 @@ import torch
 from rushes.models import wan, wan_vae
 from rushes.models.checkpoint import Checkpoint, transformer_folder
 from rushes.models.configs import WanConfig, WanVAEConfig
-from rushes.models.expert_pair import ExpertPair
+from rushes.models.expert_pair import ExpertPair, OneExpert
 from rushes.models.headers import read_json
+from rushes.models.lora import fuse, read_lora
 from rushes.models.text import TextEncoder
 
 
@@ -26,6 +27,7 @@ class CheckpointParts:
         self._checkpoint = checkpoint
         self._device = device
         self._dtype = dtype
+        self._experts: dict[str | None, ExpertPair] = {}
 
     @cached_property
     def transformer_config(self) -> WanConfig:
@@ -45,9 +47,11 @@ class CheckpointParts:
             return wan_vae.config_from_dict(read_json(file), "diffusers")
         return wan_vae.WAN22_VAE if self._checkpoint.pipeline == "wan2.2-ti2v-5b" else wan_vae.WAN21_VAE
 
-    def experts(self) -> ExpertPair:
+    def experts(self, lora: str | None = None) -> ExpertPair:
         """See `Parts`."""
-        return self._experts
+        if lora not in self._experts:
+            self._experts[lora] = self._load_experts(lora)
+        return self._experts[lora]
 
     def vae(self) -> wan_vae.WanVAE:
         """See `Parts`."""
@@ -57,9 +61,15 @@ class CheckpointParts:
         """See `Parts`."""
         return self._text_encoder
 
-    @cached_property
-    def _experts(self) -> ExpertPair:
-        return self._checkpoint.load_experts(self._device, self._dtype)
+    def _load_experts(self, lora: str | None) -> ExpertPair:
+        if lora is None:
+            return self._checkpoint.load_experts(self._device, self._dtype)
+        assert self._checkpoint.boundary.value is None, "a LoRA of two noise experts would be two files"
+        tensors = read_lora(self._checkpoint.folder / lora)
+        # Fused in float32: rounded once, not before and after.
+        fused = self._checkpoint.load_transformer("high", self._device, torch.float32)
+        fuse(fused, tensors, wan.sources(fused.config, self._checkpoint.layout))
+        return OneExpert(wan.cast_weights(fused, self._dtype))
 
     @cached_property
     def _vae(self) -> wan_vae.WanVAE:

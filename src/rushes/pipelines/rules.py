@@ -51,6 +51,7 @@ class Preset:
         positions: fixed timesteps listed before the shift, which `flow_shift` then moves; highest first.
         timesteps: fixed timesteps as the model sees them; `flow_shift` does not apply. At most one of the two
             is given, and its length is `num_inference_steps`.
+        lora: file in the checkpoint's folder that the preset samples with; None for the weights as they are.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Preset:
     guidance_low: float
     positions: tuple[float, ...] | None = None
     timesteps: tuple[float, ...] | None = None
+    lora: str | None = None
 
     def fixed_timesteps(self, flow_shift: float) -> tuple[float, ...] | None:
         """The timesteps of a distilled preset as the model sees them, None where steps and shift decide."""

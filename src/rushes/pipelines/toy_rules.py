@@ -9,21 +9,23 @@ from rushes.pipelines.rules import PipelineRules, Preset
 from rushes.types import VideoSpec
 
 QUALITY = Preset(
-    title="Euler, 20 steps",
+    title="Euler on even levels, 20 steps",
     num_inference_steps=20,
-    solver="euler",
+    solver="ddim",
     flow_shift=3.0,
     guidance_high=1.0,
     guidance_low=1.0,
 )
 
-FAST = replace(QUALITY, title="Euler, 8 steps", num_inference_steps=8)
+FAST = replace(QUALITY, title="Euler on even levels, 8 steps", num_inference_steps=8)
 
 FEW_STEP = replace(
     QUALITY,
-    title="4 evenly spaced steps",
+    title="4 steps without guidance, with the few-step LoRA",
     num_inference_steps=4,
-    positions=(1000.0, 750.0, 500.0, 250.0),
+    guidance_high=1.0,
+    guidance_low=1.0,
+    lora="few_step.safetensors",
 )
 
 TOY = PipelineRules(

@@ -30,6 +30,7 @@ class BatchKey:
     Attributes:
         latent_shape: (C, T, H, W).
         expert: the noise expert that the job's next step runs.
+        lora: the LoRA fused into that expert's weights.
         text_len: tokens of the prompt; it differs only where embeddings of another length were given.
         alone: the job's id where the stage cannot batch it with any other.
     """
@@ -38,6 +39,7 @@ class BatchKey:
     pipeline: str
     latent_shape: tuple[int, int, int, int] | None = None
     expert: NoiseExpert | None = None
+    lora: str | None = None
     text_len: int | None = None
     alone: int | None = None
 
@@ -147,6 +149,11 @@ class Job:
     def is_denoised(self) -> bool:
         """Whether every latent frame is finished."""
         return self.num_denoised == self.num_latent_frames
+
+    @property
+    def lora(self) -> str | None:
+        """The LoRA fused into the networks that run this job, None for none."""
+        return self.request.sampling.lora
 
     @property
     def is_guided(self) -> bool:

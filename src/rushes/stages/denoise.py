@@ -22,7 +22,8 @@ from rushes.stages.base import BatchKey, CausalState, DenoiseState, Job, NoiseEx
 from rushes.stages.text_encode import EncodedText
 from rushes.types import SamplingParams
 
-Experts = Callable[[], ExpertPair]
+Experts = Callable[[str | None], ExpertPair]
+"""The network or networks with a LoRA fused into them, or without one."""
 
 
 def start(job: Job, device: torch.device) -> DenoiseState:
@@ -55,10 +56,10 @@ class Denoise:
     and one for the negative prompts of those that use guidance at this step.
 
     Jobs may stand at different steps of different schedules, with different solvers and scales; what they
-    share is in `key`: the size, the noise expert and the length of their texts.
+    share is in `key`: the size, the noise expert and its LoRA, and the length of their texts.
 
     Args:
-        experts: returns the network or networks, loading them when first called.
+        experts: returns the network or networks, loading them when first called with a LoRA's name or None.
         boundary: the high-noise expert runs timesteps >= 1000 * boundary; None where there is one expert,
             which is then called "high".
     """
@@ -72,7 +73,7 @@ class Denoise:
         self._device = device
 
     def prepare(self, job: Job) -> None:
-        self._experts()
+        self._experts(job.lora)
 
     def key(self, job: Job) -> BatchKey:
         return BatchKey(
@@ -80,6 +81,7 @@ class Denoise:
             pipeline=self._pipeline,
             latent_shape=job.latent_shape,
             expert=self._expert(self._state(job)),
+            lora=job.lora,
             text_len=_texts(job)[0].num_tokens,
         )
 
@@ -115,29 +117,29 @@ class Denoise:
         in length."""
         groups = _guided(jobs, expert)
         leaves = self._leaves(states, expert)
-        prompts = [_texts(job)[0] for job in jobs]
-        velocities = self._forward(prompts, states, expert, is_last=leaves and not groups)
+        velocities = self._forward(jobs, states, expert, branch=0, is_last=leaves and not groups)
         for members in groups:
-            negatives = [_texts(jobs[i])[1] for i in members]
-            some = [states[i] for i in members]
+            guided, some = [jobs[i] for i in members], [states[i] for i in members]
             is_last = leaves and members is groups[-1]
-            for i, velocity in zip(
-                members, self._forward(negatives, some, expert, is_last=is_last), strict=True
-            ):
+            negatives = self._forward(guided, some, expert, branch=1, is_last=is_last)
+            for i, velocity in zip(members, negatives, strict=True):
                 velocities[i] = cfg(velocities[i], velocity, jobs[i].guidance[expert])
         return velocities
 
     def _forward(
         self,
-        texts: Sequence[EncodedText],
+        jobs: Sequence[Job],
         states: Sequence[DenoiseState],
         expert: NoiseExpert,
         *,
+        branch: int,
         is_last: bool,
     ) -> list[Tensor]:
-        experts = self._experts()
+        """Velocities for the prompts (branch 0) or the negative prompts (branch 1)."""
+        lora = jobs[0].lora
+        experts = self._experts(lora)
         wan = experts.select(states[0].timestep)
-        context = _joined([text.context(expert, wan) for text in texts])
+        context = _joined([_texts(job)[branch].context(expert, wan, lora) for job in jobs])
         timesteps = _timesteps([state.timestep for state in states], self._device)
         if is_last:
             experts.prefetch_low()
@@ -205,7 +207,7 @@ class DenoiseCausal:
         self._device = device
 
     def prepare(self, job: Job) -> None:
-        self._experts()
+        self._experts(job.lora)
 
     def key(self, job: Job) -> BatchKey:
         return BatchKey(
@@ -213,6 +215,7 @@ class DenoiseCausal:
             pipeline=self._pipeline,
             latent_shape=job.latent_shape,
             expert="high",
+            lora=job.lora,
             alone=id(job),
         )
 
@@ -268,13 +271,13 @@ class DenoiseCausal:
         write_cache: bool = False,
     ) -> list[Tensor]:
         """Velocities of the branches, each of which has its own cache."""
-        wan = self._experts().select(timestep)
+        wan = self._experts(job.lora).select(timestep)
         timesteps = _timesteps([timestep], self._device)
         return [
             wan(
                 latents,
                 timesteps,
-                text.context("high", wan),
+                text.context("high", wan, job.lora),
                 causal=True,
                 cache=cache,
                 write_cache=write_cache,

@@ -13,7 +13,7 @@ from rushes.stages.base import BatchKey, Job, NoiseExpert
 
 
 class EncodedText:
-    """The states of one text and, per noise expert, the cross-attention keys and values made from them.
+    """The states of one text and, per noise expert and LoRA, the cross-attention's keys and values.
 
     Keys and values are large (0.4 GB per text and expert at 14B): made when first asked for, kept until
     `forget`. Not safe to share between threads.
@@ -21,22 +21,23 @@ class EncodedText:
 
     def __init__(self, embeds: PromptEmbeds) -> None:
         self.embeds = embeds
-        self._contexts: dict[NoiseExpert, TextContext] = {}
+        self._contexts: dict[tuple[NoiseExpert, str | None], TextContext] = {}
 
     @property
     def num_tokens(self) -> int:
         """Text tokens that the transformer attends to, padding included."""
         return self.embeds.states.shape[1]
 
-    def context(self, expert: NoiseExpert, wan: Wan) -> TextContext:
-        """Keys and values for `expert`, whose network is `wan`."""
-        if expert not in self._contexts:
-            self._contexts[expert] = wan.encode_text(self.embeds.states, self.embeds.pooled)
-        return self._contexts[expert]
+    def context(self, expert: NoiseExpert, wan: Wan, lora: str | None = None) -> TextContext:
+        """Keys and values for `expert` with this LoRA, whose network is `wan`."""
+        if (expert, lora) not in self._contexts:
+            self._contexts[expert, lora] = wan.encode_text(self.embeds.states, self.embeds.pooled)
+        return self._contexts[expert, lora]
 
     def forget(self, expert: NoiseExpert) -> None:
         """Free the keys and values of an expert that has run its last step."""
-        self._contexts.pop(expert, None)
+        for key in [key for key in self._contexts if key[0] == expert]:
+            del self._contexts[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
