@@ -15,6 +15,7 @@ import json
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def full(args: argparse.Namespace) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report.to_json(), indent=1) + "\n")
     if args.sheet and maker.first_clips:
-        save_sheet(torch.cat(maker.first_clips)[:NUM_SAMPLE], args.sheet)
+        save_sheet(
+            torch.cat(maker.first_clips)[:NUM_SAMPLE], evaluation_prompts(args.prompts).texts, args.sheet
+        )
     print(table(report))
 
 
@@ -73,11 +76,10 @@ def about(device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def save_sheet(clips: Tensor, file: Path) -> None:
-    """uint8 clips [B, T, H, W, 3] of the first evaluation prompts, each prompt above its frames."""
-    texts = evaluation_prompts().texts[: len(clips)]
+def save_sheet(clips: Tensor, texts: Sequence[str], file: Path) -> None:
+    """uint8 clips [B, T, H, W, 3] of the first prompts, each prompt above its frames."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(to_video(clips, CPU), list(texts), columns=2).save(file)
+    contact_sheet(to_video(clips, CPU), list(texts[: len(clips)]), columns=2).save(file)
 
 
 def sweep(args: argparse.Namespace) -> None:
@@ -95,10 +97,12 @@ def sweep(args: argparse.Namespace) -> None:
 
 def sample(args: argparse.Namespace) -> int:
     """The first prompts beside the table; 1 when they lie outside its 99 % interval."""
-    whole = Report.from_json(json.loads(TABLE.read_text()))
+    if not args.out.is_file():
+        raise SystemExit(f"{args.out}: missing; --full writes it")
+    whole = Report.from_json(json.loads(args.out.read_text()))
     row = whole.row("quality")
-    assert row is not None, f"{TABLE} holds no row of the quality preset"
-    print(f"The whole table, from {TABLE}:\n\n{table(whole)}\n")
+    assert row is not None, f"{args.out} holds no row of the quality preset"
+    print(f"The whole table, from {args.out}:\n\n{table(whole)}\n")
     print(f"A fresh sample on this machine, the first {NUM_SAMPLE} prompts of its first row:\n")
     figures = sample_figures(args.assets)
     outside = outliers(figures, row.figures)
@@ -160,7 +164,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="clips made at a time; 64 on a GPU, else 2")
     parser.add_argument("--seconds", type=float, default=570, help="begin no row that would end after these")
     parser.add_argument("--assets", type=Path, default=ASSETS)
-    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--out", type=Path, default=TABLE, help="the whole table, as JSON")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the first clips there")
     parser.add_argument("--commit", default="unknown", help="of the code and weights, for the record")
     parser.add_argument("--guidance", type=_numbers, default=[None])

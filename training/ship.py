@@ -74,7 +74,7 @@ def transformer_state(average: dict[str, Tensor], config: WanConfig) -> dict[str
     return stored
 
 
-def ship_transformer(checkpoint: Path, folder: Path, config: WanConfig = CONFIG) -> None:
+def ship_transformer(checkpoint: Path, folder: Path, config: WanConfig) -> None:
     """The moving average of a resumable checkpoint as `transformer/`."""
     model = Wan(config)
     average = Average(model, decay=0.0)
@@ -151,12 +151,14 @@ def check_sizes(folder: Path) -> None:
             raise SystemExit(f"{file}: {file.stat().st_size} bytes, more than {MAX_FILE_BYTES}")
 
 
-def ship(vae: Path, dit: Path, judge: Path, few_step: Path | None, out: Path) -> None:
-    """Write every part under `out`."""
+def ship(
+    vae: Path, dit: Path, judge: Path, few_step: Path | None, out: Path, *, config: WanConfig = CONFIG
+) -> None:
+    """Write every part under `out`; `config` is that of the transformer."""
     toy = out / "toy"
     ship_settings(toy)
     ship_text(toy)
-    ship_transformer(dit, toy / "transformer")
+    ship_transformer(dit, toy / "transformer", config)
     ship_vae(vae, toy / "vae")
     ship_few_step(few_step, toy / LORA)
     ship_judge(judge, out / "judge")

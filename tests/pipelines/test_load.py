@@ -1,16 +1,20 @@
 """load: names, folders, settings, and that weights are read only when a call needs them."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import rushes
 from rushes.errors import CheckpointError, ConfigError
+from rushes.models.checkpoint import open_checkpoint
 from rushes.models.checkpoint_writer import make_checkpoint
 from rushes.pipelines.model import rules_of
+from rushes.pipelines.parts import CheckpointParts
 
 FIELDS = {"width": 32, "height": 32, "num_frames": 1, "num_inference_steps": 1, "guidance_high": 1.0}
 
@@ -74,3 +78,25 @@ def test_the_number_of_threads_comes_from_the_environment(folder):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60
     )
     assert result.stdout.strip() == "3", result.stderr
+
+
+def test_a_lora_is_fused_into_a_copy_that_is_kept(folder, tmp_path):
+    copied = tmp_path / "tiny"
+    shutil.copytree(folder, copied)
+    parts = CheckpointParts(open_checkpoint(copied), torch.device("cpu"), torch.bfloat16)
+    with pytest.raises(CheckpointError, match=r"no few\.safetensors"):
+        parts.experts("few.safetensors")
+    plain = parts.experts().select(0.0).blocks[0].cross_attn.out.weight
+    lora = {
+        "blocks.0.attn2.to_out.0.lora_A.weight": torch.randn(2, plain.shape[1]),
+        "blocks.0.attn2.to_out.0.lora_B.weight": torch.randn(plain.shape[0], 2),
+    }
+    save_file(lora, copied / "few.safetensors")
+    before = plain.clone()
+    fused = parts.experts("few.safetensors").select(0.0).blocks[0].cross_attn.out.weight
+    down, up = lora.values()
+    assert (fused.float() - before.float() - up @ down).abs().max() <= 0.01 * fused.abs().max()
+    assert fused.dtype == torch.bfloat16
+    assert torch.equal(plain, before)
+    assert parts.experts("few.safetensors") is parts.experts("few.safetensors")
+    assert parts.experts().select(0.0).blocks[0].cross_attn.out.weight is plain

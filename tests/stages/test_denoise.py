@@ -1,5 +1,7 @@
 """Denoise and DenoiseCausal: batching, experts, guidance, caches and slots."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -147,6 +149,32 @@ def test_key_tells_apart_what_cannot_share_a_forward():
     assert keys[0] == keys[4]
     assert len(set(keys)) == 3
     assert keys[3].text_len == 2
+
+
+def with_lora(job, name):
+    job.request = replace(job.request, sampling=replace(job.request.sampling, lora=name))
+    return job
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_jobs_with_and_without_a_lora_run_their_own_weights_and_share_no_key(causal):
+    parts, other = TinyParts(), TinyParts()
+    for parameter in other.transformers["high"].parameters():
+        parameter.data.mul_(1.1)
+    pairs = {None: parts.experts(), "a.safetensors": other.experts()}
+    denoise = (
+        DenoiseCausal("toy", pairs.__getitem__, CPU)
+        if causal
+        else Denoise("toy", pairs.__getitem__, None, CPU)
+    )
+    jobs = [with_lora(encoded(tiny_job(causal=causal), parts), name) for name in pairs]
+    assert len({denoise.key(job) for job in jobs}) == 2
+    for job, owner in zip(jobs, (parts, other), strict=True):
+        finish(denoise, job)
+        expected = encoded(tiny_job(causal=causal), parts)
+        finish(DenoiseCausal("toy", owner.experts, CPU) if causal else stage(owner), expected)
+        assert torch.equal(result(job), result(expected))
+    assert not torch.equal(result(jobs[0]), result(jobs[1]))
 
 
 def test_negative_prompts_of_several_lengths_share_a_batch():

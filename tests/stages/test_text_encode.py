@@ -3,7 +3,7 @@
 import torch
 
 from rushes.stages.base import Given
-from rushes.stages.text_encode import NegativePrompts, TextEncode
+from rushes.stages.text_encode import EncodedText, NegativePrompts, TextEncode
 from tiny_parts import CPU, TinyParts, embeds, tiny_job
 
 
@@ -45,3 +45,12 @@ def test_forgetting_an_expert_frees_its_keys_and_values_only():
     text.forget("high")
     assert text.context("low", parts.transformers["low"]) is low
     assert text.context("high", parts.transformers["high"]) is not high
+
+
+def test_keys_and_values_belong_to_one_lora():
+    wan, text = TinyParts().transformers["high"], EncodedText(embeds("a dog"))
+    plain, adapted = (text.context("high", wan, lora) for lora in (None, "a.safetensors"))
+    assert plain is not adapted
+    assert text.context("high", wan) is plain
+    text.forget("high")
+    assert text.context("high", wan, "a.safetensors") is not adapted
