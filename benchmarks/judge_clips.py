@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from training.world.prompts import Prompts
@@ -18,7 +17,7 @@ from rushes.models.checkpoint import open_checkpoint
 from rushes.models.expert_pair import OneExpert
 from rushes.models.judge import Judge, load_judge
 from rushes.models.wan import KVCache, TextContext, Wan
-from rushes.models.wan_vae import WanVAE
+from rushes.models.wan_vae import WanVAE, to_uint8
 from rushes.pipelines.device import choose_device, choose_dtype
 from rushes.pipelines.model import Model
 from rushes.pipelines.parts import CheckpointParts
@@ -28,8 +27,6 @@ from rushes.sampling.noise import initial_noise
 from rushes.sampling.solvers import load_solver, schedule_for
 from rushes.stages.base import Job
 from rushes.stages.denoise import Denoise
-
-DenoiseJobs = Callable[[Sequence[Job]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,25 +61,27 @@ def open_bench(assets: Path, batch: int | None) -> Bench:
 def generate(
     bench: Bench, prompts: Prompts, fields: Mapping[str, Any], *, causal: bool = False
 ) -> Iterator[Tensor]:
-    """Clips of all prompts, each with its own seed, batch by batch: uint8 [B, T, H, W, 3] on the CPU."""
+    """Clips of all prompts, each with its own seed, batch by batch: uint8 [B, T, H, W, 3] on the device."""
     for start in range(0, len(prompts.texts), bench.batch):
         rows = range(start, min(start + bench.batch, len(prompts.texts)))
         jobs = [bench.model.job(prompts.texts[i], seed=prompts.seeds[i], **fields) for i in rows]
-        yield finish(bench, jobs, (lambda jobs: denoise_causal(bench.wan, jobs)) if causal else None)
+        yield finish(bench, jobs, causal=causal)
 
 
-def finish(bench: Bench, jobs: Sequence[Job], denoise_jobs: DenoiseJobs | None = None) -> Tensor:
-    """Take jobs of one schedule through the pipeline's stages together, or through another denoiser."""
-    text, denoise, decode = bench.model.pipeline.stages(jobs[0])
+@torch.no_grad()
+def finish(bench: Bench, jobs: Sequence[Job], *, causal: bool) -> Tensor:
+    """Take jobs of one schedule through the pipeline's stages together.
+
+    The VAE decodes them in one batch, where its stage would call it for each clip.
+    """
+    text, denoise, _ = bench.model.pipeline.stages(jobs[0])
     text.run(jobs)
-    if denoise_jobs is not None:
-        denoise_jobs(jobs)
+    if causal:
+        denoise_causal(bench.wan, jobs)
     while not denoise.done(jobs[0]):
         denoise.run(jobs)
-    while not decode.done(jobs[0]):
-        decode.run(jobs)
-    clips = [np.concatenate([part.frames for part in job.frames]) for job in jobs]
-    return torch.from_numpy(np.stack(clips))
+    latents = torch.cat([torch.cat(list(job.latents), dim=2) for job in jobs])
+    return to_uint8(bench.vae.decode(latents))
 
 
 @torch.no_grad()

@@ -152,7 +152,7 @@ class TableMaker:
     ) -> Figures:
         for clips in generate(self._bench, prompts, fields, causal=name == "causal"):
             if name == "quality" and sum(map(len, self.first_clips)) < NUM_SHOWN:
-                self.first_clips.append(clips[:, :: clips.shape[1] // 6 + 1])
+                self.first_clips.append(clips[:, :: clips.shape[1] // 6 + 1].cpu())
             found.append(read(self._bench, to_video(clips, self._bench.device)))
         return self._figures(found, labels_of(prompts.scenes, CPU))
 
