@@ -37,6 +37,7 @@ from training.world.preview import contact_sheet
 from training.world.prompts import NUM_PROMPTS, evaluation_prompts
 
 import rushes
+from rushes.errors import did_you_mean
 from rushes.models.judge import load_judge
 
 TABLE = Path("benchmarks/results/judge_full.json")
@@ -159,7 +160,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--full", action="store_true", help="make the whole table")
-    parser.add_argument("--rows", type=lambda text: text.split(","), default=list(GENERATED))
+    parser.add_argument("--rows", type=_rows, default=list(GENERATED), help=", ".join(GENERATED))
     parser.add_argument("--prompts", type=int, default=NUM_PROMPTS)
     parser.add_argument("--batch", type=int, help="clips made at a time; 64 on a GPU, else 2")
     parser.add_argument("--seconds", type=float, default=570, help="begin no row that would end after these")
@@ -171,6 +172,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shift", type=_numbers, default=[None])
     parser.add_argument("--solver", type=lambda text: text.split(","), default=[None])
     return parser.parse_args()
+
+
+def _rows(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in GENERATED:
+            hint = did_you_mean(name, GENERATED)
+            raise argparse.ArgumentTypeError(f"{name!r} is no row{hint}; choose from {', '.join(GENERATED)}")
+    return names
 
 
 def _numbers(text: str) -> list[float]:
