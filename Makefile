@@ -14,8 +14,8 @@ DEV := $(VENV)/dev.stamp
 
 .PHONY: demo test check format bench docs parity judge judge-full clean
 
-demo: $(RUNTIME)  ## write demo.mp4 from PROMPT="..." and print its path last
-	@$(BIN)/rushes generate "$$PROMPT" --output demo.mp4
+demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="...", print its path last
+	@$(BIN)/rushes generate "$$PROMPT" --output demo.mp4 --sheet demo.png
 
 test: $(DEV)  ## every test
 	@$(BIN)/python -m pytest
@@ -46,7 +46,7 @@ judge-full: $(RUNTIME)  ## make the whole table (needs a GPU)
 	@$(BIN)/python -m benchmarks.judge --full
 
 clean:  ## remove the environment and what the targets wrote
-	rm -rf $(VENV) demo.mp4 demo.partial.mp4 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(RUNTIME): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)

@@ -195,7 +195,7 @@ class RandomParts:
         write_tokenizer(folder)
         self._text_encoder = UMT5TextEncoder(encoder, load_tokenizer(folder), shapes.text_len)
 
-    def experts(self) -> ExpertPair:
+    def experts(self, lora: str | None = None) -> ExpertPair:
         """See `Parts`."""
         return self._experts
 

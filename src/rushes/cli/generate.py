@@ -53,6 +53,9 @@ def field_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
 @click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
 @click.option("--preview", is_flag=True, help="keep OUTPUT.preview.webp up to date while denoising")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="also write a contact sheet, six frames in a row (.png)"
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of the path")
 def generate(
     prompt: str | None,
@@ -62,6 +65,7 @@ def generate(
     device: str | None,
     dtype: str | None,
     preview: bool,
+    sheet: Path | None,
     as_json: bool,
     mode: str | None,
     **fields: Any,
@@ -82,7 +86,7 @@ def generate(
     with ProgressBars(f"load {name}") as bars:
         model = rushes.load(name, device=device, dtype=dtype)
         stream = model.stream(prompt, preview_every=int(preview), on_progress=bars.update, **given)
-        done = write_clip(stream, video, output)
+        done = write_clip(stream, video, output, sheet)
     report(done, model.notes, output, as_json=as_json)
 
 
@@ -126,18 +130,25 @@ def read_prompt(prompt: str | None, file: IO[str] | None) -> str:
         ) from error
 
 
-def write_clip(stream: Generator[Event, None, None], video: VideoSpec, output: Path) -> Done:
+def write_clip(
+    stream: Generator[Event, None, None], video: VideoSpec, output: Path, sheet: Path | None = None
+) -> Done:
     """Write a stream's frames to `output` as they come, previews beside it, and return the last event."""
+    from rushes.stages.contact_sheet import ContactSheet
     from rushes.stages.video_encode import VideoWriter
     from rushes.types import Done, Frames, Preview
 
+    row = ContactSheet(video.num_frames)
     with closing(stream), VideoWriter(output, **asdict(video)) as writer, preview_file(output) as preview:
         for event in stream:
             if isinstance(event, Preview):
                 save_preview(event, video, preview)
             elif isinstance(event, Frames):
                 writer.write(event.frames)
+                row.add(event.start, event.frames)
             elif isinstance(event, Done):
+                if sheet is not None:
+                    row.save(sheet)
                 return event
     raise AssertionError("a stream ends with Done")
 
