@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rushes.models.at_rest import GROUP, quantize_int4, quantize_int8, restore
 from rushes.models.base import Sources
+from rushes.models.loader import open_checkpoint
 from training.optim import Average
 
 
@@ -44,7 +45,12 @@ def save_resume(folder: Path, model: nn.Module, average: Average, step: int) -> 
 
 
 def load_resume(folder: Path, model: nn.Module, average: Average) -> int:
-    """Restore what `save_resume` wrote; returns the step."""
+    """Restore what `save_resume` wrote, or begin from a shipped model's folder; returns the step."""
+    if (folder / "transformer").is_dir():
+        shipped = open_checkpoint(folder).load_transformer("high", "cpu", torch.float32)
+        model.load_state_dict(shipped.state_dict())
+        average.state = {name: tensor.float().clone() for name, tensor in model.state_dict().items()}
+        return 0
     averages = load_file(folder / "average.safetensors")
     differences = load_file(folder / "difference.safetensors")
     device = next(model.parameters()).device

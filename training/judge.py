@@ -102,10 +102,11 @@ def train(source: ClipSource, args: argparse.Namespace) -> Judge:
             {name: state[name] for name in judge.state_dict() if name in state}, strict=False
         )
     judge = judge.to(memory_format=torch.channels_last)
-    reader = FrameReader(judge).to(source.device)
     many = args.batch * 8
     frame = functools.partial(source.draw, many, pairs=False, crop=(1, HEIGHT, WIDTH))
-    fit(reader, source, frame, args.seconds * args.frame_share, args.lr)
+    if args.frame_share:
+        reader = FrameReader(judge).to(source.device)
+        fit(reader, source, frame, args.seconds * args.frame_share, args.lr)
     clip = functools.partial(source.draw, args.batch, pairs=False, every=FRAME_STRIDE)
     fit(Reading(judge), source, clip, args.seconds * (1 - args.frame_share), args.lr)
     return judge

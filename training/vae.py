@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rushes.models import wan_vae
 from rushes.models.configs import WanVAEConfig
+from rushes.models.loader import open_checkpoint
 from rushes.models.wan_vae import WanVAE
 from training.checkpoints import to_layout
 from training.clips import ClipSource
@@ -74,12 +75,22 @@ def channels_last(vae: WanVAE) -> WanVAE:
     return vae
 
 
+def initial(resume: Path | None) -> WanVAE:
+    """A new VAE, the one of an earlier part's `raw.safetensors`, or the one of a shipped model's folder."""
+    vae = WanVAE(CONFIG)
+    if resume is None:
+        return vae
+    if resume.is_dir():
+        state = open_checkpoint(resume).load_vae("cpu", torch.float32).state_dict()
+    else:
+        state = load_file(resume)
+    vae.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return vae
+
+
 def train(source: ClipSource, args: argparse.Namespace) -> tuple[WanVAE, Average]:
     """Muon and AdamW, cosine over wall time, an average of the weights."""
-    vae = WanVAE(CONFIG).to(source.device)
-    if args.resume:
-        vae.load_state_dict({name: tensor.float() for name, tensor in load_file(args.resume).items()})
-    vae = channels_last(vae)
+    vae = channels_last(initial(args.resume).to(source.device))
     fast = channels_last(copy.deepcopy(vae).to(source.dtype))
     shadow = Shadow(vae, fast)
     average = Average(vae, 0.998)
@@ -156,7 +167,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=380)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--resume", type=Path, help="raw.safetensors of an earlier part")
+    parser.add_argument("--resume", type=Path, help="raw.safetensors of an earlier part, or a model's folder")
     parser.add_argument("--clips", type=int, default=512, help="clips to measure on")
     parser.add_argument("--floor", type=float, default=0.0, help="exit with 3 below this PSNR")
     parser.add_argument("--out", type=Path, required=True)
