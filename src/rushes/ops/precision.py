@@ -9,5 +9,5 @@ import torch
 
 def float32_island(device: torch.device) -> AbstractContextManager[object]:
     """Switches autocast off; meta tensors have none."""
-    # torch.amp.is_autocast_available would say so for any device, but breaks the graph under torch 2.11's Dynamo.
+    # torch.amp.is_autocast_available would tell for any device, but breaks a graph of torch 2.11.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
