@@ -12,7 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: demo test check format bench docs parity judge judge-full clean
+.PHONY: help demo test check format bench docs parity judge judge-full clean
+
+help:  ## what each target does
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
 
 demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="...", print its path last
 	@$(BIN)/rushes generate "$$PROMPT" --output demo.mp4 --sheet demo.png
