@@ -103,7 +103,7 @@ def test_a_missing_or_damaged_tokenizer_is_named(tmp_path: Path) -> None:
 def test_another_encoder_is_refused() -> None:
     with pytest.raises(CheckpointError, match="model_type 't5'"):
         umt5.config_from_dict({"model_type": "t5"})
-    header = TensorHeader(dtype="F32", shape=(2, 3), file=Path("weights.pth"))
+    header = TensorHeader(dtype="F32", stored_shape=(2, 3), file=Path("weights.pth"))
     with pytest.raises(CheckpointError, match=r"blocks\.0\.attn\.q\.weight"):
         umt5.config_from_headers({"token_embedding.weight": header})
 
