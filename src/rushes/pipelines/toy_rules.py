@@ -13,8 +13,8 @@ QUALITY = Preset(
     num_inference_steps=20,
     solver="ddim",
     flow_shift=3.0,
-    guidance_high=1.0,
-    guidance_low=1.0,
+    guidance_high=2.5,
+    guidance_low=2.5,
 )
 
 FAST = replace(QUALITY, title="Euler on even levels, 8 steps", num_inference_steps=8)
