@@ -32,6 +32,15 @@ class Clips:
     captions: list[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoveredClips:
+    """Whole clips with captions, and cover [B, T, H, W] in [0, 1], how much of each pixel sprites cover."""
+
+    video: Tensor
+    cover: Tensor
+    captions: list[str]
+
+
 def labels_of(scenes: Scenes, device: torch.device) -> dict[str, Tensor]:
     """Class indices by attribute."""
     columns = {name: getattr(scenes, name) for name in (*ATTRIBUTES, "size")}
@@ -82,5 +91,14 @@ class ClipSource:
         """`size` fresh clips (every n-th frame of them, or random windows) with this many captions each."""
         scenes = self.scenes(size, pairs=pairs)
         video = self.renderer.render(scenes, frames=torch.arange(0, NUM_FRAMES, every), crop=crop)
-        words = [caption(scenes, row, self._words) for row in range(size) for _ in range(captions)]
+        words = self._captions(scenes, captions)
         return Clips(video=video, labels=labels_of(scenes, self.device), captions=words)
+
+    def draw_covered(self, size: int, *, captions: int) -> CoveredClips:
+        """`size` fresh whole clips with this many captions each, and where their sprites are."""
+        scenes = self.scenes(size)
+        video, cover = self.renderer.render_covered(scenes)
+        return CoveredClips(video=video, cover=cover, captions=self._captions(scenes, captions))
+
+    def _captions(self, scenes: Scenes, num: int) -> list[str]:
+        return [caption(scenes, row, self._words) for row in range(len(scenes)) for _ in range(num)]

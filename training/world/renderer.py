@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -81,18 +82,21 @@ class Renderer:
         Raises:
             ValueError: a scene shows a held-out (subject, motion, background) triple.
         """
-        if not allow_held_out and scenes.held_out().any():
-            raise ValueError(
-                f"{scenes.held_out().sum()} of {len(scenes)} scenes show a held-out triple; "
-                "training must not see them (allow_held_out=True is for evaluation)"
-            )
+        if not allow_held_out:
+            _refuse_held_out(scenes)
         window = self._window(len(scenes), frames, crop, generator)
-        shape = (len(scenes), 3, window.frames.shape[1], window.rows.shape[1], window.columns.shape[1])
-        clips = torch.empty(shape, dtype=self.dtype, device=self.device)
+        return torch.cat([clip for clip, _ in self._chunks(scenes, window)])
+
+    def render_covered(self, scenes: Scenes) -> tuple[Tensor, Tensor]:
+        """Whole clips as `render` draws them, and how much of each pixel sprites cover, [B, T, H, W]."""
+        _refuse_held_out(scenes)
+        clips, covers = zip(*self._chunks(scenes, self._window(len(scenes), None, None, None)), strict=True)
+        return torch.cat(clips), torch.cat(covers)
+
+    def _chunks(self, scenes: Scenes, window: Window) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(scenes), self._chunk_size):
             part = slice(start, start + self._chunk_size)
-            clips[part] = self._draw(self._columns(scenes[part]), _part(window, part))
-        return clips
+            yield self._draw(self._columns(scenes[part]), _part(window, part))
 
     def _columns(self, scenes: Scenes) -> dict[str, Tensor]:
         """The table's columns on the device: integers as int64, the rest as float32, sent in two copies."""
@@ -131,13 +135,14 @@ class Renderer:
             columns=index[2].float().to(self.device),
         )
 
-    def _draw(self, scene: dict[str, Tensor], window: Window) -> Tensor:
+    def _draw(self, scene: dict[str, Tensor], window: Window) -> tuple[Tensor, Tensor]:
+        """Clips, and how much of each pixel the sprites cover."""
         x = (window.columns + 0.5 - WIDTH / 2)[:, None, None, :]
         y = (window.rows + 0.5 - HEIGHT / 2)[:, None, :, None]
         background = self._background(scene, window.frames, x, y)
         sprites = self._sprites(scene, window.frames, x, y)
         clip = sprites[:, :3] + background * (1 - sprites[:, 3:])
-        return (2 * clip.clamp(0, 1) - 1).to(self.dtype)
+        return (2 * clip.clamp(0, 1) - 1).to(self.dtype), sprites[:, 3]
 
     def _background(self, scene: dict[str, Tensor], frames: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The bank's picture under the moving camera, [B, 3, T, H, W] in [0, 1]."""
@@ -196,6 +201,14 @@ class Renderer:
         ]
         volume = torch.cat(tiles, dim=2).float() / 255
         return volume, torch.stack([signs[0], signs[1] * (second >= 0)], dim=1), volume.shape[2]
+
+
+def _refuse_held_out(scenes: Scenes) -> None:
+    if scenes.held_out().any():
+        raise ValueError(
+            f"{scenes.held_out().sum()} of {len(scenes)} scenes show a held-out triple; "
+            "training must not see them (allow_held_out=True is for evaluation)"
+        )
 
 
 def _part(window: Window, part: slice) -> Window:
