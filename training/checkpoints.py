@@ -40,6 +40,8 @@ def save_resume(folder: Path, model: nn.Module, average: Average, step: int) -> 
         difference = tensor.detach().cpu().float() - restore(averages, name).view(tensor.shape)
         differences |= {name + suffix: part for suffix, part in _pack(difference, quantize_int4).items()}
     differences["random"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        differences["random.cuda"] = torch.cuda.get_rng_state()
     save_file(averages, folder / "average.safetensors")
     save_file(differences, folder / "difference.safetensors", metadata={"step": json.dumps(step)})
 
@@ -61,6 +63,8 @@ def load_resume(folder: Path, model: nn.Module, average: Average) -> int:
         state[name] = mean + restore(differences, name).view(tensor.shape)
     model.load_state_dict(state)
     torch.set_rng_state(differences["random"])
+    if torch.cuda.is_available() and "random.cuda" in differences:
+        torch.cuda.set_rng_state(differences["random.cuda"])
     return _step(folder)
 
 

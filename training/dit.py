@@ -106,7 +106,7 @@ def loss_of(model: Wan, batch: Batch, loads: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def balance(model: Wan, loads: list[Tensor], rate: float) -> float:
+def balance(model: Wan, loads: list[Tensor], rate: float) -> Tensor:
     """Move each router's bias towards the experts with too little to do; returns the worst max/mean load."""
     routed = [block.ffn for block in model.blocks if hasattr(block.ffn, "router_bias")]
     worst = torch.zeros((), device=loads[0].device)
@@ -179,13 +179,16 @@ def main() -> None:
     parser.add_argument("--end", type=float, default=1.0, help="and to end at")
     parser.add_argument("--pool", type=int, default=100_000, help="clips in the latent pool")
     parser.add_argument("--pool-seconds", type=float, default=100.0, help="at most, for building it")
-    parser.add_argument("--pool-seed", type=int, default=10)
+    parser.add_argument(
+        "--seed", type=int, default=10, help="another one for each part: its clips follow from it"
+    )
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_float32_matmul_precision("high")
-    pool = build_pool(args.vae, args.pool, args.pool_seconds, args.pool_seed)
+    torch.manual_seed(args.seed)
+    pool = build_pool(args.vae, args.pool, args.pool_seconds, args.seed)
     model, average, step = train(pool, args)
     save_resume(args.out, model, average, step)
 

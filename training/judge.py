@@ -143,10 +143,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--frame-share", type=float, default=0.6, help="of the time, for single frames")
     parser.add_argument("--resume", type=Path, help="model.safetensors of an earlier part")
+    parser.add_argument("--seed", type=int, default=1, help="another one for each part")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    torch.manual_seed(args.seed)
     torch.backends.cudnn.benchmark = True
-    source = ClipSource(seed=1)
+    source = ClipSource(seed=args.seed)
     judge = train(source, args)
     save(judge, args.out)
     clips = source.draw(min(8 * args.batch, 768), pairs=False, every=FRAME_STRIDE)

@@ -170,11 +170,13 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="raw.safetensors of an earlier part, or a model's folder")
     parser.add_argument("--clips", type=int, default=512, help="clips to measure on")
     parser.add_argument("--floor", type=float, default=0.0, help="exit with 3 below this PSNR")
+    parser.add_argument("--seed", type=int, default=2, help="another one for each part")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    source = ClipSource(seed=2)
+    source = ClipSource(seed=args.seed)
     vae, average = train(source, args)
     vae.load_state_dict(average.state)
     value, config = measure(vae, source, args.clips)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rushes.models import wan_vae
-from rushes.models.headers import read_json
+from rushes.models.headers import SINGLE_FILES, read_json
 from rushes.models.wan_vae import WanVAE
 from rushes.models.weights import load_weights
 from training.vae import channels_last
@@ -20,7 +20,7 @@ def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> WanVAE:
     with torch.device("meta"):
         vae = WanVAE(config)
     table = wan_vae.sources(config, "diffusers")
-    files = [folder / "model.safetensors"]
+    files = [file for name in SINGLE_FILES if (file := folder / name).is_file()][:1]
     return channels_last(load_weights(vae, files, table, wan_vae.keep_float32, dtype, device))
 
 
