@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rushes.models.checkpoint_writer import make_checkpoint
 from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts
@@ -85,6 +87,30 @@ def test_an_abandoned_prefetch_is_undone_by_the_next_select(folder: Path, device
     assert torch.equal(run(swapped.select(HIGH), HIGH), run(resident.select(HIGH), HIGH))
     run(model, HIGH)
     assert torch.equal(run(model, HIGH), run(resident.select(HIGH), HIGH))
+
+
+class InterruptedCopies(TorchDispatchMode):
+    """Raises `KeyboardInterrupt` at one copy."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= func is torch.ops.aten.copy_.default
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("then", [LOW, HIGH])
+def test_an_interrupted_refill_is_made_good_by_the_next_select(
+    folder: Path, device: str, then: float
+) -> None:
+    resident, swapped = (load(folder, resident=kept, device=device) for kept in (True, False))
+    with pytest.raises(KeyboardInterrupt), InterruptedCopies(at=16):
+        swapped.select(LOW)
+    assert torch.equal(run(swapped.select(then), then), run(resident.select(then), then))
 
 
 def test_the_experts_of_a_swapped_pair_share_one_set_of_weights(folder: Path) -> None:

@@ -102,7 +102,7 @@ class SwappedExperts:
         }
         self._device_weights = dict(high.named_parameters())
         self._groups = _groups(list(self._device_weights))
-        self._holds: dict[str, Expert] = dict.fromkeys(self._groups, "high")
+        self._holds: dict[str, Expert | None] = dict.fromkeys(self._groups, "high")
         self._side = _side_stream(device, list(self._device_weights.values())) if is_cuda else None
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -142,12 +142,13 @@ class SwappedExperts:
         """Queue the copies of one group behind everything that the current stream has been given so far."""
         if self._holds[group] == expert:
             return
-        self._holds[group] = expert
+        self._holds[group] = None  # an interrupted copy leaves a mixture, which no expert may pass for
         if self._side is not None:
             self._side.wait_stream(torch.cuda.current_stream(self._side.device))
         with torch.cuda.stream(self._side) if self._side is not None else nullcontext():
             for name in self._groups[group]:
                 self._device_weights[name].copy_(self._host[expert][name], non_blocking=True)
+        self._holds[group] = expert
 
 
 def _side_stream(device: torch.device, written: list[nn.Parameter]) -> torch.cuda.Stream:
