@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rushes.models.checkpoint import Expert
 from rushes.models.checkpoint_report import ACTIVATIONS
 from rushes.models.wan import Wan
+from rushes.sampling.guidance import is_high_noise
 
 
 class ExpertPair(Protocol):
@@ -47,11 +48,6 @@ def both_fit(high: nn.Module, device: torch.device) -> bool:
     return free >= (1 + ACTIVATIONS) * num_bytes(high)
 
 
-def expert_at(timestep: float, boundary: float) -> Expert:
-    """The expert for a timestep in [0, 1000]; from `boundary` (a fraction) up it is the high-noise one."""
-    return "high" if timestep >= boundary * 1000 else "low"
-
-
 class OneExpert:
     """A model with one network."""
 
@@ -75,7 +71,7 @@ class ResidentExperts:
 
     def select(self, timestep: float) -> Wan:
         """The expert for a timestep in [0, 1000]."""
-        return self._experts[expert_at(timestep, self._boundary)]
+        return self._experts["high" if is_high_noise(timestep, self._boundary) else "low"]
 
     def prefetch_low(self) -> None:
         """Nothing to do."""
@@ -114,7 +110,7 @@ class SwappedExperts:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        expert = expert_at(timestep, self._boundary)
+        expert: Expert = "high" if is_high_noise(timestep, self._boundary) else "low"
         for group in self._groups:
             self._refill(group, expert)
         if self._side is not None:
