@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PROMPT ?= a dog running in the park
+SEED ?= 7
 export PROMPT
 
 VENV := .venv
@@ -17,8 +18,8 @@ DEV := $(VENV)/dev.stamp
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
 
-demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="...", print its path last
-	@$(BIN)/rushes generate "$$PROMPT" --output demo.mp4 --sheet demo.png
+demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="..." and SEED=7, print its path last
+	@$(BIN)/rushes generate "$$PROMPT" --seed $(SEED) --output demo.mp4 --sheet demo.png
 
 test: $(DEV)  ## every test
 	@$(BIN)/python -m pytest

@@ -1,8 +1,12 @@
 """Settings from the environment."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from rushes.config import Settings, read_settings
+from rushes.config import Settings, let_threads_sleep, read_settings
 from rushes.errors import ConfigError
 
 
@@ -27,3 +31,21 @@ def test_every_setting_is_read():
 def test_what_cannot_be_read_stops(environ, message):
     with pytest.raises(ConfigError, match=message):
         read_settings(environ)
+
+
+def test_threads_sleep_unless_told_otherwise() -> None:
+    environ: dict[str, str] = {}
+    let_threads_sleep(environ)
+    assert environ == {"OMP_WAIT_POLICY": "PASSIVE"}
+    chosen = {"OMP_WAIT_POLICY": "ACTIVE"}
+    let_threads_sleep(chosen)
+    assert chosen == {"OMP_WAIT_POLICY": "ACTIVE"}
+
+
+def test_importing_rushes_is_in_time_for_torch() -> None:
+    code = "import os, rushes; print(os.environ['OMP_WAIT_POLICY'])"
+    environ = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "PASSIVE"

@@ -39,3 +39,13 @@ def test_every_fence_is_closed() -> None:
     for page in PAGES:
         fences = re.findall(r"^```", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert len(fences) % 2 == 0, page
+
+
+def test_every_link_and_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in [*PAGES, ROOT / "training" / "README.md"]:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+        for target in re.findall(r"`make ([a-z-]+)", text):
+            assert target in targets, f"{page.name} names make {target}"

@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rushes.config import let_threads_sleep
+
 if TYPE_CHECKING:
     from rushes.errors import CheckpointError as CheckpointError
     from rushes.errors import ConfigError as ConfigError
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from rushes.types import VideoSpec as VideoSpec
 
 __version__ = "0.1.0"
+
+let_threads_sleep()
 
 _HOMES = {
     "rushes.errors": (
@@ -80,4 +84,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return sorted(["__version__", *_HOME_OF])
