@@ -35,9 +35,9 @@ class Settings:
 def let_threads_sleep(environ: MutableMapping[str, str] = os.environ) -> None:
     """Make OpenMP's threads sleep while they wait for each other, unless `OMP_WAIT_POLICY` says otherwise.
 
-    By default they spin: with another busy program on one of two cores, the toy's clip then takes 60 s instead
-    of 13 s; on idle cores sleeping costs nothing that can be measured on a clip. OpenMP reads the variable when
-    torch is loaded, so `import rushes` sets it; a torch that was imported before keeps its own.
+    By default they spin, and with another busy program on one of two cores a clip of the toy took 60 s instead
+    of 13 s. OpenMP reads the variable when torch is loaded, so `import rushes` sets it; a torch that was
+    imported before keeps its own.
     """
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
