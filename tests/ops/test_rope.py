@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from rushes.ops.reference import rope_loop
 from rushes.ops.rope import apply_rope, axis_dims, rope_tables
@@ -37,3 +41,30 @@ def test_scores_depend_on_distance_only() -> None:
         ]
         scores.append((turned[0] * turned[1]).sum())
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-4)
+
+
+class StandInForMPS(TorchFunctionMode):
+    """Puts tensors meant for MPS on the CPU and refuses those that MPS refuses, on any machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.placed: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is torch.device or "mps" not in (*args, *given.values()):
+            return func(*args, **given)
+        on_cpu = ["cpu" if value == "mps" else value for value in args]
+        result = func(*on_cpu, **{name: "cpu" if value == "mps" else value for name, value in given.items()})
+        if result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        self.placed.append(result)
+        return result
+
+
+def test_tables_for_mps_are_float64_on_the_cpu_only() -> None:
+    with StandInForMPS() as mps:
+        rope = rope_tables((2, 3, 4), 16, device="mps")
+    assert mps.placed[0] is rope.cos
+    assert mps.placed[1] is rope.sin
+    assert torch.equal(rope.cos, rope_tables((2, 3, 4), 16).cos)

@@ -35,7 +35,8 @@ def rope_tables(
 ) -> Rope:
     """Rotations of a `grid` of (frames, rows, columns) tokens, frame-major.
 
-    Angles are built in float64: at position 1000 a float32 angle is wrong by 3e-5.
+    Angles are built in float64: at position 1000 a float32 angle is wrong by 3e-5. MPS has no float64, so its
+    tables are built on the CPU and copied as float32.
 
     Args:
         frame_offset: position of the first frame; a cached stream goes on where it stopped.
@@ -45,16 +46,17 @@ def rope_tables(
         torch.Size([24, 16])
     """
     starts = (frame_offset, 0, 0)
+    build_device = "cpu" if device is not None and torch.device(device).type == "mps" else device
     angles = []
     for axis, (size, start, dim) in enumerate(zip(grid, starts, axis_dims(head_dim), strict=True)):
         shape = [1, 1, 1, dim // 2]
         shape[axis] = size
-        angles.append(_angles(start, size, dim, theta, device).view(shape).expand(*grid, -1))
+        angles.append(_angles(start, size, dim, theta, build_device).view(shape).expand(*grid, -1))
     table = torch.cat(angles, dim=-1).flatten(0, 2)
     sin = table.sin()
     return Rope(
-        cos=table.cos().repeat_interleave(2, dim=-1).float(),
-        sin=torch.stack((-sin, sin), dim=-1).flatten(1).float(),
+        cos=table.cos().repeat_interleave(2, dim=-1).float().to(device),
+        sin=torch.stack((-sin, sin), dim=-1).flatten(1).float().to(device),
     )
 
 
