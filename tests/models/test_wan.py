@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -288,6 +289,30 @@ def test_compiles_to_one_graph(causal: bool) -> None:
     assert relative_error(got, velocity(latents, states, [])) <= 1e-5
     assert len(loads) == 1
     got.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("size", "seen", "message"),
+    [
+        ((3, 4, 4), 0, None),
+        ((4, 4, 4), 0, "4 frames of tokens"),
+        ((2, 4, 4), 2, "4 frames of tokens, cached ones included"),
+        ((1, 8, 4), 0, "4 rows of tokens"),
+        ((1, 4, 8), 0, "4 columns of tokens, cached ones included, are more than the rope_max_seq_len 3"),
+    ],
+)
+@torch.no_grad()
+def test_positions_beyond_the_models_are_refused(
+    size: tuple[int, int, int], seen: int, message: str | None
+) -> None:
+    config = replace(TOY, rope_max_seq_len=3)
+    model = Wan(config)
+    latents, timestep, states = inputs(config, size)
+    context, cache = context_of(model, states), KVCache()
+    if seen:
+        model(latents[:, :, :seen], timestep[:, :seen], context, cache=cache, write_cache=True)
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        model(latents, timestep, context, cache=cache)
 
 
 def test_casting_the_islands_is_refused() -> None:

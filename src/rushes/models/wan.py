@@ -285,7 +285,8 @@ class Wan(nn.Module):
 
         Raises:
             ValueError: `timestep` has another shape.
-            ConfigError: weights that must stay float32 were cast.
+            ConfigError: weights that must stay float32 were cast, or the frames (cached ones included), rows
+                or columns of tokens are more than `rope_max_seq_len`.
         """
         self._check_islands()
         grid = self._grid(latents)
@@ -341,6 +342,7 @@ class Wan(nn.Module):
         counts_loads: bool,
     ) -> _Call:
         offset = cache.num_frames if cache is not None else 0
+        self._check_positions((offset + grid[0], *grid[1:]))
         rope = rope_tables(
             grid,
             self.config.attention_head_dim,
@@ -351,6 +353,15 @@ class Wan(nn.Module):
         masked = (causal or cache is not None) and grid[0] > 1
         mask = FrameCausal(frame_tokens=grid[1] * grid[2]) if masked else None
         return _Call(dtype=self.dtype, rope=rope, mask=mask, counts_loads=counts_loads)
+
+    def _check_positions(self, ends: tuple[int, int, int]) -> None:
+        limit = self.config.rope_max_seq_len
+        for axis, end in zip(("frames", "rows", "columns"), ends, strict=True):
+            if end > limit:
+                raise ConfigError(
+                    f"latents: {end} {axis} of tokens, cached ones included, are more than the"
+                    f" rope_max_seq_len {limit} of this model"
+                )
 
     def _read_out(self, x: Tensor, embedding: Tensor, grid: tuple[int, int, int]) -> Tensor:
         with float32_island(x.device):
