@@ -35,7 +35,7 @@ class Settings:
 def let_threads_sleep(environ: MutableMapping[str, str] = os.environ) -> None:
     """Make OpenMP's threads sleep while they wait for each other, unless `OMP_WAIT_POLICY` says otherwise.
 
-    By default they spin, and with another busy program on one of two cores a clip of the toy took 60 s instead
+    By default they spin, and with another busy program on one of two cores a toy clip took 60 s instead
     of 13 s. OpenMP reads the variable when torch is loaded, so `import rushes` sets it; a torch that was
     imported before keeps its own.
     """
