@@ -134,8 +134,9 @@ def explain(
         notes += [
             "Guidance: guidance_high is diffusers' guidance_scale and guidance_low its guidance_scale_2;"
             " the official tuple (3.0, 4.0) is written (low, high).",
-            f"Experts: timesteps >= {boundary:g} run the high-noise expert; whatever is cached from a"
-            " network's outputs starts anew at the switch.",
+            f"Experts: timesteps >= {boundary:g} run the high-noise expert, the others the low-noise one,"
+            " each with its own keys and values of the prompt; the earlier steps that a multistep solver"
+            " (unipc, dpmpp-2m) looks back on count across the switch, as in diffusers.",
         ]
     return notes
 
