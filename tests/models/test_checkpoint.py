@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from rushes.errors import CheckpointError
 from rushes.models.checkpoint import open_checkpoint
 from rushes.models.checkpoint_settings import OFFICIAL, OfficialSettings
+from rushes.models.headers import find_weights, read_headers
 from rushes.pipelines.rules import load_rules
 
 DIFFUSERS_CONFIG = {
@@ -149,6 +151,7 @@ def test_two_experts_explain_guidance_order_and_the_switch(tmp_path: Path) -> No
     guidance, switch = open_checkpoint(diffusers_folder(tmp_path, index={"boundary_ratio": 0.9})).notes
     assert "guidance_high is diffusers' guidance_scale" in guidance
     assert "timesteps >= 900 run the high-noise expert" in switch
+    assert "that a multistep solver (unipc, dpmpp-2m) looks back on count across the switch" in switch
 
 
 def test_a_distilled_folder_is_pointed_to_its_presets(tmp_path: Path) -> None:
@@ -249,6 +252,84 @@ def test_several_weight_files_without_an_index_are_refused(tmp_path: Path) -> No
     write_weights(folder / "transformer", stem="b")
     with pytest.raises(CheckpointError, match=r"several weight files \(a\.safetensors, b\.safetensors\)"):
         open_checkpoint(folder)
+
+
+VARIANTS = [
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.bf16.safetensors.index.json",
+]
+
+
+def write_index(folder: Path, name: str = "diffusion_pytorch_model.safetensors.index.json") -> Path:
+    """An index; returns its one shard."""
+    file = write_weights(folder, stem=f"{name.replace('.json', '')}-00001-of-00001")
+    write_json(folder / name, {"weight_map": {"blocks.0.scale_shift_table": file.name}})
+    return file
+
+
+def test_the_index_without_a_variant_comes_first(tmp_path: Path) -> None:
+    canonical = write_index(tmp_path)
+    for variant in VARIANTS:
+        write_index(tmp_path, variant)
+    assert find_weights(tmp_path).present == (canonical,)
+
+
+def test_a_variant_gives_way_to_the_single_file(tmp_path: Path) -> None:
+    write_index(tmp_path, VARIANTS[0])
+    single = write_weights(tmp_path)
+    assert find_weights(tmp_path).present == (single,)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_alone_is_used(tmp_path: Path, variant: str) -> None:
+    sharded = write_index(tmp_path / "sharded", variant)
+    assert find_weights(tmp_path / "sharded").present == (sharded,)
+    whole = write_weights(tmp_path / "whole", stem="diffusion_pytorch_model.fp16")
+    assert find_weights(tmp_path / "whole").present == (whole,)
+
+
+def test_several_variants_are_refused_by_name(tmp_path: Path) -> None:
+    write_index(tmp_path, VARIANTS[0])
+    write_weights(tmp_path, stem="diffusion_pytorch_model.bf16")
+    names = r"several weight files \(diffusion_pytorch_model\.safetensors\.index\.fp16\.json, .*\.bf16\."
+    with pytest.raises(CheckpointError, match=names):
+        find_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shard", [3, None, ["a"], "../x.safetensors", "/x.safetensors", "a\\b", "C:x", "", ".."]
+)
+def test_an_index_names_files_of_its_folder_only(tmp_path: Path, shard: Any) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    write_json(index, {"weight_map": {"a": "a.safetensors", "b": shard}})
+    with pytest.raises(CheckpointError) as caught:
+        find_weights(tmp_path)
+    assert str(caught.value) == f"{index}: weight_map names {shard!r}, which is no file name in its folder"
+
+
+ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ([ENTRY], "list, not an object"),
+        ({"w": [0, 4]}, "tensor 'w'"),
+        ({"w": "F32"}, "tensor 'w'"),
+        *(({"w": {key: ENTRY[key] for key in ENTRY if key != left}}, "tensor 'w'") for left in ENTRY),
+        ({"w": ENTRY | {"data_offsets": [0]}}, "tensor 'w'"),
+        ({"w": ENTRY | {"data_offsets": "04"}}, "tensor 'w'"),
+        ({"w": ENTRY | {"shape": ["1"]}}, "tensor 'w'"),
+        ({"w": ENTRY | {"dtype": 32}}, "tensor 'w'"),
+    ],
+)
+def test_a_header_that_is_none_is_refused_in_one_line(tmp_path: Path, header: Any, reason: str) -> None:
+    file = tmp_path / "w.safetensors"
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    with pytest.raises(CheckpointError) as caught:
+        read_headers((file,))
+    assert str(caught.value) == f"{file}: damaged safetensors header ({reason})"
 
 
 def test_sizes_and_memory_come_from_headers(tmp_path: Path) -> None:

@@ -82,26 +82,46 @@ def read_json(file: Path) -> dict[str, Any]:
 def find_weights(folder: Path) -> WeightFiles:
     """The safetensors files of a network's folder: the shards of its index, else its only file.
 
-    Raises `CheckpointError` when several files lie there and no index says which belong together.
+    The names without a variant come first; another variant ("fp16") is taken where it is alone.
+
+    Raises `CheckpointError` when several files lie there and nothing says which belong together.
     """
-    indices = sorted(folder.glob("*.safetensors.index.json"))
-    if indices:
-        shards = _shards(indices[0])
-        present = tuple(shard for shard in shards if shard.is_file())
-        return WeightFiles(present=present, missing=tuple(shard for shard in shards if shard not in present))
+    # A variant's index: X.safetensors.index.fp16.json by diffusers, X.fp16.safetensors.index.json by others.
+    indices = sorted(folder.glob("*.safetensors.index*.json"))
+    canonical = [file for file in indices if file.name.removesuffix(".index.json") in SINGLE_FILES]
+    if canonical:
+        return _indexed(canonical[0])
     files = [folder / name for name in SINGLE_FILES if (folder / name).is_file()]
-    files = files or sorted(folder.glob("*.safetensors"))
+    if not files:
+        sharded = {shard for index in indices for shard in _shards(index)}
+        files = indices + [file for file in sorted(folder.glob("*.safetensors")) if file not in sharded]
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:4])
-        raise CheckpointError(f"{folder}: several weight files ({names}) and no *.safetensors.index.json")
-    return WeightFiles(present=tuple(files))
+        raise CheckpointError(
+            f"{folder}: several weight files ({names}) and no {SINGLE_FILES[0]}.index.json; keep one"
+        )
+    return _indexed(files[0]) if files and files[0] in indices else WeightFiles(present=tuple(files))
+
+
+def _indexed(index: Path) -> WeightFiles:
+    shards = _shards(index)
+    present = tuple(shard for shard in shards if shard.is_file())
+    return WeightFiles(present=present, missing=tuple(shard for shard in shards if shard not in present))
 
 
 def _shards(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: holds no weight_map")
+    for name in weight_map.values():
+        if not _is_bare_name(name):
+            raise CheckpointError(f"{index}: weight_map names {name!r}, which is no file name in its folder")
     return [index.parent / name for name in sorted(set(weight_map.values()))]
+
+
+def _is_bare_name(name: object) -> bool:
+    """Whether it names a file in the folder itself, on any system."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\:\0")
 
 
 def pickled_bytes(file: Path) -> int:
@@ -138,11 +158,26 @@ def _read_header(file: Path) -> dict[str, TensorHeader]:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise CheckpointError(f"{file}: damaged safetensors header ({error})") from error
-    raw.pop("__metadata__", None)
-    expected = 8 + length + max((entry["data_offsets"][1] for entry in raw.values()), default=0)
+    entries = _entries(file, raw)
+    expected = 8 + length + max((end for _, _, end in entries.values()), default=0)
     if size != expected:
         raise CheckpointError(f"{file}: truncated, {size} bytes of {expected}; copy or download it again")
     return {
-        name: TensorHeader(dtype=entry["dtype"], stored_shape=tuple(entry["shape"]), file=file)
-        for name, entry in raw.items()
+        name: TensorHeader(dtype=dtype, stored_shape=shape, file=file)
+        for name, (dtype, shape, _) in entries.items()
     }
+
+
+def _entries(file: Path, raw: Any) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Dtype name, shape and end offset of each tensor in a safetensors header."""
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{file}: damaged safetensors header ({type(raw).__name__}, not an object)")
+    return {name: _entry(file, name, entry) for name, entry in raw.items() if name != "__metadata__"}
+
+
+def _entry(file: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int]:
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, end]}:
+            if all(type(number) is int and number >= 0 for number in (*shape, start, end)):
+                return dtype, tuple(shape), end
+    raise CheckpointError(f"{file}: damaged safetensors header (tensor {name!r})")
