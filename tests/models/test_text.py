@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -19,7 +21,8 @@ from rushes.models import mini_lm, umt5
 from rushes.models.checkpoint_writer import make_checkpoint
 from rushes.models.headers import TensorHeader
 from rushes.models.loader import open_checkpoint
-from rushes.models.text import TextEncoder, clean_prompt
+from rushes.models.text import TextEncoder, clean_prompt, load_tokenizer
+from rushes.pipelines.wan_rules import NEGATIVE_PROMPT
 
 PROMPTS = [
     "a dog is running in the park .",
@@ -75,11 +78,28 @@ def test_odd_prompts_are_encoded(encoder: TextEncoder, prompt: str) -> None:
     assert states[0, 0].any()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["plain", " a\t\nb ", "&lt;b&gt; &amp;quot;", "it’s “so”", "\x00\x1fbell\x07", "\ufeffbom", "ñ ß 漢字"],
-)
-def test_cleaning_equals_diffusers_with_ftfy(text: str) -> None:
+NASTY = [
+    "plain",
+    "",
+    " a\t\nb \r\n c\u2028d\u00a0e\u3000f ",
+    "&lt;b&gt; &amp;quot; &amp;amp;lt; &#39; &notanentity; &#0;&#x80;",
+    "it’s “so”",
+    "&ldquo;hi&rdquo; it&rsquo;s",
+    "&amp;ldquo;hi&amp;rdquo; it&amp;rsquo;s “curly”",
+    "<b>&ldquo;hi&rdquo;</b>",
+    "\x00\x1fbell\x07 \x7f\x85 \u206a",
+    "\ufeffbom and\ufeff another",
+    "ñ ß 漢字 ｆｕｌｌ　ｗｉｄｔｈ ﬁsh ﬂ",
+    "cafÃ© â€œmojibakeâ€\x9d schÃ¶n",
+    "e\u0301 decomposed",
+    "\x1b[31mred\x1b[0m",
+    "🐕 \u200d 👩\u200d🚀 \ufe0f",
+    "\ud800 \udc15 \ud83d\udc15",
+]
+
+
+@pytest.mark.parametrize("text", [*NASTY, NEGATIVE_PROMPT])
+def test_cleaning_equals_diffusers(text: str) -> None:
     from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
     assert clean_prompt(text) == prompt_clean(text)
@@ -98,6 +118,16 @@ def test_a_missing_or_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     (folder / "tokenizer").rename(folder / "elsewhere")
     with pytest.raises(CheckpointError, match=r"no tokenizer \(tokenizer/\); .* prompt_embeds"):
         open_checkpoint(folder).load_text_encoder("cpu", torch.float32)
+
+
+def test_code_in_the_folder_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_checkpoint("ti2v-5b", tmp_path / "tiny") / "tokenizer"
+    config = {"tokenizer_class": "Ours", "auto_map": {"AutoTokenizer": ["ours.Ours", "ours.Ours"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "ours.py").write_text("raise SystemExit('the code ran')")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # an answer, should transformers ask
+    with contextlib.suppress(CheckpointError):
+        load_tokenizer(folder)
 
 
 def test_another_encoder_is_refused() -> None:
@@ -185,6 +215,6 @@ def write_toy(folder: Path, model: mini_lm.MiniLM) -> None:
     tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
 
 
-def test_transformers_is_imported_only_when_umt5_loads() -> None:
-    code = "import sys, rushes.models.loader; assert 'transformers' not in sys.modules"
+def test_transformers_and_ftfy_are_imported_only_when_needed() -> None:
+    code = "import sys, rushes.models.loader; assert not {'transformers', 'ftfy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
