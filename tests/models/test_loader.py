@@ -73,6 +73,15 @@ def test_tensors_are_joined_reshaped_and_plain(tmp_path: Path, name: str) -> Non
     assert not model.training
 
 
+def test_a_buffer_that_no_file_fills_is_not_left_on_meta(tmp_path: Path) -> None:
+    file = write(tmp_path / "w.safetensors", tensors())
+    with torch.device("meta"):
+        model = Small()
+        model.norm.register_buffer("table", torch.zeros(2), persistent=False)
+    with pytest.raises(AssertionError, match=r"\['norm\.table'\], which stay on meta"):
+        load_weights(model, [file], SOURCES, lambda _: False, torch.float32, "cpu")
+
+
 def test_dtype_is_chosen_per_tensor(tmp_path: Path) -> None:
     stored = tensors()
     model = load(write(tmp_path / "w.safetensors", stored), torch.bfloat16)

@@ -141,6 +141,7 @@ def load_weights(
     place = torch.device(device)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert shapes.keys() == sources.keys(), "sources and model disagree on the parameter names"
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - shapes.keys()
     with open_store(files, place) as store:
         _check_names(store.headers, sources, ignore, files)
         for name, source in sources.items():
@@ -153,7 +154,14 @@ def load_weights(
         }
     # strict=False: tied parameters have a second name, which their owner ties again
     model.load_state_dict(state, assign=True, strict=False)
+    unfilled = {name for name, tensor in _tensors(model) if tensor.is_meta} - tied
+    assert not unfilled, f"nothing fills {sorted(unfilled)}, which stay on meta"
     return model.eval().requires_grad_(False)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _check_names(
