@@ -346,7 +346,10 @@ def test_sizes_and_memory_come_from_headers(tmp_path: Path) -> None:
     bf16 = report.memory[0]
     # two experts and half of one for activations; swapped: one expert less
     assert (bf16.dtype, bf16.resident, bf16.swapped) == ("bfloat16", 2 * 48 * 5 // 2, 2 * 48 * 3 // 2)
-    assert [bf16.fits(free) for free in (240, 239, 144, 143)] == ["resident", "swapped", "swapped", None]
+    fits = [bf16.fits(free, host_bytes=192) for free in (240, 239, 144, 143)]
+    assert fits == ["resident", "swapped", "swapped", None]
+    # both experts wait in host memory; without any, both must be on the device
+    assert [bf16.fits(239, host_bytes=191), bf16.fits(239), bf16.fits(240)] == [None, None, "resident"]
 
 
 def test_int8_scales_are_no_parameters(tmp_path: Path) -> None:

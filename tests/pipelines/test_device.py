@@ -7,7 +7,7 @@ from rushes.errors import ConfigError
 from rushes.models.checkpoint import open_checkpoint
 from rushes.models.checkpoint_report import memory_need
 from rushes.models.checkpoint_writer import make_checkpoint
-from rushes.pipelines.device import PUBLISHED, check_memory, choose_device, choose_dtype
+from rushes.pipelines.device import PUBLISHED, check_memory, choose_device, choose_dtype, host_memory
 
 CPU = torch.device("cpu")
 
@@ -47,10 +47,35 @@ def test_a_checkpoint_that_fits_passes_and_one_that_does_not_says_so_in_one_line
     assert "\n" not in message
 
 
+def test_only_a_gpu_with_host_memory_to_spare_swaps_experts(tmp_path):
+    checkpoint = open_checkpoint(make_checkpoint("a14b", tmp_path / "a14b"))
+    need = memory_need(checkpoint.describe().parts, "float32")
+    cuda = torch.device("cuda")
+    check_memory(checkpoint, cuda, torch.float32, free_bytes=need.swapped, host_bytes=need.pinned)
+    with pytest.raises(
+        ConfigError, match=r"GB on cuda and .* GB on the host .* free and 0\.0 GB of the host's"
+    ):
+        check_memory(checkpoint, cuda, torch.float32, free_bytes=need.swapped, host_bytes=need.pinned - 1)
+    for device in (CPU, torch.device("mps")):
+        check_memory(checkpoint, device, torch.float32, free_bytes=need.resident)
+        with pytest.raises(ConfigError, match=rf"needs 0\.0 GB on {device.type}, 0\.0 GB are free; what"):
+            check_memory(checkpoint, device, torch.float32, free_bytes=need.resident - 1)
+
+
+@pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_a_containers_limit_bounds_the_host_memory(tmp_path, file):
+    whole = host_memory(tmp_path)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    for text, expected in (("1000000\n", 1_000_000), ("max\n", whole), (f"{2**63 - 4096}\n", whole)):
+        (tmp_path / file).write_text(text)
+        assert host_memory(tmp_path) == expected
+
+
 def test_published_sizes_need_what_the_cards_have():
     need = {name: memory_need(parts, "bfloat16") for name, parts in PUBLISHED.items()}
     # One 141 GB card holds both noise experts and the text encoder; an 80 GB card one expert at a time.
     assert need["wan2.2-t2v-a14b"].fits(141_000_000_000) == "resident"
-    assert need["wan2.2-t2v-a14b"].fits(80_000_000_000) == "swapped"
+    assert need["wan2.2-t2v-a14b"].fits(80_000_000_000, host_bytes=64_000_000_000) == "swapped"
+    assert need["wan2.2-t2v-a14b"].fits(80_000_000_000, host_bytes=32_000_000_000) is None
     assert need["wan2.2-ti2v-5b"].fits(24_000_000_000) is None
     assert need["wan2.1-t2v-1.3b"].fits(24_000_000_000) == "resident"

@@ -38,11 +38,20 @@ class MemoryNeed:
     resident: int
     swapped: int
 
-    def fits(self, free_bytes: int) -> str | None:
-        """What a device with that much free memory can hold: "resident", "swapped" or None."""
+    @property
+    def pinned(self) -> int:
+        """Host memory in bytes that holds both noise experts while they are swapped; 0 for one expert."""
+        return 2 * (self.resident - self.swapped)
+
+    def fits(self, free_bytes: int, host_bytes: int = 0) -> str | None:
+        """What a device with that much free memory can hold: "resident", "swapped" or None.
+
+        Args:
+            host_bytes: memory beside the device's that can hold experts; 0 where the device uses the host's.
+        """
         if self.resident <= free_bytes:
             return "resident"
-        return "swapped" if self.swapped <= free_bytes else None
+        return "swapped" if self.swapped <= free_bytes and self.pinned <= host_bytes else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

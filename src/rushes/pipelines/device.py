@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -58,37 +59,65 @@ def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.
 
 
 def check_memory(
-    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, free_bytes: int | None = None
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    free_bytes: int | None = None,
+    host_bytes: int | None = None,
 ) -> None:
     """Raises `ConfigError`, in one line, when the checkpoint does not fit: what it needs and what would fit.
 
     Args:
         free_bytes: memory to fit into; None asks the device.
+        host_bytes: host memory for experts that wait beside a CUDA device; None asks the system. Other
+            devices use the host's memory themselves, so swapping saves them nothing.
     """
     free = _free_bytes(device) if free_bytes is None else free_bytes
+    host = 0
+    if device.type == "cuda":
+        host = host_memory() if host_bytes is None else host_bytes
     name = str(dtype).removeprefix("torch.")
     need = memory_need(describe(checkpoint).parts, name)
-    if need.fits(free) is None:
-        needed = f"{checkpoint.pipeline} in {name} needs {_needed(need)} on {device}, {_gb(free)} are free"
-        raise ConfigError(f"{needed}; {_what_fits(free, name)}")
+    if need.fits(free, host) is None:
+        needed = f"{checkpoint.pipeline} in {name} needs {_needed(need, device)}, {_gb(free)} are free"
+        pinnable = f" and {_gb(host)} of the host's" if device.type == "cuda" and need.pinned else ""
+        raise ConfigError(f"{needed}{pinnable}; {_what_fits(free, host, name)}")
+
+
+def host_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this process may use: the machine's, or less where a container limits it.
+
+    All of it, as file caches count as used and are given back.
+
+    Args:
+        cgroup: where Linux mounts control groups; version 2 and version 1 are read.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
+        limit = file.read_text().strip() if file.is_file() else "max"
+        if limit.isdecimal():
+            limits.append(int(limit))
+    return min(limits)
 
 
 def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    # All of it, as file caches count as used and are given back.
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_memory()
 
 
-def _needed(need: MemoryNeed) -> str:
-    if need.swapped == need.resident:
-        return _gb(need.resident)
-    return f"{_gb(need.swapped)} ({_gb(need.resident)} with both noise experts)"
+def _needed(need: MemoryNeed, device: torch.device) -> str:
+    if device.type != "cuda" or not need.pinned:
+        return f"{_gb(need.resident)} on {device}"
+    swapped = f"{_gb(need.swapped)} on {device} and {_gb(need.pinned)} on the host"
+    return f"{swapped} (or {_gb(need.resident)} on {device} with both noise experts)"
 
 
-def _what_fits(free_bytes: int, dtype: str) -> str:
-    needs = {name: memory_need(parts, dtype) for name, parts in PUBLISHED.items()}
-    fitting = [f"{name} ({_gb(need.swapped)})" for name, need in needs.items() if need.fits(free_bytes)]
+def _what_fits(free_bytes: int, host_bytes: int, dtype: str) -> str:
+    fitting = []
+    for name, parts in PUBLISHED.items():
+        need = memory_need(parts, dtype)
+        residency = need.fits(free_bytes, host_bytes)
+        if residency is not None:
+            fitting.append(f"{name} ({_gb(need.resident if residency == 'resident' else need.swapped)})")
     return f"what would fit: {', '.join(fitting) or 'the toy'}"
 
 
