@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rushes.models.checkpoint_writer import make_checkpoint
-from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts
+from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts, both_fit
 from rushes.models.loader import open_checkpoint
 from rushes.models.wan import Wan
 
@@ -48,6 +48,12 @@ def test_on_the_cpu_both_stay(folder: Path) -> None:
     assert pair.select(875.0) is pair.select(1000.0)
     assert pair.select(874.999) is pair.select(0.0)
     assert pair.select(875.0) is not pair.select(874.0)
+
+
+def test_both_fit_beside_what_is_still_to_come() -> None:
+    high, device = torch.nn.Linear(25, 4, bias=False), torch.device("cuda")  # 400 bytes
+    for free_bytes, reserved, fits in ((600, 0, True), (599, 0, False), (650, 50, True), (649, 50, False)):
+        assert both_fit(high, device, reserved=reserved, free_bytes=free_bytes) == fits
 
 
 def test_a_model_of_one_expert_has_one(tmp_path: Path) -> None:

@@ -119,12 +119,18 @@ class Checkpoint:
         return load_transformer(self, expert, device, dtype)
 
     def load_experts(
-        self, device: torch.device | str, dtype: torch.dtype, *, resident: bool | None = None
+        self,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        *,
+        resident: bool | None = None,
+        reserved: int = 0,
     ) -> ExpertPair:
-        """Load the network or both noise experts; None lets `both_fit` decide who stays on the device."""
+        """Load the network or both noise experts; None lets `both_fit` decide who stays on the device, where
+        `reserved` bytes are left to parts still to come."""
         from rushes.models.loader import load_experts
 
-        return load_experts(self, device, dtype, resident=resident)
+        return load_experts(self, device, dtype, resident=resident, reserved=reserved)
 
     def load_vae(self, device: torch.device | str, dtype: torch.dtype) -> WanVAE:
         """Build and load the VAE."""

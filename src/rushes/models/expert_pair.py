@@ -1,6 +1,7 @@
 """Two noise experts on one device: both resident when they fit, else one set of memory that is refilled.
 
-Rule: both stay when the second expert fits into the free memory and half its size stays free for activations.
+Rule: both stay when the second expert and the parts not loaded yet fit into the free memory and half an
+expert's size stays free for activations, so the order of loading decides nothing.
 Otherwise the two, which have the same shape, share the device memory of one, and both lie in pinned host
 memory. While the last forward of the high-noise expert runs, every block that has finished is overwritten
 with the other's weights on a second stream; the low-noise expert's first forward waits on the device, not on
@@ -40,12 +41,20 @@ def num_bytes(model: nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
-def both_fit(high: nn.Module, device: torch.device) -> bool:
-    """Whether a second expert as large as `high`, already on `device`, fits beside it (module's rule)."""
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return free >= (1 + ACTIVATIONS) * num_bytes(high)
+def both_fit(
+    high: nn.Module, device: torch.device, *, reserved: int = 0, free_bytes: int | None = None
+) -> bool:
+    """Whether a second expert as large as `high`, already on `device`, fits beside it (module's rule).
+
+    Args:
+        reserved: bytes of parts that are still to come to the device.
+        free_bytes: memory to fit into; None asks the device, and lets both stay where it is no GPU.
+    """
+    if free_bytes is None:
+        if device.type != "cuda":
+            return True
+        free_bytes = torch.cuda.mem_get_info(device)[0]
+    return free_bytes - reserved >= (1 + ACTIVATIONS) * num_bytes(high)
 
 
 class OneExpert:

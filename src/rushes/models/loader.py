@@ -52,18 +52,20 @@ def load_experts(
     dtype: torch.dtype,
     *,
     resident: bool | None = None,
+    reserved: int = 0,
 ) -> ExpertPair:
     """The network of a one-expert model, or both noise experts.
 
     Args:
         resident: keep both experts on the device; None decides by `both_fit` once the first is there.
+        reserved: bytes of parts that are still to come to the device.
     """
     place = torch.device(device)
     high = load_transformer(checkpoint, "high", place, dtype)
     boundary = checkpoint.boundary.value
     if boundary is None:
         return OneExpert(high)
-    if resident if resident is not None else both_fit(high, place):
+    if resident if resident is not None else both_fit(high, place, reserved=reserved):
         return ResidentExperts(high, load_transformer(checkpoint, "low", place, dtype), boundary=boundary)
     return SwappedExperts(high, load_transformer(checkpoint, "low", CPU, dtype), boundary=boundary)
 

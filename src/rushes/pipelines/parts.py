@@ -28,6 +28,7 @@ class CheckpointParts:
         self._device = device
         self._dtype = dtype
         self._experts: dict[str | None, ExpertPair] = {}
+        self._to_come = {"vae", "text_encoder"} & checkpoint.parts.keys()
 
     @cached_property
     def transformer_config(self) -> WanConfig:
@@ -61,9 +62,14 @@ class CheckpointParts:
         """See `Parts`."""
         return self._text_encoder
 
+    def bytes_to_come(self) -> int:
+        """Device memory that the VAE and the text encoder will take, where they are not loaded yet."""
+        values = sum(self._checkpoint.parts[name].num_parameters for name in self._to_come)
+        return values * self._dtype.itemsize
+
     def _load_experts(self, lora: str | None) -> ExpertPair:
         if lora is None:
-            return self._checkpoint.load_experts(self._device, self._dtype)
+            return self._checkpoint.load_experts(self._device, self._dtype, reserved=self.bytes_to_come())
         assert self._checkpoint.boundary.value is None, "a LoRA of two noise experts would be two files"
         tensors = read_lora(self._checkpoint.folder / lora)
         # Fused in float32: rounded once, not before and after.
@@ -73,8 +79,12 @@ class CheckpointParts:
 
     @cached_property
     def _vae(self) -> wan_vae.WanVAE:
-        return self._checkpoint.load_vae(self._device, self._dtype)
+        vae = self._checkpoint.load_vae(self._device, self._dtype)
+        self._to_come.discard("vae")
+        return vae
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
-        return self._checkpoint.load_text_encoder(self._device, self._dtype)
+        encoder = self._checkpoint.load_text_encoder(self._device, self._dtype)
+        self._to_come.discard("text_encoder")
+        return encoder
