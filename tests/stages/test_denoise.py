@@ -236,13 +236,14 @@ def causal_reference(job, parts):
             velocities = [wan(clip, times, context, causal=True)[:, :, -1:] for context in contexts]
             velocity = cfg(*velocities, sampling.guidance_high)
             step = load_solver(sampling.solver).step
-            generator = step_generator(sampling.seed, index)
+            num_steps = clean.shape[2] * sampling.num_inference_steps + index  # of the whole clip
+            generator = step_generator(sampling.seed, num_steps)
             frame, history = step(velocity, frame, schedule.sigmas, index, history, generator)
         clean = torch.cat([clean, frame], dim=2)
     return clean
 
 
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("solver", ["unipc", "euler", "lcm"])
 def test_causal_generation_is_that_of_uncached_block_causal_forwards(solver):
     parts = TinyParts()
     job = encoded(tiny_job(causal=True, solver=solver, seed=4), parts)
@@ -250,6 +251,19 @@ def test_causal_generation_is_that_of_uncached_block_causal_forwards(solver):
     assert relative(result(job), causal_reference(job, parts)) <= 1e-5
     assert job.text is None
     assert job.denoise is None
+
+
+def test_each_latent_frame_of_a_causal_clip_draws_noise_of_its_own():
+    parts = TinyParts()
+    for parameter in parts.transformers["high"].head.parameters():
+        parameter.data.zero_()
+    still = Given(latents=torch.zeros(1, 4, 3, 4, 8))
+    job = encoded(tiny_job(causal=True, solver="lcm", guidance=1.0, given=still), parts)
+    finish(DenoiseCausal("toy", parts.experts, CPU), job)
+    # From zeros and with no velocity, a frame is nothing but the noise that its steps added.
+    first, second, third = job.latents
+    for one, other in ((first, second), (second, third), (first, third)):
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0).abs() < 0.5
 
 
 def test_causal_passes_over_the_network_are_steps_and_one_write_a_frame():

@@ -15,7 +15,8 @@ def initial_noise(shape: Sequence[int], seed: int) -> Tensor:
 
 
 def step_generator(seed: int, index: int) -> torch.Generator:
-    """A CPU generator for the noise added by step `index` of the job with `seed`.
+    """A CPU generator for the noise added by step `index` of the job with `seed`, counted over all its frames
+    where they are denoised one after another.
 
     It depends on nothing else, neither the device nor the steps before; another seed or index gives an
     independent stream, and none repeats the initial noise.

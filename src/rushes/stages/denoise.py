@@ -38,15 +38,22 @@ def start(job: Job, device: torch.device) -> DenoiseState:
     )
 
 
-def advance(state: DenoiseState, velocity: Tensor, sampling: SamplingParams) -> DenoiseState:
-    """One solver step."""
+def advance(
+    state: DenoiseState, velocity: Tensor, sampling: SamplingParams, *, num_before: int = 0
+) -> DenoiseState:
+    """One solver step.
+
+    Args:
+        num_before: steps that the job took before this trajectory began. They count in choosing the noise
+            that a stochastic solver adds, so that no latent frame of a causal clip repeats another's.
+    """
     latents, history = load_solver(sampling.solver).step(
         velocity,
         state.latents,
         state.sigmas,
         state.step,
         state.history,
-        step_generator(sampling.seed, state.step),
+        step_generator(sampling.seed, num_before + state.step),
     )
     return replace(state, latents=latents, history=history, step=state.step + 1)
 
@@ -240,7 +247,8 @@ class DenoiseCausal:
         velocity = velocities[0]
         if len(velocities) == 2:
             velocity = cfg(velocity, velocities[1], job.guidance["high"])
-        state.chunk = advance(chunk, velocity, job.request.sampling)
+        num_before = job.num_denoised * len(chunk.timesteps)
+        state.chunk = advance(chunk, velocity, job.request.sampling, num_before=num_before)
         if state.chunk.is_finished:
             self._finish_frame(job, state, state.chunk.latents)
 
