@@ -91,6 +91,20 @@ def test_text_keys_and_values_are_computed_once_per_expert():
     assert {name: len(shapes) for name, shapes in calls.items()} == {"high": 3, "low": 3}
 
 
+@pytest.mark.parametrize("is_given", [False, True])
+def test_the_switch_forgets_the_first_experts_texts_but_not_the_pipelines_negative_prompt(is_given):
+    parts = TinyParts(boundary=0.7)
+    given = Given(negative_prompt_embeds=embeds("dull")) if is_given else None
+    job = encoded(tiny_job(steps=6, two_experts=True, given=given), parts)
+    texts, high = (job.text.prompt, job.text.negative), parts.transformers["high"]
+    before = [text.context("high", high) for text in texts]
+    denoise = stage(parts)
+    while denoise.key(job).expert == "high":
+        denoise.run([job])
+    kept = [text.context("high", high) is old for text, old in zip(texts, before, strict=True)]
+    assert kept == [False, not is_given]
+
+
 def test_the_boundary_decides_the_expert():
     parts = TinyParts(boundary=0.7)
     job = encoded(tiny_job(steps=6, two_experts=True, guidance=1.0), parts)

@@ -167,7 +167,8 @@ class Denoise:
             return
         job.denoise = state
         if self._expert(state) != expert:
-            _texts(job)[0].forget(expert)
+            for text in _own_texts(job):
+                text.forget(expert)
 
 
 def _timesteps(timesteps: Sequence[float], device: torch.device) -> Tensor:
@@ -196,6 +197,13 @@ def _texts(job: Job) -> tuple[EncodedText, ...]:
     if job.text.negative is None:
         return (job.text.prompt,)
     return job.text.prompt, job.text.negative
+
+
+def _own_texts(job: Job) -> tuple[EncodedText, ...]:
+    """Those of `_texts` that no other job reads: a negative prompt that was not given as embeddings is the
+    pipeline's."""
+    is_negative_own = job.given.negative_prompt_embeds is not None
+    return _texts(job) if is_negative_own else _texts(job)[:1]
 
 
 class DenoiseCausal:
