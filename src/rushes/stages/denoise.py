@@ -58,7 +58,28 @@ def advance(
     return replace(state, latents=latents, history=history, step=state.step + 1)
 
 
-class Denoise:
+class _DenoiseStage:
+    """What both denoising stages are made of.
+
+    Args:
+        experts: returns the network or networks, loading them when first called with a LoRA's name or None.
+    """
+
+    name = "denoise"
+
+    def __init__(self, pipeline: str, experts: Experts, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._experts = experts
+        self._device = device
+
+    def prepare(self, job: Job) -> None:
+        self._experts(job.lora)
+
+    def done(self, job: Job) -> bool:
+        return job.is_denoised
+
+
+class Denoise(_DenoiseStage):
     """Denoises whole clips. One unit is one solver step of each job: one forward for the prompts of all jobs,
     and one for the negative prompts of those that use guidance at this step.
 
@@ -66,21 +87,13 @@ class Denoise:
     share is in `key`: the size, the noise expert and its LoRA, and the length of their texts.
 
     Args:
-        experts: returns the network or networks, loading them when first called with a LoRA's name or None.
         boundary: the high-noise expert runs timesteps >= 1000 * boundary; None where there is one expert,
             which is then called "high".
     """
 
-    name = "denoise"
-
     def __init__(self, pipeline: str, experts: Experts, boundary: float | None, device: torch.device) -> None:
-        self._pipeline = pipeline
-        self._experts = experts
+        super().__init__(pipeline, experts, device)
         self._boundary = boundary
-        self._device = device
-
-    def prepare(self, job: Job) -> None:
-        self._experts(job.lora)
 
     def key(self, job: Job) -> BatchKey:
         return BatchKey(
@@ -101,9 +114,6 @@ class Denoise:
             if job.wants_preview:
                 job.predicted = predict_clean(velocity, state.latents, state.sigmas[state.step])
             self._commit(job, advance(state, velocity, job.request.sampling), expert)
-
-    def done(self, job: Job) -> bool:
-        return job.is_denoised
 
     def units(self, job: Job) -> int:
         return job.request.sampling.num_inference_steps
@@ -206,23 +216,13 @@ def _own_texts(job: Job) -> tuple[EncodedText, ...]:
     return _texts(job) if is_negative_own else _texts(job)[:1]
 
 
-class DenoiseCausal:
+class DenoiseCausal(_DenoiseStage):
     """Denoises latent frame by latent frame, each seeing the clean frames before it through a KV cache.
 
     One unit is one solver step of the frame in work. After a frame's last step one more pass at t = 0 writes
     its clean keys and values. For networks trained block-causally, with one noise expert. Jobs do not share a
     forward: their caches differ in length.
     """
-
-    name = "denoise"
-
-    def __init__(self, pipeline: str, experts: Experts, device: torch.device) -> None:
-        self._pipeline = pipeline
-        self._experts = experts
-        self._device = device
-
-    def prepare(self, job: Job) -> None:
-        self._experts(job.lora)
 
     def key(self, job: Job) -> BatchKey:
         return BatchKey(
@@ -238,9 +238,6 @@ class DenoiseCausal:
     def run(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._step(job)
-
-    def done(self, job: Job) -> bool:
-        return job.is_denoised
 
     def units(self, job: Job) -> int:
         return job.num_latent_frames * job.request.sampling.num_inference_steps
