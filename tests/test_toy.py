@@ -9,11 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import rushes
 from rushes.config import TOY_FOLDER
+from rushes.stages.base import Job
 
 ASSETS = TOY_FOLDER.parent
+BATCH = (  # of other steps, scales and solvers
+    {"seed": 1, "num_inference_steps": 2},
+    {"seed": 2, "num_inference_steps": 3, "solver": "unipc", "guidance_high": 1.0},
+    {"seed": 3, "num_inference_steps": 3, "guidance_high": 4.0},
+)
 SMALL = {"num_inference_steps": 2, "num_frames": 9, "seed": 3}
 
 
@@ -64,3 +71,23 @@ def test_the_command_makes_a_clip_of_it(tmp_path: Path) -> None:
     assert Path(made["path"]) == output
     assert made["request"]["pipeline"] == "toy"
     assert output.stat().st_size > 1000
+
+
+def denoised(model: rushes.Model, jobs: list[Job]) -> list[torch.Tensor]:
+    """Final latents of jobs that go through text encoder and denoiser together, as long as each has steps."""
+    text, denoise, _ = model.pipeline.stages(jobs[0])
+    text.run(jobs)
+    left = jobs
+    while left:
+        denoise.run(left)
+        left = [job for job in left if not denoise.done(job)]
+    return [torch.cat(list(job.latents), dim=2) for job in jobs]
+
+
+def test_a_batch_of_mixed_jobs_is_what_each_of_them_is_alone(toy: rushes.Model) -> None:
+    def jobs() -> list[Job]:
+        return [toy.job(f"{n} dogs", width=64, height=64, num_frames=5, **BATCH[n]) for n in range(3)]
+
+    alone = [denoised(toy, [job])[0] for job in jobs()]
+    for one, other in zip(alone, denoised(toy, jobs()), strict=True):
+        assert float((other - one).norm() / one.norm()) <= 1e-4
