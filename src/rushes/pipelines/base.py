@@ -70,8 +70,9 @@ def run(pipeline: Pipeline, job: Job) -> Iterator[Progress]:
         begin = perf_counter()
         stage.run([job])
         units = _units(job, stage) + 1
-        if units == stage.units(job):
-            # Devices run behind: without this a stage's work would be timed as the next one's.
+        if pipeline.current(job) is not stage:
+            # Devices run behind: without this a stage's work would be timed as the next one's. In the causal
+            # mode stages take turns, long before they have done all their units.
             pipeline.synchronize()
         seconds = _seconds(job, stage) + perf_counter() - begin
         job.timings[stage.name] = Timing(stage=stage.name, seconds=seconds, units=units)
