@@ -27,5 +27,12 @@ def step_generator(seed: int, index: int) -> torch.Generator:
 
 def noise_like(latents: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal noise of the shape, dtype and device of `latents`, drawn on the generator's device."""
-    noise = torch.randn(latents.shape, generator=generator, dtype=latents.dtype, device=generator.device)
+    noise = torch.randn(
+        latents.shape,
+        generator=generator,
+        dtype=latents.dtype,
+        device=generator.device,
+        # A copy out of pageable memory would wait for the GPU, whatever non_blocking says.
+        pin_memory=latents.is_cuda and generator.device.type == "cpu",
+    )
     return noise.to(latents.device, non_blocking=True)
