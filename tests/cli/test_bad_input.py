@@ -66,6 +66,15 @@ def test_a_mistake_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("target", ["full", "full/letter.txt"])
+def test_a_checkpoint_is_not_made_over_something_else(rushes: Command, tmp_path: Path, target: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    result = rushes("make-checkpoint", tmp_path / target, "--tiny", "a14b")
+    assert_one_line(result, 2, f"{target}: exists and is not an empty folder")
+    assert (tmp_path / "full" / "letter.txt").read_text() == "dear"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

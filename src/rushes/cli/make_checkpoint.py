@@ -23,4 +23,12 @@ def make_checkpoint(folder: Path, kind: str, layout: Literal["diffusers", "wan"]
     """Write a tiny random checkpoint to FOLDER, new or empty. Its videos are noise."""
     from rushes.models import checkpoint_writer
 
+    check_folder(folder)
     click.echo(os.fsencode(checkpoint_writer.make_checkpoint(kind, folder, layout)))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises `click.UsageError` unless the folder is new or empty."""
+    is_folder = os.path.isdir(folder)
+    if os.listdir(folder) if is_folder else os.path.lexists(folder):
+        raise click.UsageError(f"{folder}: exists and is not an empty folder; give a new one")
