@@ -16,6 +16,7 @@ def main() -> None:
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:
         print("rushes: interrupted", file=sys.stderr, flush=True)
-        # Files are cleaned up by now. An ordinary exit would wait for threads that still read weights, and
-        # after Ctrl-C inside an import CPython would end itself by the signal, without this status.
+        # An ordinary exit would wait for threads that still read weights; and once Ctrl-C fell into an exec
+        # of text, as dataclasses do on import, `python -m` ends itself by the signal, not with this status.
+        # What os._exit skips is not missed: files are cleaned up by now, and every line was flushed.
         os._exit(INTERRUPTED)
