@@ -202,6 +202,30 @@ def test_a_folder_that_was_there_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "clip.partial" / "frame_0000.png").exists()
 
 
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_a_second_writer_is_refused_and_the_first_one_ends_well(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    second = VideoWriter(path, width=WIDTH, height=HEIGHT, fps=16)
+    with VideoWriter(path, width=WIDTH, height=HEIGHT, fps=16) as first:
+        first.write(noise(2))
+        with (
+            pytest.raises(OutputError, match=rf"clip\.partial\{path.suffix}: another run is writing it"),
+            second,
+        ):
+            pass
+        first.write(noise(3))
+    assert len(decode(path)) == 5
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_dead_run_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "clip.partial.mp4").write_bytes(bytes(100_000))
+    path = save_video(noise(2), 16, tmp_path / "clip.mp4")
+    assert path.stat().st_size < 100_000
+    assert len(decode(path)) == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_error_leaves_the_earlier_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"earlier")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -75,6 +76,11 @@ def check_output(path: str | Path) -> None:
             raise OutputError(f"{path}: is a folder")
     elif os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise OutputError(f"{path}: exists and is not an empty folder")
+    check_parent(path)
+
+
+def check_parent(path: Path) -> None:
+    """Raises `OutputError` unless the folder that `path` shall lie in exists and can be written to."""
     if not os.path.isdir(path.parent):
         raise OutputError(f"{path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -86,7 +92,8 @@ class VideoWriter:
 
     A file grows as `x.partial.mp4` beside its final name and is renamed when the block ends; on any error,
     Ctrl-C included, it is removed. mp4 is fragmented: each `write` ends with a flushed fragment, and the
-    file plays while it grows. gif and webp are written when the block ends.
+    file plays while it grows. gif and webp are written when the block ends. Two writers of one path at a time
+    do not get in each other's way: the later one is refused.
 
     Args:
         target: a path, or an object with `write(bytes)`, for which `format` is required.
@@ -97,8 +104,8 @@ class VideoWriter:
         format: one of `FORMATS`; by default what the path's ending says.
 
     Raises:
-        OutputError: the format does not exist or does not fit, the target cannot be written, or the number
-            of frames is not the one announced.
+        OutputError: the format does not exist or does not fit, the target cannot be written or is written
+            by another run, or the number of frames is not the one announced.
     """
 
     def __init__(
@@ -182,14 +189,41 @@ class VideoWriter:
 
 @contextmanager
 def _growing_file(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path`, renamed to it when the block ends well and removed otherwise."""
+    """A file beside `path`, renamed to it when the block ends well and removed otherwise.
+
+    It is locked all the while: what a run that died has left is written over, what another run holds is not.
+
+    Raises:
+        OutputError: another run is writing it.
+    """
     partial = partial_path(path)
-    try:
-        with partial.open("wb") as file:
+    with open(partial, "wb", opener=_open_untouched) as file:
+        _lock(file, partial)
+        try:
+            file.truncate()
             yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            file.flush()
+            # Renamed while the lock is held: nobody can take the file over in between.
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _open_untouched(path: str, flags: int) -> int:
+    """Open without emptying a file that may be another run's."""
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A run that has just ended may have renamed or removed the file that was opened.
+        is_ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_ours = False
+    if not is_ours:
+        raise OutputError(f"{path}: another run is writing it")
 
 
 @contextmanager
