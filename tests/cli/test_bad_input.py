@@ -37,6 +37,11 @@ BAD_ARGUMENTS = {
     ),
     "ending": (["generate", "a dog", "-o", "dog.mp5"], "did you mean 'mp4'?"),
     "no such folder": (["generate", "a dog", "-o", "absent/dog.mp4"], "there is no folder absent"),
+    "sheet's folder": (["generate", "a dog", "--sheet", "absent/x.png"], "there is no folder absent"),
+    "sheet's ending": (
+        ["generate", "a dog", "--sheet", "x.jpg"],
+        "x.jpg: a contact sheet's name ends in .png",
+    ),
     "command": (["genrate", "a dog"], "Did you mean 'generate'?"),
     "inspect nothing": (["inspect", "absent"], "absent: not a folder"),
     "tiny": (["make-checkpoint", "tiny", "--tiny", "a14"], "did you mean 'a14b'?"),

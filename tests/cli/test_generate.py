@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from command_line import SMALL, Command
 from PIL import Image
+
+from rushes.cli.generate import write_clip
+from rushes.errors import OutputError
+from rushes.types import Done, Event, Frames, GenerateRequest, SamplingParams, VideoSpec
 
 
 def num_frames(path: Path) -> int:
@@ -107,3 +113,29 @@ def test_prompts_of_any_script(rushes: Command, one_expert: Path, tmp_path: Path
     assert result.status == 0
     assert json.loads(result.out)["request"]["prompt"] == prompt
     assert path.exists()
+
+
+def test_a_sheet_that_fails_costs_no_clip(tmp_path: Path) -> None:
+    size = VideoSpec(width=32, height=32, num_frames=2, fps=8)
+    sampling = SamplingParams(
+        num_inference_steps=1, solver="euler", flow_shift=1.0, guidance_high=1.0, guidance_low=1.0, seed=0
+    )
+    request = GenerateRequest(
+        prompt="a dog", negative_prompt="", pipeline="toy", video=size, sampling=sampling
+    )
+
+    def stream() -> Generator[Event, None, None]:
+        yield Frames(start=0, frames=np.zeros((2, 32, 32, 3), np.uint8))
+        yield Done(request=request, timings=())
+
+    with pytest.raises(OutputError, match=r"absent/x\.png"):
+        write_clip(stream(), size, tmp_path / "dog.mp4", tmp_path / "absent" / "x.png")
+    assert num_frames(tmp_path / "dog.mp4") == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "dog.mp4"]
+
+
+def test_a_sheet_shows_every_frame_of_a_short_clip(rushes: Command, one_expert: Path, tmp_path: Path) -> None:
+    flags = ["-o", tmp_path / "dog.mp4", "--sheet", tmp_path / "dog.PNG", "--model", one_expert, *SMALL]
+    assert rushes("generate", "a dog", *flags).status == 0
+    with Image.open(tmp_path / "dog.PNG") as image:
+        assert image.size == (5 * 64, 64)

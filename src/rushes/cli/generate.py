@@ -80,7 +80,7 @@ def generate(
     prompt = read_prompt(prompt, prompt_file)
     # Before the weights are read, so that a mistake is told at once.
     video = resolve(rules_of(name), prompt, **given).video
-    check_path(output)
+    check_paths(output, sheet)
     if mode is not None:
         given["mode"] = mode
     with ProgressBars(f"load {name}") as bars:
@@ -90,12 +90,15 @@ def generate(
     report(done, model.notes, output, as_json=as_json)
 
 
-def check_path(output: Path) -> None:
-    """Raises `click.UsageError` when no clip can be written there, before any is made."""
+def check_paths(output: Path, sheet: Path | None) -> None:
+    """Raises `click.UsageError` when no clip or no sheet can be written there, before any is made."""
+    from rushes.stages.contact_sheet import check_sheet
     from rushes.stages.video_encode import check_output
 
     try:
         check_output(output)
+        if sheet is not None:
+            check_sheet(sheet)
     except OutputError as error:
         raise click.UsageError(str(error)) from error
 
@@ -133,7 +136,10 @@ def read_prompt(prompt: str | None, file: IO[str] | None) -> str:
 def write_clip(
     stream: Generator[Event, None, None], video: VideoSpec, output: Path, sheet: Path | None = None
 ) -> Done:
-    """Write a stream's frames to `output` as they come, previews beside it, and return the last event."""
+    """Write a stream's frames to `output` as they come, previews beside it, and return the last event.
+
+    The sheet follows when the clip is complete: should it fail, the clip stays.
+    """
     from rushes.stages.contact_sheet import ContactSheet
     from rushes.stages.video_encode import VideoWriter
     from rushes.types import Done, Frames, Preview
@@ -146,11 +152,10 @@ def write_clip(
             elif isinstance(event, Frames):
                 writer.write(event.frames)
                 row.add(event.start, event.frames)
-            elif isinstance(event, Done):
-                if sheet is not None:
-                    row.save(sheet)
-                return event
-    raise AssertionError("a stream ends with Done")
+    assert isinstance(event, Done), "a stream ends with Done"
+    if sheet is not None:
+        row.save(sheet)
+    return event
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rushes.errors import OutputError
-from rushes.stages.video_encode import partial_path
+from rushes.stages.video_encode import check_parent, partial_path
 
 Frames = NDArray[np.uint8]
 
@@ -23,6 +24,19 @@ def sheet_indices(num_frames: int, num_shown: int) -> list[int]:
     """
     shown = min(num_frames, num_shown)
     return sorted({round(i * (num_frames - 1) / max(shown - 1, 1)) for i in range(shown)})
+
+
+def check_sheet(path: Path) -> None:
+    """Say before the work starts that a sheet cannot be written to `path`.
+
+    Raises:
+        OutputError: not the name of a PNG file, a folder of that name, no folder to lie in, no permission.
+    """
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path}: a contact sheet's name ends in .png")
+    if os.path.isdir(path):
+        raise OutputError(f"{path}: is a folder")
+    check_parent(path)
 
 
 class ContactSheet:
