@@ -1,5 +1,6 @@
 """load: names, folders, settings, and that weights are read only when a call needs them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -100,3 +101,44 @@ def test_a_lora_is_fused_into_a_copy_that_is_kept(folder, tmp_path):
     assert torch.equal(plain, before)
     assert parts.experts("few.safetensors") is parts.experts("few.safetensors")
     assert parts.experts().select(0.0).blocks[0].cross_attn.out.weight is plain
+
+
+def sampled(model, **fields):
+    return model.job("a dog", **fields).request.sampling
+
+
+@pytest.fixture(scope="module")
+def opinionated(folder, tmp_path_factory):
+    """A model whose folder says another shift and another solver than its rules."""
+    copied = tmp_path_factory.mktemp("opinionated") / "tiny"
+    shutil.copytree(folder, copied)
+    said = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 7.0}
+    (copied / "scheduler" / "scheduler_config.json").write_text(json.dumps(said))
+    return rushes.load(copied, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("fields", "shift", "solver"),
+    [
+        ({}, 7.0, "euler"),
+        ({"preset": "quality"}, 7.0, "euler"),
+        ({"flow_shift": None, "solver": None, "preset": None}, 7.0, "euler"),
+        ({"preset": "fast"}, 7.0, "unipc"),
+        ({"preset": "fast", "flow_shift": None}, 7.0, "unipc"),
+        ({"preset": "fastwan-3"}, 5.0, "lcm"),
+        ({"preset": "fast", "flow_shift": 2.0, "solver": "ddim"}, 2.0, "ddim"),
+    ],
+)
+def test_the_folders_shift_wins_over_presets_of_free_timesteps_and_its_solver_over_the_default_one(
+    opinionated, fields, shift, solver
+):
+    found = sampled(opinionated, **fields)
+    assert (found.flow_shift, found.solver) == (shift, solver)
+
+
+def test_presets_of_fixed_positions_keep_their_shift(tmp_path):
+    model = rushes.load(make_checkpoint("a14b", tmp_path / "a14b"), device="cpu")
+    assert sampled(model).flow_shift == 12.0
+    distilled = sampled(model, preset="distilled-4")
+    assert distilled.flow_shift == 5.0
+    assert distilled.timesteps == pytest.approx((1000.0, 937.5, 833.333, 625.0), abs=1e-3)

@@ -66,7 +66,8 @@ class Model:
         rules: what requests may ask for.
         parts: its networks.
         boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
-        defaults: fields that this checkpoint decides instead of its rules, where a call names no preset.
+        defaults: fields that this checkpoint decides instead of its rules: `flow_shift` under every preset
+            but those of fixed timesteps, `solver` under the default preset only. A call's own fields win.
         notes: sentences about the checkpoint for the user.
 
     Example:
@@ -193,8 +194,8 @@ class Model:
                 "negative_prompt_embeds", flat.pop("negative_prompt_embeds", None)
             ),
         )
-        if flat.get("preset") is None:
-            flat = {**self._defaults, **flat}
+        given_fields = {name: value for name, value in flat.items() if value is not None}
+        flat = {**self._folder_fields(flat.get("preset")), **given_fields}
         request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
         return self.pipeline.job(
             request, given, causal=causal, wants_video=wants_video, wants_preview=wants_preview and not causal
@@ -219,6 +220,15 @@ class Model:
             self._latent_rgb = fit_latent_rgb(self._parts.vae())
         frames = preview_frames(latents, self._latent_rgb)
         return Preview(step=progress.units, num_steps=progress.total, frames=frames)
+
+    def _folder_fields(self, preset: str | None) -> dict[str, Any]:
+        """What the checkpoint decides under this preset; see `defaults`."""
+        chosen = self.rules.preset(preset)
+        if chosen.fixed_timesteps(chosen.flow_shift) is not None:
+            return {}
+        if chosen is self.rules.preset():
+            return self._defaults
+        return {name: value for name, value in self._defaults.items() if name != "solver"}
 
     def _is_causal(self, mode: str) -> bool:
         _choose("mode", mode, MODES)
