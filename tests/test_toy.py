@@ -65,11 +65,13 @@ def test_the_few_step_preset_says_when_its_weights_are_missing(toy: rushes.Model
 def test_the_command_makes_a_clip_of_it(tmp_path: Path) -> None:
     output = tmp_path / "x.mp4"
     command = [sys.executable, "-m", "rushes", "generate", "a blue fish", "-o", str(output), "--json"]
+    command += ["--mode", "causal"]
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True, timeout=120)
     made = json.loads(done.stdout)
     assert Path(made["path"]) == output
     assert made["request"]["pipeline"] == "toy"
+    assert made["request"]["mode"] == "causal"
     assert output.stat().st_size > 1000
 
 

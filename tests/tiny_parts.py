@@ -95,7 +95,9 @@ def tiny_model(parts=None, **rules):
     return Model(tiny_rules(**rules), parts, boundary=parts.boundary, device=CPU)
 
 
-def request(prompt="a dog", *, seed=0, steps=3, solver="unipc", guidance=2.0, frames=5, shift=3.0):
+def request(
+    prompt="a dog", *, seed=0, steps=3, solver="unipc", guidance=2.0, frames=5, shift=3.0, mode="full"
+):
     sampling = SamplingParams(
         num_inference_steps=steps,
         solver=solver,
@@ -106,12 +108,12 @@ def request(prompt="a dog", *, seed=0, steps=3, solver="unipc", guidance=2.0, fr
     )
     video = VideoSpec(width=16, height=8, num_frames=frames, fps=8)
     return GenerateRequest(
-        prompt=prompt, negative_prompt="blurry", pipeline="toy", video=video, sampling=sampling
+        prompt=prompt, negative_prompt="blurry", pipeline="toy", video=video, sampling=sampling, mode=mode
     )
 
 
-def tiny_job(prompt="a dog", *, guidance=2.0, given=None, causal=False, two_experts=False, **fields):
+def tiny_job(prompt="a dog", *, guidance=2.0, given=None, two_experts=False, **fields):
     asked = request(prompt, guidance=guidance, **fields)
     scales = {"high": guidance, "low": guidance} if two_experts else {"high": guidance}
     shape = (4, (asked.video.num_frames - 1) // 2 + 1, 4, 8)
-    return Job(request=asked, latent_shape=shape, guidance=scales, given=given or Given(), causal=causal)
+    return Job(request=asked, latent_shape=shape, guidance=scales, given=given or Given())

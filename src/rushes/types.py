@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+Mode = Literal["full", "causal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +53,18 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """One clip, fully resolved: what a pipeline validated and a job will run, nothing left to default."""
+    """One clip, fully resolved: what a pipeline validated and a job will run, nothing left to default.
+
+    Attributes:
+        mode: "full" denoises the clip as a whole, "causal" one latent frame after another.
+    """
 
     prompt: str
     negative_prompt: str
     pipeline: str
     video: VideoSpec
     sampling: SamplingParams
+    mode: Mode = "full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,8 +205,19 @@ def test_a_causal_stream_closed_midway_frees_its_cache():
 def test_causal_mode_is_refused_by_name_where_it_was_not_trained():
     with pytest.raises(InvalidRequest, match="toy was not trained to generate causally"):
         tiny_model(supports_causal=False).generate("a dog", mode="causal")
-    with pytest.raises(InvalidRequest, match="mode"):
+    with pytest.raises(InvalidRequest, match="mode: the causal mode needs one expert"):
         tiny_model(TinyParts(boundary=0.5)).generate("a dog", mode="causal")
+
+
+def test_a_request_that_was_recorded_makes_the_clip_again():
+    model = tiny_model()
+    fields = {"seed": 2, "num_inference_steps": 2}
+    for mode in ("full", "causal"):
+        video = model.generate("a dog", mode=mode, **fields)
+        assert video.request.mode == mode
+        again = model.generate(video.request.prompt, mode=video.request.mode, **fields)
+        assert np.array_equal(again.frames, video.frames)
+    assert model.generate("a dog", mode=None, **fields).request.mode == "full"
 
 
 def test_one_expert_reads_guidance_high_and_two_read_both():

@@ -170,23 +170,23 @@ def with_lora(job, name):
     return job
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_jobs_with_and_without_a_lora_run_their_own_weights_and_share_no_key(causal):
+@pytest.mark.parametrize("mode", ["full", "causal"])
+def test_jobs_with_and_without_a_lora_run_their_own_weights_and_share_no_key(mode):
     parts, other = TinyParts(), TinyParts()
     for parameter in other.transformers["high"].parameters():
         parameter.data.mul_(1.1)
     pairs = {None: parts.experts(), "a.safetensors": other.experts()}
     denoise = (
         DenoiseCausal("toy", pairs.__getitem__, CPU)
-        if causal
+        if mode == "causal"
         else Denoise("toy", pairs.__getitem__, None, CPU)
     )
-    jobs = [with_lora(encoded(tiny_job(causal=causal), parts), name) for name in pairs]
+    jobs = [with_lora(encoded(tiny_job(mode=mode), parts), name) for name in pairs]
     assert len({denoise.key(job) for job in jobs}) == 2
     for job, owner in zip(jobs, (parts, other), strict=True):
         finish(denoise, job)
-        expected = encoded(tiny_job(causal=causal), parts)
-        finish(DenoiseCausal("toy", owner.experts, CPU) if causal else stage(owner), expected)
+        expected = encoded(tiny_job(mode=mode), parts)
+        finish(DenoiseCausal("toy", owner.experts, CPU) if mode == "causal" else stage(owner), expected)
         assert torch.equal(result(job), result(expected))
     assert not torch.equal(result(jobs[0]), result(jobs[1]))
 
@@ -260,7 +260,7 @@ def causal_reference(job, parts):
 @pytest.mark.parametrize("solver", ["unipc", "euler", "lcm"])
 def test_causal_generation_is_that_of_uncached_block_causal_forwards(solver):
     parts = TinyParts()
-    job = encoded(tiny_job(causal=True, solver=solver, seed=4), parts)
+    job = encoded(tiny_job(mode="causal", solver=solver, seed=4), parts)
     finish(DenoiseCausal("toy", parts.experts, CPU), job)
     assert relative(result(job), causal_reference(job, parts)) <= 1e-5
     assert job.text is None
@@ -272,7 +272,7 @@ def test_each_latent_frame_of_a_causal_clip_draws_noise_of_its_own():
     for parameter in parts.transformers["high"].head.parameters():
         parameter.data.zero_()
     still = Given(latents=torch.zeros(1, 4, 3, 4, 8))
-    job = encoded(tiny_job(causal=True, solver="lcm", guidance=1.0, given=still), parts)
+    job = encoded(tiny_job(mode="causal", solver="lcm", guidance=1.0, given=still), parts)
     finish(DenoiseCausal("toy", parts.experts, CPU), job)
     # From zeros and with no velocity, a frame is nothing but the noise that its steps added.
     first, second, third = job.latents
@@ -282,7 +282,7 @@ def test_each_latent_frame_of_a_causal_clip_draws_noise_of_its_own():
 
 def test_causal_passes_over_the_network_are_steps_and_one_write_a_frame():
     parts = TinyParts()
-    job = encoded(tiny_job(causal=True, guidance=1.0), parts)
+    job = encoded(tiny_job(mode="causal", guidance=1.0), parts)
     calls = count_calls(parts.transformers["high"])
     denoise = DenoiseCausal("toy", parts.experts, CPU)
     finish(denoise, job)

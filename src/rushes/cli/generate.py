@@ -14,7 +14,7 @@ import click
 
 import rushes
 from rushes.errors import OutputError, UnknownName
-from rushes.pipelines.rules import FIELDS, RULES, PipelineRules, load_rules, resolve
+from rushes.pipelines.rules import FIELDS, MODES, RULES, PipelineRules, load_rules, resolve
 
 if TYPE_CHECKING:
     from rushes.types import Done, Event, Preview, VideoSpec
@@ -49,7 +49,7 @@ def field_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--preset", help="named sampling settings, over which the fields below win")
 @click.option("--negative-prompt", help="what to steer away from, instead of the model's own")
 @field_options
-@click.option("--mode", type=click.Choice(["full", "causal"]), help="causal: latent frame by latent frame")
+@click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
 @click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
 @click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
 @click.option("--preview", is_flag=True, help="keep OUTPUT.preview.webp up to date while denoising")
@@ -67,7 +67,6 @@ def generate(
     preview: bool,
     sheet: Path | None,
     as_json: bool,
-    mode: str | None,
     **fields: Any,
 ) -> None:
     """Make a clip from PROMPT. The path is printed last.
@@ -81,8 +80,6 @@ def generate(
     # Before the weights are read, so that a mistake is told at once.
     video = resolve(rules_of(name), prompt, **given).video
     check_paths(output, sheet)
-    if mode is not None:
-        given["mode"] = mode
     with ProgressBars(f"load {name}") as bars:
         model = rushes.load(name, device=device, dtype=dtype)
         stream = model.stream(prompt, preview_every=int(preview), on_progress=bars.update, **given)

@@ -50,11 +50,11 @@ class Pipeline(Protocol):
         request: GenerateRequest,
         given: Given,
         *,
-        causal: bool = False,
         wants_video: bool = True,
         wants_preview: bool = False,
     ) -> Job:
-        """A job for this request. Raises `InvalidRequest` when a given tensor does not fit it."""
+        """A job for this request. Raises `InvalidRequest` when the checkpoint cannot run its mode or a given
+        tensor does not fit it."""
 
     def current(self, job: Job) -> Stage | None:
         """The stage that has work for this job, None when it is finished."""

@@ -21,9 +21,8 @@ from rushes.pipelines.rules import RULES, PipelineRules, load_rules, resolve
 from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import Given, Job
 from rushes.stages.preview import fit_latent_rgb, preview_frames
-from rushes.types import Done, Event, Frames, LatentVideo, Preview, Progress, Video
+from rushes.types import Done, Event, Frames, LatentVideo, Mode, Preview, Progress, Video
 
-MODES = ("full", "causal")
 OUTPUTS = ("video", "latents")
 
 OnProgress = Callable[[Progress], None]
@@ -56,7 +55,7 @@ class GenerateFields(TypedDict, total=False):
     latents: torch.Tensor | None
     prompt_embeds: torch.Tensor | PromptEmbeds | None
     negative_prompt_embeds: torch.Tensor | PromptEmbeds | None
-    mode: Literal["full", "causal"]
+    mode: Mode | None
 
 
 class Model:
@@ -91,7 +90,6 @@ class Model:
         self.notes = notes
         self.pipeline = WanPipeline(rules.name, parts, boundary=boundary, device=device)
         self._parts = parts
-        self._boundary = boundary
         self._defaults = dict(defaults or {})
         self._latent_rgb: torch.Tensor | None = None
 
@@ -136,7 +134,8 @@ class Model:
             CheckpointError: a part that this call needs is missing or damaged.
             EngineError: the device ran out of memory.
         """
-        _choose("output", output, OUTPUTS)
+        if output not in OUTPUTS:
+            raise UnknownName("output", output, OUTPUTS)
         job = self.job(prompt, wants_video=output == "video", **fields)
         request = job.request
         if output == "latents":
@@ -186,7 +185,6 @@ class Model:
         Args and errors are those of `generate`.
         """
         flat = cast(dict[str, Any], dict(fields))
-        causal = self._is_causal(flat.pop("mode", MODES[0]))
         given = Given(
             latents=flat.pop("latents", None),
             prompt_embeds=_embeds("prompt_embeds", flat.pop("prompt_embeds", None)),
@@ -198,7 +196,7 @@ class Model:
         flat = {**self._folder_fields(flat.get("preset")), **given_fields}
         request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
         return self.pipeline.job(
-            request, given, causal=causal, wants_video=wants_video, wants_preview=wants_preview and not causal
+            request, given, wants_video=wants_video, wants_preview=wants_preview and request.mode == "full"
         )
 
     def _events(
@@ -229,19 +227,6 @@ class Model:
         if chosen is self.rules.preset():
             return self._defaults
         return {name: value for name, value in self._defaults.items() if name != "solver"}
-
-    def _is_causal(self, mode: str) -> bool:
-        _choose("mode", mode, MODES)
-        if mode == "causal" and (not self.rules.supports_causal or self._boundary is not None):
-            raise InvalidRequest(
-                "mode", f"{self.rules.name} was not trained to generate causally; use 'full'"
-            )
-        return mode == "causal"
-
-
-def _choose(field: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UnknownName(field, value, choices)
 
 
 def _embeds(field: str, value: object) -> PromptEmbeds | None:

@@ -6,18 +6,19 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
-from typing import Any
+from typing import Any, cast, get_args
 
 from rushes.errors import InvalidRequest, UnknownName
 from rushes.pipelines.fields import FIELDS, Field, Value, shown
 from rushes.registry import Registry
 from rushes.sampling.schedules import shift_timesteps
 from rushes.sampling.solvers import SOLVERS
-from rushes.types import GenerateRequest, SamplingParams, VideoSpec
+from rushes.types import GenerateRequest, Mode, SamplingParams, VideoSpec
 
 __all__ = [
     "FIELDS",
     "MAX_PROMPT_CHARACTERS",
+    "MODES",
     "RULES",
     "Field",
     "PipelineRules",
@@ -28,6 +29,8 @@ __all__ = [
 
 MAX_PROMPT_CHARACTERS = 20_000
 """Longest prompt accepted. Text encoders read 512 tokens or fewer, so nothing useful is refused."""
+
+MODES: tuple[str, ...] = get_args(Mode)
 
 RULES = Registry(
     "pipeline",
@@ -179,6 +182,7 @@ def resolve(
     *,
     preset: str | None = None,
     negative_prompt: str | None = None,
+    mode: str | None = None,
     has_prompt_embeds: bool = False,
     **fields: object,
 ) -> GenerateRequest:
@@ -187,12 +191,13 @@ def resolve(
     Args:
         preset: name of one of `rules.presets`, the default one for None.
         negative_prompt: None takes the model's own; an empty string is none at all.
+        mode: one of `MODES`, the first for None.
         has_prompt_embeds: the prompt's embeddings come with the request, so that the prompt may be empty.
         fields: any of `rules.fields`; a value of None counts as not given.
 
     Raises:
         InvalidRequest: with the field, its value, the rule and the nearest valid values. A misspelt field,
-            preset or solver raises its `UnknownName` with the nearest name.
+            mode, preset or solver raises its `UnknownName` with the nearest name.
 
     Example:
         >>> from rushes.pipelines.rules import load_rules, resolve
@@ -217,6 +222,7 @@ def resolve(
         pipeline=rules.name,
         video=video,
         sampling=_sampling(rules, chosen, given),
+        mode=_check_mode(rules, mode),
     )
 
 
@@ -242,6 +248,18 @@ def _check_preset(preset: Preset, given: Mapping[str, Value]) -> None:
     shift = given.get("flow_shift", preset.flow_shift)
     if shift != preset.flow_shift and preset.timesteps is not None:
         raise InvalidRequest("flow_shift", f"the preset's timesteps are fixed after the shift, got {shift}")
+
+
+def _check_mode(rules: PipelineRules, mode: object) -> Mode:
+    if mode is None:
+        return "full"
+    if not isinstance(mode, str):
+        raise InvalidRequest("mode", f"must be one of {', '.join(MODES)}, got {shown(mode)}")
+    if mode not in MODES:
+        raise UnknownName("mode", mode, MODES)
+    if mode == "causal" and not rules.supports_causal:
+        raise InvalidRequest("mode", f"{rules.name} was not trained to generate causally; use 'full'")
+    return cast(Mode, mode)
 
 
 def _check_text(field: str, text: object) -> None:

@@ -43,11 +43,14 @@ class WanPipeline:
         request: GenerateRequest,
         given: Given,
         *,
-        causal: bool = False,
         wants_video: bool = True,
         wants_preview: bool = False,
     ) -> Job:
         """See `Pipeline.job`."""
+        if request.mode == "causal" and self._boundary is not None:
+            raise InvalidRequest(
+                "mode", "the causal mode needs one expert, this checkpoint has two; use 'full'"
+            )
         shape = self.latent_shape(request.video)
         check_given(given, shape, self._parts.transformer_config)
         return Job(
@@ -55,14 +58,13 @@ class WanPipeline:
             latent_shape=shape,
             guidance=self._guidance(request.sampling),
             given=given,
-            causal=causal,
             wants_video=wants_video,
             wants_preview=wants_preview,
         )
 
     def stages(self, job: Job) -> tuple[Stage, ...]:
         """In order of precedence: the first that is not done runs next."""
-        return self._causal if job.causal else self._whole
+        return self._causal if job.is_causal else self._whole
 
     def current(self, job: Job) -> Stage | None:
         """See `Pipeline.current`."""

@@ -107,7 +107,6 @@ class Job:
     Attributes:
         latent_shape: (C, T, H, W) of the clip.
         guidance: scale by noise expert; a one-expert model has "high" only.
-        causal: generate latent frame by latent frame.
         wants_video: False stops at the latents.
         wants_preview: keep the predicted clean latents of the last step.
         text: written by TextEncode, freed when the last latent frame is denoised.
@@ -126,7 +125,6 @@ class Job:
     latent_shape: tuple[int, int, int, int]
     guidance: Mapping[NoiseExpert, float]
     given: Given = field(default_factory=Given)
-    causal: bool = False
     wants_video: bool = True
     wants_preview: bool = False
     text: Conditioning | None = None
@@ -149,6 +147,11 @@ class Job:
     def is_denoised(self) -> bool:
         """Whether every latent frame is finished."""
         return self.num_denoised == self.num_latent_frames
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether latent frames are denoised one after another."""
+        return self.request.mode == "causal"
 
     @property
     def lora(self) -> str | None:
