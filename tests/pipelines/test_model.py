@@ -58,7 +58,7 @@ def test_same_seed_same_bytes_other_seed_other_clip():
 
 def test_streamed_frames_are_the_generated_clip_in_order():
     model = tiny_model()
-    events = list(model.stream("a dog", seed=1))
+    events = list(model.stream("a dog", seed=1, preview_every=1))
     frames = [event for event in events if isinstance(event, Frames)]
     assert [event.start for event in frames] == [0, 1, 3]
     assert np.array_equal(
@@ -72,9 +72,20 @@ def test_streamed_frames_are_the_generated_clip_in_order():
 def test_the_first_frames_come_when_the_decoder_was_called_once():
     vae = CountingVAE(TinyParts().vae())
     model = tiny_model(TinyParts(vae=vae))
-    stream = model.stream("a dog", preview_every=0)
+    stream = model.stream("a dog")
     assert isinstance(next(stream), Frames)
     assert vae.num_calls == 1
+
+
+def test_a_stream_makes_no_preview_unless_asked():
+    kinds = {type(event) for event in tiny_model().stream("a dog")}
+    assert kinds == {Frames, Done}
+
+
+def test_an_empty_text_may_stand_beside_embeddings():
+    given = {"prompt_embeds": embeds("a dog").states, "negative_prompt_embeds": embeds("dull").states}
+    job = tiny_model().job("", negative_prompt="", **given)
+    assert (job.request.prompt, job.request.negative_prompt) == ("", "")
 
 
 def test_previews_come_every_so_many_steps_at_latent_size():
@@ -86,7 +97,7 @@ def test_previews_come_every_so_many_steps_at_latent_size():
 
 @pytest.mark.parametrize("kind", [Preview, Frames])
 def test_closing_a_stream_midway_frees_its_job(kind):
-    stream = tiny_model().stream("a dog", num_inference_steps=4)
+    stream = tiny_model().stream("a dog", num_inference_steps=4, preview_every=1)
     while not isinstance(next(stream), kind):
         pass
     (job,) = live_jobs()
@@ -166,6 +177,16 @@ WRONG = [
         "prompt_embeds",
         "reads no pooled",
     ),
+    (
+        {"prompt": "a cat", "prompt_embeds": torch.zeros(1, 6, 8)},
+        "prompt_embeds",
+        "either prompt or prompt_embeds",
+    ),
+    (
+        {"negative_prompt": "dull", "negative_prompt_embeds": torch.zeros(1, 6, 8)},
+        "negative_prompt_embeds",
+        "either negative_prompt or",
+    ),
     ({"mode": "casual"}, "mode", "did you mean 'causal'"),
     ({"preview_every": -1}, "preview_every", "at least 0"),
     ({"num_frame": 5}, "num_frame", "num_frames"),
@@ -175,7 +196,7 @@ WRONG = [
 @pytest.mark.parametrize(("fields", "field", "message"), WRONG)
 def test_a_wrong_value_is_named_with_its_rule_before_anything_runs(fields, field, message):
     with pytest.raises(InvalidRequest, match=message) as caught:
-        tiny_model().stream("a dog", **fields)
+        tiny_model().stream(**{"prompt": "" if "prompt_embeds" in fields else "a dog", **fields})
     assert message in str(caught.value) or caught.value.field == field
 
 

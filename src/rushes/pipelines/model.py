@@ -124,7 +124,7 @@ class Model:
         """Make a clip.
 
         Args:
-            prompt: may be empty only when `prompt_embeds` is given.
+            prompt: empty when `prompt_embeds` is given, and only then.
             output: "latents" stops before the VAE and returns normalised float32 latents [1, C, T, H, W].
             on_progress: called after every unit of every stage.
             fields: see `GenerateFields`.
@@ -154,18 +154,19 @@ class Model:
         self,
         prompt: str = "",
         *,
-        preview_every: int = 1,
+        preview_every: int = 0,
         on_progress: OnProgress | None = None,
         **fields: Unpack[GenerateFields],
     ) -> Generator[Event, None, None]:
-        """Make a clip and see it come: `Preview`s while it is denoised, `Frames` as they are decoded, `Done`.
+        """Make a clip and see it come: `Frames` as they are decoded, then `Done`; before them, if asked for,
+        `Preview`s of the clip being denoised.
 
         Closing the generator, at any point, frees what the clip held. The request is checked before the
         generator is returned; otherwise arguments and errors are those of `generate`.
 
         Args:
-            preview_every: solver steps between two previews; 0 for none. The causal mode has none: its frames
-                themselves come early.
+            preview_every: solver steps between two previews; 0 for none. The first loads the VAE, and each
+                waits for the device. The causal mode has none: its frames themselves come early.
         """
         if preview_every < 0:
             raise InvalidRequest("preview_every", f"must be at least 0, got {preview_every}")
@@ -192,6 +193,8 @@ class Model:
                 "negative_prompt_embeds", flat.pop("negative_prompt_embeds", None)
             ),
         )
+        _check_not_twice("prompt", prompt, given.prompt_embeds)
+        _check_not_twice("negative_prompt", flat.get("negative_prompt"), given.negative_prompt_embeds)
         given_fields = {name: value for name, value in flat.items() if value is not None}
         flat = {**self._folder_fields(flat.get("preset")), **given_fields}
         request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
@@ -227,6 +230,12 @@ class Model:
         if chosen is self.rules.preset():
             return self._defaults
         return {name: value for name, value in self._defaults.items() if name != "solver"}
+
+
+def _check_not_twice(field: str, text: object, embeds: PromptEmbeds | None) -> None:
+    """An empty text beside embeddings says nothing, any other would be ignored."""
+    if text and embeds is not None:
+        raise InvalidRequest(f"{field}_embeds", f"give either {field} or {field}_embeds, not both")
 
 
 def _embeds(field: str, value: object) -> PromptEmbeds | None:
