@@ -102,10 +102,13 @@ def train(pool: LatentPool, base: Wan, args: argparse.Namespace) -> dict[str, Lo
     optimiser = torch.optim.AdamW(params, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
     sigmas = torch.tensor(uniform_schedule(TEACHER_STEPS, args.shift).sigmas, device=device)
     stride = TEACHER_STEPS // STUDENT_STEPS
+    empty = pool.batch(args.batch, dropped=1.0)
+    with torch.no_grad():
+        unguided = teacher.encode_text(empty.states, empty.pooled)
     start, step = time.time(), 0
     while (progress := (time.time() - start) / args.seconds) < 1:
         set_rate([optimiser], args.lr * warm_cosine(progress, warm=0.05))
-        batch, empty = pool.batch(args.batch, dropped=0.0), pool.batch(args.batch, dropped=1.0)
+        batch = pool.batch(args.batch, dropped=0.0)
         place = stride * torch.randint(STUDENT_STEPS, (args.batch,), device=device)
         begin, end = (
             sigmas[place][:, None, None, None, None],
@@ -113,7 +116,7 @@ def train(pool: LatentPool, base: Wan, args: argparse.Namespace) -> dict[str, Lo
         )
         x = (1 - begin) * batch.latents + begin * torch.randn_like(batch.latents)
         with torch.no_grad():
-            text = tuple(teacher.encode_text(part.states, part.pooled) for part in (batch, empty))
+            text = teacher.encode_text(batch.states, batch.pooled), unguided
             target = (teach(teacher, x, place, sigmas, text, args.guidance) - x) / (end - begin)
         with torch.autocast(device.type, torch.bfloat16, enabled=is_gpu):
             context = student.encode_text(batch.states, batch.pooled)

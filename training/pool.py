@@ -13,7 +13,7 @@ from torch import Tensor
 from rushes.models.wan_vae import WanVAE
 from training.clips import ClipSource
 from training.text import TextFeatures
-from training.vae_folder import encode, load_vae
+from training.vae_folder import load_vae
 
 CAPTIONS_A_CLIP = 3
 DROPPED = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
@@ -76,7 +76,7 @@ def build_pool(vae_folder: Path, size: int, seconds: float, seed: int) -> Latent
     done = 0
     while done < size and (time.time() - start < seconds or not done):
         clips = source.draw_covered(min(chunk, size - done), captions=CAPTIONS_A_CLIP)
-        latents.append(encode(vae, clips.video).bfloat16())
+        latents.append(vae.encode_whole(clips.video).bfloat16())
         covers.append(latent_cover(clips.cover, vae))
         captions += clips.captions
         done += len(clips.video)

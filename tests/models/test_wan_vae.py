@@ -142,6 +142,8 @@ def test_chunked_encode_is_the_whole_convolution(config: WanVAEConfig) -> None:
     mean, logvar = vae.posterior(video)
     assert mean.shape == logvar.shape == (2, 16, 4, 16 // config.spatial_stride, 24 // config.spatial_stride)
     assert relative_error(vae.encode(video), mean) <= 1e-5
+    normalised = random_vae(dataclasses.replace(config, latents_mean=(0.3,) * 16, latents_std=(1.7,) * 16))
+    assert relative_error(normalised.encode(video), normalised.encode_whole(video)) <= 1e-5
 
 
 def test_interleaved_videos_decode_to_the_same_bytes() -> None:

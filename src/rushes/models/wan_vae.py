@@ -203,6 +203,11 @@ class WanVAE(nn.Module):
         mean, _ = self._posterior(frames, cache)
         return self._normalise(mean), EncodeState(past=tuple(cache.next))
 
+    def encode_whole(self, video: Tensor) -> Tensor:
+        """`encode` by one causal convolution over the whole clip per layer, as `decode_whole` decodes. For
+        training; memory grows with T. Raises as `encode` does."""
+        return self._normalise(self.posterior(video)[0])
+
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, T, H, W] -> mean and log variance [B, z, T', H', W'], neither normalised nor clamped, by one
         causal convolution over the whole clip per layer. Raises as `encode` does."""
