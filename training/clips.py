@@ -34,7 +34,7 @@ class Clips:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoveredClips:
-    """Whole clips with captions, and cover [B, T, H, W] in [0, 1], how much of each pixel sprites cover."""
+    """Clips with captions, and cover [B, T, H, W] in [0, 1], how much of each pixel sprites cover."""
 
     video: Tensor
     cover: Tensor
@@ -94,10 +94,10 @@ class ClipSource:
         words = self._captions(scenes, captions)
         return Clips(video=video, labels=labels_of(scenes, self.device), captions=words)
 
-    def draw_covered(self, size: int, *, captions: int) -> CoveredClips:
-        """`size` fresh whole clips with this many captions each, and where their sprites are."""
+    def draw_covered(self, size: int, *, captions: int, num_frames: int = NUM_FRAMES) -> CoveredClips:
+        """The beginnings of `size` fresh clips with this many captions each, and where their sprites are."""
         scenes = self.scenes(size)
-        video, cover = self.renderer.render_covered(scenes)
+        video, cover = self.renderer.render_covered(scenes, num_frames)
         return CoveredClips(video=video, cover=cover, captions=self._captions(scenes, captions))
 
     def _captions(self, scenes: Scenes, num: int) -> list[str]:

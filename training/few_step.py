@@ -1,6 +1,7 @@
 """Distil the toy to four steps without guidance, as a LoRA:
 
-    python -m training.few_step --vae RUN/vae --base RUN/dit2 --guidance 2 --seconds 90 --out RUN/few_step
+    torchrun --nproc-per-node 2 -m training.few_step --vae RUN/vae --base RUN/dit2 --seconds 90 \\
+        --compile --out RUN/few_step
 
 The student's one step over a quarter of the schedule learns where the guided teacher's five steps end
 (progressive distillation, arXiv:2202.00512, in one round), from noised latents of the pool.
@@ -9,21 +10,20 @@ The student's one step over a quarter of the schedule learns where the guided te
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from rushes.models.wan import TextContext, Wan, cast_weights, sources
+from rushes.models.wan import TextContext, Wan, sources
 from rushes.sampling.schedules import uniform_schedule
 from training.checkpoints import load_resume
-from training.dit import CONFIG
+from training.dit import CLOCK_STEPS, CONFIG, COVER_WEIGHT, fast_copy
 from training.optim import Average, set_rate, warm_cosine
 from training.pool import LatentPool, build_pool
+from training.team import Team, join
 
 STUDENT_STEPS, TEACHER_STEPS = 4, 20
 RANK = 16
@@ -32,7 +32,7 @@ ADAPTED += ("ffn.shared_up", "ffn.shared_down")
 
 
 class LowRank(nn.Module):
-    """weight + b a, b zero at the start."""
+    """An update b a of one matrix, b zero at the start."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -40,20 +40,41 @@ class LowRank(nn.Module):
         self.a = nn.Parameter(torch.randn(RANK, width, device=weight.device) / width**0.5)
         self.b = nn.Parameter(torch.zeros(out, RANK, device=weight.device))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.b @ self.a
+    @torch.no_grad()
+    def take_gradient(self, gradient: Tensor) -> None:
+        """From the matrix's own gradient G, by the chain rule: b^T G and G a^T."""
+        gradient = gradient.float()
+        self.a.grad, self.b.grad = self.b.T @ gradient, gradient @ self.a.T
 
 
-def adapt(model: Wan) -> dict[str, LowRank]:
-    """Freeze the model and put a low-rank update on the adapted matrices; by our parameter names."""
-    model.requires_grad_(False)
-    updates = {}
-    for name, parameter in list(model.named_parameters()):
-        if name.endswith(ADAPTED):
-            owner, leaf = name.rsplit(".", 1)
-            updates[name] = LowRank(parameter)
-            parametrize.register_parametrization(model.get_submodule(owner), leaf, updates[name])
-    return updates
+class Student:
+    """The base model with low-rank updates; the plain model in `fast` is what runs, so that it compiles like
+    any other."""
+
+    def __init__(self, base: Wan, *, is_compiled: bool) -> None:
+        self.fast = fast_copy(base, is_compiled=is_compiled).requires_grad_(False)
+        weights = {name: p for name, p in base.named_parameters() if name.endswith(ADAPTED)}
+        self.updates = {name: LowRank(weight) for name, weight in weights.items()}
+        fast = dict(self.fast.named_parameters())
+        self._matrices = [(weight, fast[name].requires_grad_(True)) for name, weight in weights.items()]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the updates."""
+        return [p for update in self.updates.values() for p in update.parameters()]
+
+    def take_gradients(self) -> None:
+        """Pass the running matrices' gradients on to their updates."""
+        for update, (_, matrix) in zip(self.updates.values(), self._matrices, strict=True):
+            assert matrix.grad is not None
+            update.take_gradient(matrix.grad)
+            matrix.grad = None
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Give the running matrices what the updates have become."""
+        for update, (weight, matrix) in zip(self.updates.values(), self._matrices, strict=True):
+            matrix.copy_(weight + update.b @ update.a)
 
 
 def as_lora(updates: dict[str, LowRank]) -> dict[str, Tensor]:
@@ -88,49 +109,47 @@ def teach(
     return x
 
 
-def train(pool: LatentPool, base: Wan, args: argparse.Namespace) -> dict[str, LowRank]:
+def train(pool: LatentPool, base: Wan, args: argparse.Namespace, team: Team) -> dict[str, LowRank]:
     """AdamW on the low-rank updates."""
     device = pool.latents.device
-    student = copy.deepcopy(base)
-    is_gpu = device.type == "cuda"
-    teacher = cast_weights(base.requires_grad_(False), torch.bfloat16 if is_gpu else torch.float32)
-    updates = adapt(student)
-    if args.compile:
-        for block in teacher.blocks:
-            block.compile(dynamic=False)
-    params = [p for update in updates.values() for p in update.parameters()]
-    optimiser = torch.optim.AdamW(params, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
+    teacher = fast_copy(base, is_compiled=args.compile).requires_grad_(False)
+    student = Student(base, is_compiled=args.compile)
+    for p in student.parameters:
+        team.share(p)
+    optimiser = torch.optim.AdamW(student.parameters, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
     sigmas = torch.tensor(uniform_schedule(TEACHER_STEPS, args.shift).sigmas, device=device)
     stride = TEACHER_STEPS // STUDENT_STEPS
     empty = pool.batch(args.batch, dropped=1.0)
     with torch.no_grad():
         unguided = teacher.encode_text(empty.states, empty.pooled)
-    start, step = time.time(), 0
-    while (progress := (time.time() - start) / args.seconds) < 1:
+    start, step, progress = time.time(), 0, 0.0
+    while progress < 1:
         set_rate([optimiser], args.lr * warm_cosine(progress, warm=0.05))
         batch = pool.batch(args.batch, dropped=0.0)
         place = stride * torch.randint(STUDENT_STEPS, (args.batch,), device=device)
-        begin, end = (
-            sigmas[place][:, None, None, None, None],
-            sigmas[place + stride][:, None, None, None, None],
-        )
+        begin, end = (sigmas[place + shift][:, None, None, None, None] for shift in (0, stride))
         x = (1 - begin) * batch.latents + begin * torch.randn_like(batch.latents)
         with torch.no_grad():
             text = teacher.encode_text(batch.states, batch.pooled), unguided
             target = (teach(teacher, x, place, sigmas, text, args.guidance) - x) / (end - begin)
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_gpu):
-            context = student.encode_text(batch.states, batch.pooled)
-            loss = (student(x, sigmas[place] * 1000, context) - target).square().mean()
-        optimiser.zero_grad(set_to_none=True)
+        context = student.fast.encode_text(batch.states, batch.pooled)
+        error = (student.fast(x, sigmas[place] * 1000, context) - target).square().mean(1, keepdim=True)
+        weight = 1 + COVER_WEIGHT * batch.cover
+        loss = (error * weight).sum() / weight.sum()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        student.take_gradients()
+        team.average_gradients(student.parameters)
+        torch.nn.utils.clip_grad_norm_(student.parameters, 1.0)
         optimiser.step()
+        student.refresh()
         step += 1
         if step == 3:
             start = time.time()  # compilation is not training
-        if step % 50 == 0:
+        if step % CLOCK_STEPS == 0 or step < 4:
+            progress = team.agree((time.time() - start) / args.seconds) if step > 3 else 0.0
+        if step % 50 == 0 and team.leads:
             print(f"few-step {step} {time.time() - start:.0f}s loss {loss.item():.4f}", flush=True)
-    return updates
+    return student.updates
 
 
 def main() -> None:
@@ -139,7 +158,7 @@ def main() -> None:
     parser.add_argument(
         "--base", type=Path, required=True, help="folder of a resumable transformer checkpoint"
     )
-    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--shift", type=float, default=3.0)
     parser.add_argument("--seconds", type=float, default=90)
     parser.add_argument("--batch", type=int, default=128)
@@ -149,15 +168,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=30, help="another one for each part")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    pool = build_pool(args.vae, args.pool, 60.0, args.seed)
+    torch.set_float32_matmul_precision("high")
+    team = join()
+    seed = team.seed(args.seed)
+    torch.manual_seed(seed)
+    pool = build_pool(args.vae, args.pool, 60.0, seed)
     base = Wan(CONFIG, expert_kernel="dense").to(pool.latents.device)
     average = Average(base, 0.0)
     load_resume(args.base, base, average)
+    torch.manual_seed(seed)  # the checkpoint brings one random state for all
     base.load_state_dict(average.state)
-    updates = train(pool, base, args)
-    args.out.mkdir(parents=True, exist_ok=True)
-    save_file(as_lora(updates), args.out / "few_step.safetensors", metadata={"steps": "4", "guidance": "1"})
+    updates = train(pool, base, args, team)
+    if team.leads:
+        args.out.mkdir(parents=True, exist_ok=True)
+        metadata = {"steps": str(STUDENT_STEPS), "guidance": "1"}
+        save_file(as_lora(updates), args.out / "few_step.safetensors", metadata=metadata)
+    team.leave()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ A, B, C = 3.4445, -4.7750, 2.0315
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrix, roughly: all singular values near 1. [..., out, in] -> the same."""
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

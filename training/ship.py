@@ -1,10 +1,11 @@
 """Assemble what the package ships of a training run:
 
-    python -m training.ship --vae RUN/vae --dit RUN/dit2 --judge RUN/judge \\
-        --few-step RUN/few_step/few_step.safetensors
+    python -m training.ship --dit RUN/dit2 --few-step RUN/few_step/few_step.safetensors
+    python -m training.ship --dit RUN/dit2 --vae RUN/vae --judge RUN/judge
 
-`toy/` is a folder in diffusers' layout, `judge/` the judge beside it; weights lie in int8 with a scale a row.
-The transformer's average lies on that grid in its resumable checkpoint already: nothing more is lost there.
+Without `--vae` or `--judge` the one in the package stays. `toy/` is a folder in diffusers' layout, `judge/`
+the judge beside it; weights lie in int8 with a scale a row. The transformer's average lies on that grid in
+its resumable checkpoint already: nothing more is lost there.
 """
 
 from __future__ import annotations
@@ -152,23 +153,32 @@ def check_sizes(folder: Path) -> None:
 
 
 def ship(
-    vae: Path, dit: Path, judge: Path, few_step: Path | None, out: Path, *, config: WanConfig = CONFIG
+    vae: Path | None,
+    dit: Path,
+    judge: Path | None,
+    few_step: Path | None,
+    out: Path,
+    *,
+    config: WanConfig = CONFIG,
 ) -> None:
-    """Write every part under `out`; `config` is that of the transformer."""
+    """Write every part under `out`, where a VAE or judge that is None stays as it is; `config` is that of the
+    transformer."""
     toy = out / "toy"
     ship_settings(toy)
     ship_text(toy)
     ship_transformer(dit, toy / "transformer", config)
-    ship_vae(vae, toy / "vae")
+    if vae is not None:
+        ship_vae(vae, toy / "vae")
     ship_few_step(few_step, toy / LORA)
-    ship_judge(judge, out / "judge")
+    if judge is not None:
+        ship_judge(judge, out / "judge")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--vae", type=Path)
     parser.add_argument("--dit", type=Path, required=True)
-    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument("--judge", type=Path)
     parser.add_argument("--few-step", type=Path)
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args()

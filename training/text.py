@@ -13,6 +13,7 @@ from rushes.models.text import clean_prompt
 from rushes.models.weights import load_weights
 
 TOY = Path("src/rushes/assets/toy")
+CHUNK = 2048  # captions encoded at a time
 
 
 class TextFeatures:
@@ -38,9 +39,22 @@ class TextFeatures:
             [len(tokens) for tokens in rows], dtype=torch.int32, device=device
         )
 
+    @property
+    def text_len(self) -> int:
+        """Tokens that states are padded to."""
+        return self.model.config.text_len
+
     @torch.no_grad()
-    def encode(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 states [B, text_len, D] and their mean [B, D]; int64 ids and lengths."""
+    def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """States [N, L, D], L the longest caption's tokens, zero behind each one's end, and their means
+        [N, D]; bfloat16 on a GPU, else float32."""
+        ids, lengths = self.tokenize(captions)
+        ids = ids[:, : int(lengths.max())]
+        dtype = torch.bfloat16 if ids.is_cuda else torch.float32
+        states, pooled = [], []
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
-            states, pooled = self.model(ids, lengths)
-        return states.float(), pooled.float()
+            for some, ends in zip(ids.split(CHUNK), lengths.split(CHUNK), strict=True):
+                found = self.model(some.long(), ends.long())
+                states.append(found[0].to(dtype))
+                pooled.append(found[1].to(dtype))
+        return torch.cat(states), torch.cat(pooled)

@@ -87,10 +87,12 @@ class Renderer:
         window = self._window(len(scenes), frames, crop, generator)
         return torch.cat([clip for clip, _ in self._chunks(scenes, window)])
 
-    def render_covered(self, scenes: Scenes) -> tuple[Tensor, Tensor]:
-        """Whole clips as `render` draws them, and how much of each pixel sprites cover, [B, T, H, W]."""
+    def render_covered(self, scenes: Scenes, num_frames: int = NUM_FRAMES) -> tuple[Tensor, Tensor]:
+        """The first frames of clips as `render` draws them, and how much of each pixel sprites cover,
+        [B, T, H, W]."""
         _refuse_held_out(scenes)
-        clips, covers = zip(*self._chunks(scenes, self._window(len(scenes), None, None, None)), strict=True)
+        window = self._window(len(scenes), torch.arange(num_frames), None, None)
+        clips, covers = zip(*self._chunks(scenes, window), strict=True)
         return torch.cat(clips), torch.cat(covers)
 
     def _chunks(self, scenes: Scenes, window: Window) -> Iterator[tuple[Tensor, Tensor]]:

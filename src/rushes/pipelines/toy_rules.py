@@ -21,7 +21,7 @@ FAST = replace(QUALITY, title="Euler on even levels, 8 steps", num_inference_ste
 
 FEW_STEP = replace(
     QUALITY,
-    title="4 steps without guidance; needs few_step.safetensors, which is not shipped yet",
+    title="Euler on even levels, 4 steps without guidance, few-step LoRA",
     num_inference_steps=4,
     guidance_high=1.0,
     guidance_low=1.0,
