@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training.balance import even_out, sampled_loads
 from training.dit import COVER_WEIGHT, Pools, Timetable, balance, loss_of, noise_frames
 from training.pool import Batch, LatentPool
 from training.team import Team
 
 from rushes.models.configs import ExpertsConfig, WanConfig
 from rushes.models.wan import Wan
-from rushes.sampling.schedules import uniform_schedule
 
 CONFIG = WanConfig(
     num_layers=2,
@@ -128,22 +126,3 @@ def test_the_bias_moves_towards_idle_experts(model: Wan) -> None:
     assert balance(model, loads, 0.1, Team()).item() == 2.0
     for block in model.blocks:
         assert torch.allclose(block.ffn.router_bias, torch.tensor([-0.1, 0.1, 0.0, 0.0]))
-
-
-def test_sampled_loads_are_evened_out(model: Wan) -> None:
-    for block in model.blocks:
-        block.ffn.router_bias.data[0] = 0.2
-    clips = batch()
-    text = model.encode_text(clips.states, clips.pooled)
-    schedule = uniform_schedule(2, 3.0)
-    noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(1))
-
-    def measure() -> torch.Tensor:
-        return sampled_loads(model, noise, (text, text), schedule, 2.0)
-
-    assert (
-        measure().sum(1).tolist() == [4 * 12 * 2 * 2] * 2
-    )  # clips, tokens, steps, guidance; one expert each
-    worst = even_out([model], measure, rounds=40)
-    assert worst[0] > 2
-    assert min(worst) < 0.7 * worst[0]
