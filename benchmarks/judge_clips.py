@@ -112,7 +112,6 @@ def denoise_causal(wan: Wan, jobs: Sequence[Job]) -> None:
         velocities(x, 0.0, write_cache=True)
         for job, latent in zip(jobs, x.split(1), strict=True):
             job.latents.append(latent)
-            job.num_denoised += 1
 
 
 def text_context(wan: Wan, jobs: Sequence[Job], is_negative: bool) -> TextContext:

@@ -182,6 +182,8 @@ class RandomParts:
         folder: a new one, for the tokenizer; the only part that is small.
     """
 
+    identity = encoder_revision = "random"
+
     def __init__(
         self, shapes: Shapes, device: torch.device, dtype: torch.dtype, boundary: float, folder: Path
     ) -> None:

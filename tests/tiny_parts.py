@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from rushes.models.configs import WanConfig, WanVAEConfig
+from rushes.models.configs import ExpertsConfig, WanConfig, WanVAEConfig
 from rushes.models.expert_pair import OneExpert, ResidentExperts
 from rushes.models.text import PromptEmbeds
 from rushes.models.wan import Wan
@@ -24,6 +24,7 @@ TRANSFORMER = WanConfig(
     text_dim=8,
     freq_dim=16,
 )
+ROUTED = replace(TRANSFORMER, experts=ExpertsConfig(num_experts=4, top_k=2, expert_dim=16, shared_dim=16))
 VAE = WanVAEConfig(
     base_dim=8, z_dim=4, dim_mult=(1, 2), num_res_blocks=1, temporal_downsample=(True,), is_residual=False
 )
@@ -52,13 +53,14 @@ def embeds(text, num_tokens=TEXT_LEN):
 class TinyParts:
     """Parts built once, all on the CPU in float32."""
 
-    transformer_config = TRANSFORMER
     vae_config = VAE
+    identity = encoder_revision = "tiny"
 
-    def __init__(self, vae=None, boundary=None):
+    def __init__(self, vae=None, boundary=None, transformer=TRANSFORMER):
+        self.transformer_config = transformer
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.transformers = {"high": Wan(TRANSFORMER).eval(), "low": Wan(TRANSFORMER).eval()}
+            self.transformers = {"high": Wan(transformer).eval(), "low": Wan(transformer).eval()}
             self._vae = vae or WanVAE(VAE).eval()
         self.encoder = TinyTextEncoder()
         self.boundary = boundary
@@ -96,7 +98,17 @@ def tiny_model(parts=None, **rules):
 
 
 def request(
-    prompt="a dog", *, seed=0, steps=3, solver="unipc", guidance=2.0, frames=5, shift=3.0, mode="full"
+    prompt="a dog",
+    *,
+    seed=0,
+    steps=3,
+    solver="unipc",
+    guidance=2.0,
+    frames=5,
+    shift=3.0,
+    mode="full",
+    gate=1.0,
+    cache=0.0,
 ):
     sampling = SamplingParams(
         num_inference_steps=steps,
@@ -105,6 +117,8 @@ def request(
         guidance_high=guidance,
         guidance_low=guidance,
         seed=seed,
+        guidance_gate=gate,
+        step_cache=cache,
     )
     video = VideoSpec(width=16, height=8, num_frames=frames, fps=8)
     return GenerateRequest(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rushes.pipelines.model import load as load
     from rushes.types import Done as Done
     from rushes.types import Event as Event
+    from rushes.types import ForwardCounts as ForwardCounts
     from rushes.types import Frames as Frames
     from rushes.types import GenerateRequest as GenerateRequest
     from rushes.types import LatentVideo as LatentVideo
@@ -61,6 +62,7 @@ _HOMES = {
     "rushes.types": (
         "Done",
         "Event",
+        "ForwardCounts",
         "Frames",
         "GenerateRequest",
         "LatentVideo",

@@ -51,8 +51,60 @@ class UnknownName(InvalidRequest):
         self.name = name
 
 
+class UnknownJob(RequestError):
+    """No job has this id, or it was swept away after its time."""
+
+
+class IdempotencyConflict(RequestError):
+    """An idempotency key came again with another request."""
+
+
+class QueueFull(RequestError):
+    """Not admitted now.
+
+    Args:
+        retry_after_s: when the same request would be admitted, by what is predicted.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float) -> None:
+        super().__init__(f"{reason}; try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
+
+
 class EngineError(RushesError):
     """The engine failed a valid request."""
+
+
+class StageError(EngineError):
+    """A stage raised something that nobody foresaw."""
+
+
+class OutOfMemory(EngineError):
+    """The device ran out of memory, also with the job alone on it."""
+
+
+class DeadlineExceeded(EngineError):
+    """The job could not be finished before its deadline."""
+
+
+class WorkerDied(EngineError):
+    """The job ended the process that ran it, again and again."""
+
+
+class JobCancelled(RushesError):
+    """The job was cancelled while somebody waited for it."""
+
+
+class StoreError(RushesError):
+    """A store of jobs or bytes cannot be read or written."""
+
+
+class LeaseLost(StoreError):
+    """Another worker has this job now: what the holder of the old lease made must be thrown away."""
+
+
+class ResumeError(StoreError):
+    """A job cannot go on from this checkpoint: it is damaged, or of another request, model or version."""
 
 
 class OutputError(RushesError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Mode = Literal["full", "causal"]
+Lane = Literal["interactive", "batch"]
+JobStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+FINAL: frozenset[JobStatus] = frozenset(("completed", "failed", "cancelled"))
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,10 @@ class SamplingParams:
         timesteps: fixed timesteps in [0, 1000] of a distilled schedule, highest first; None computes them
             from steps and shift. When given, its length is the number of steps.
         lora: file in the checkpoint's folder that is fused into the transformer for this clip; None for none.
+        guidance_gate: share of the steps after which the unconditional forward is no longer run, its last
+            difference from the conditional one being used again; 1 runs it at every step.
+        step_cache: accumulated relative error up to which a step uses the last forward again; 0 runs every
+            forward. Both are off at 8 steps or fewer (`rushes.sampling.step_cache`).
     """
 
     num_inference_steps: int
@@ -49,6 +58,8 @@ class SamplingParams:
     seed: int
     timesteps: tuple[float, ...] | None = None
     lora: str | None = None
+    guidance_gate: float = 1.0
+    step_cache: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +88,15 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardCounts:
+    """Forwards of the transformer that a job's solver steps really ran: those for the prompt, and those for
+    the negative prompt under guidance. A causal clip's passes that only write its cache are not counted."""
+
+    conditional: int = 0
+    unconditional: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """A look at a clip while it is being denoised: the predicted clean clip, small and rough.
 
@@ -100,10 +120,11 @@ class Frames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The last event of a stream: what was asked and where the time went."""
+    """The last event of a stream: what was asked, where the time went and what was run for it."""
 
     request: GenerateRequest
     timings: tuple[Timing, ...]
+    forwards: ForwardCounts = ForwardCounts()
 
 
 Event = Preview | Frames | Done
@@ -132,12 +153,14 @@ class Video:
         fps: frames per second.
         timings: seconds per stage.
         request: what made it.
+        forwards: what its steps ran; fewer than steps where a step cache or a guidance gate saved some.
     """
 
     frames: NDArray[np.uint8]
     fps: int
     request: GenerateRequest
     timings: tuple[Timing, ...] = field(default=())
+    forwards: ForwardCounts = ForwardCounts()
 
     def save(self, path: str | Path) -> Path:
         """Write the clip in the format that the name's ending says (.mp4 .webm .gif .webp, or a folder of
@@ -154,3 +177,44 @@ class LatentVideo:
     latents: torch.Tensor
     request: GenerateRequest
     timings: tuple[Timing, ...] = field(default=())
+    forwards: ForwardCounts = ForwardCounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """How a job is treated, whatever it makes.
+
+    Attributes:
+        lane: interactive jobs run before batch jobs, at the next step of whatever runs.
+        tenant: whose share of the device it uses.
+        deadline_s: seconds after submission when it must be finished; None for whenever.
+        degrade: a clip that does not fit may be made with fewer frames, smaller or in fewer steps.
+        idempotency_key: the same key and request from the same tenant is the same job; None for a new one.
+        preview_every: solver steps between two previews; 0 for none.
+    """
+
+    lane: Lane = "batch"
+    tenant: str = "default"
+    deadline_s: float | None = None
+    degrade: bool = False
+    idempotency_key: str | None = None
+    preview_every: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """Something that happened to a job.
+
+    Attributes:
+        number: 1, 2, 3, ... within the job, so that a reader can go on where it stopped.
+        kind: queued, started, resumed, degraded, progress, preview, frames, completed, failed or cancelled;
+            the last three end the job.
+        at: seconds since the epoch, by the clock of who wrote it.
+        data: by kind; see docs/engine.md.
+    """
+
+    job_id: str
+    number: int
+    kind: str
+    at: float
+    data: Mapping[str, Json]

@@ -103,6 +103,32 @@ def test_a_lora_is_fused_into_a_copy_that_is_kept(folder, tmp_path):
     assert parts.experts().select(0.0).blocks[0].cross_attn.out.weight is plain
 
 
+def test_the_identity_is_of_the_weights_the_dtype_and_the_boundary(folder, tmp_path):
+    def identity(folder, dtype=torch.float32):
+        parts = CheckpointParts(open_checkpoint(folder), torch.device("cpu"), dtype)
+        return parts.identity, parts.encoder_revision
+
+    copied = tmp_path / "tiny"
+    shutil.copytree(folder, copied)
+    assert identity(copied) == identity(folder) == identity(folder)
+    assert rushes.load(copied, device="cpu", dtype="float32").identity == identity(folder)[0]
+    halved = identity(folder, torch.bfloat16)
+    assert halved[0] != identity(folder)[0]
+    assert halved[1] != identity(folder)[1]
+    weights = next((copied / "transformer").glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert identity(copied)[0] != identity(folder)[0]
+    assert identity(copied)[1] == identity(folder)[1]
+    before = identity(copied)
+    vocabulary = next(file for file in sorted((copied / "tokenizer").iterdir()) if file.is_file())
+    vocabulary.write_bytes(vocabulary.read_bytes() + b" ")
+    assert identity(copied)[1] != before[1]
+    shutil.rmtree(copied / "text_encoder")
+    assert identity(copied)[0] != before[0]
+
+
 def sampled(model, **fields):
     return model.job("a dog", **fields).request.sampling
 

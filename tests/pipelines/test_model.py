@@ -11,7 +11,7 @@ from torch import nn
 from rushes.errors import InvalidRequest, UnknownName
 from rushes.models.text import PromptEmbeds
 from rushes.stages.base import Job
-from rushes.types import Done, Frames, Preview
+from rushes.types import Done, ForwardCounts, Frames, Preview
 from tiny_parts import TRANSFORMER, TinyParts, embeds, tiny_model
 
 NO_GUIDANCE = {"guidance_high": 1.0}
@@ -211,8 +211,8 @@ def test_causal_frames_leave_while_later_latents_are_still_noise():
     parts.transformers["high"].register_forward_hook(lambda *_: forwards.append(1))
     stream = tiny_model(parts).stream("a dog", mode="causal", seed=1, **NO_GUIDANCE)
     counts = [len(forwards) for event in stream if isinstance(event, Frames)]
-    # Three steps and one cache write a latent frame; the last needs no write.
-    assert counts == [4, 8, 11]
+    # Three steps a latent frame; its keys and values are written after it has left, and the last one's never.
+    assert counts == [3, 7, 11]
 
 
 def test_a_causal_stream_closed_midway_frees_its_cache():
@@ -251,6 +251,26 @@ def test_one_expert_reads_guidance_high_and_two_read_both():
         for scale in (1.0, 4.0)
     )
     assert not np.array_equal(low, high)
+
+
+def test_a_clip_tells_which_forwards_it_took():
+    model, steps = tiny_model(), {"seed": 1, "num_inference_steps": 10}
+    plain, gated = (model.generate("a dog", **steps, guidance_gate=gate) for gate in (1.0, 0.5))
+    assert plain.forwards == ForwardCounts(conditional=10, unconditional=10)
+    assert gated.forwards == ForwardCounts(conditional=10, unconditional=5)
+    cached = model.generate("a dog", **steps, step_cache=100.0, output="latents")
+    assert cached.forwards == ForwardCounts(conditional=4, unconditional=4)
+    (*_, done) = model.stream("a dog", **steps, step_cache=100.0, **NO_GUIDANCE)
+    assert done.forwards == ForwardCounts(conditional=4, unconditional=0)
+
+
+def test_a_prompt_that_comes_again_is_not_encoded_again():
+    parts = TinyParts()
+    model = tiny_model(parts)
+    first, again = (model.generate("a dog", seed=1) for _ in range(2))
+    assert parts.encoder.prompts == ["blurry", "a dog"]
+    assert np.array_equal(first.frames, again.frames)
+    assert (model.pipeline.embeddings.hits, model.pipeline.embeddings.misses) == (2, 2)
 
 
 def test_a_pooled_model_asks_for_the_pooled_vector():

@@ -123,6 +123,10 @@ def test_numpy_numbers_become_plain() -> None:
         (TOY, "guidance_high", "4", "got '4' (str)"),
         pytest.param(TOY, "guidance_high", 10**400, "bits", id="huge guidance"),
         (TOY, "guidance_high", -1, "from 0 to 100, got -1"),
+        (TOY, "step_cache", -0.1, "a number from 0 to 100, got -0.1"),
+        (TOY, "step_cache", float("nan"), "got nan"),
+        (TOY, "guidance_gate", 0, "a number from 0.01 to 1, got 0"),
+        (TOY, "guidance_gate", 1.5, "from 0.01 to 1, got 1.5"),
         (TOY, "seed", -1, "from 0 to 9223372036854775807"),
         (TOY, "seed", 2**63, "got 9223372036854775808"),
         pytest.param(TOY, "seed", 10**5000, "got a whole number of 16610 bits", id="huge seed"),
@@ -147,6 +151,27 @@ def test_an_unknown_field_suggests_the_nearest() -> None:
 def test_one_expert_reads_guidance_high_for_both() -> None:
     sampling = resolve(TI2V, "a dog", guidance_high=2.5).sampling
     assert sampling.guidance_high == sampling.guidance_low == 2.5
+
+
+def test_a_causal_request_reuses_nothing_and_says_so() -> None:
+    for field, value, off in (("step_cache", 0.1, 0), ("guidance_gate", 0.5, 1)):
+        message = reason(TOY, mode="causal", **{field: value})
+        assert message == f"{field}: must be {off} in causal mode, which reuses none; got {value}"
+        assert getattr(resolve(TOY, "a dog", **{field: value}).sampling, field) == value
+    # What a preset brings is dropped, so that the recorded request can be made again.
+    preset = replace(TOY.preset(), step_cache=0.1, guidance_gate=0.5)
+    rules = replace(TOY, presets={"quality": preset})
+    full, causal = (resolve(rules, "a dog", mode=mode, seed=1).sampling for mode in ("full", "causal"))
+    assert (full.step_cache, full.guidance_gate) == (0.1, 0.5)
+    assert causal == replace(full, step_cache=0.0, guidance_gate=1.0)
+    assert resolve(rules, "a dog", mode="causal", seed=1, step_cache=0.0).sampling == causal
+
+
+def test_every_preset_runs_every_forward_unless_it_says_otherwise() -> None:
+    for name, preset in PRESETS:
+        sampling = resolve(load_rules(name), "a dog", preset=preset).sampling
+        chosen = load_rules(name).preset(preset)
+        assert (sampling.step_cache, sampling.guidance_gate) == (chosen.step_cache, chosen.guidance_gate)
 
 
 def test_a_clip_of_too_many_tokens_names_the_frames_that_fit() -> None:

@@ -10,7 +10,7 @@ from rushes.sampling.noise import initial_noise, step_generator
 from rushes.sampling.solvers import load_solver, schedule_for
 from rushes.stages.base import Given
 from rushes.stages.denoise import Denoise, DenoiseCausal
-from rushes.stages.text_encode import NegativePrompts, TextEncode
+from rushes.stages.text_encode import EmbeddingCache, TextEncode
 from tiny_parts import CPU, TinyParts, embeds, tiny_job
 
 
@@ -19,7 +19,7 @@ def relative(a, b):
 
 
 def encoded(job, parts):
-    TextEncode("toy", parts.text_encoder, NegativePrompts(), CPU).run([job])
+    TextEncode("toy", parts.text_encoder, EmbeddingCache(2**20), CPU).run([job])
     return job
 
 
@@ -82,10 +82,10 @@ def test_guidance_one_runs_no_unconditional_forward_and_encodes_no_negative():
 def test_text_keys_and_values_are_computed_once_per_expert():
     parts = TinyParts(boundary=0.7)
     calls = {name: count_calls(wan.text_embed.fc1) for name, wan in parts.transformers.items()}
-    negatives = NegativePrompts()
+    texts = EmbeddingCache(2**20)
     for seed in range(2):
         job = tiny_job(seed=seed, steps=6, two_experts=True)
-        TextEncode("toy", parts.text_encoder, negatives, CPU).run([job])
+        TextEncode("toy", parts.text_encoder, texts, CPU).run([job])
         finish(stage(parts), job)
     # Two prompts; the negative prompt of both jobs is the same one.
     assert {name: len(shapes) for name, shapes in calls.items()} == {"high": 3, "low": 3}

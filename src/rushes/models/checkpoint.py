@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rushes.errors import CheckpointError
 from rushes.models.checkpoint_settings import Resolved, Settings, explain, explain_precision, resolve_settings
 from rushes.models.headers import WeightFiles, find_weights, pickled_bytes, read_headers, read_json
+from rushes.models.revision import revision
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,14 @@ class Part:
             return pickled_bytes(self.path) // (2 if self.name == "text_encoder" else 4)
         headers = read_headers(self.weights.present)
         return sum(header.num_elements for name, header in headers.items() if not name.endswith(".scale"))
+
+    @property
+    def revision(self) -> str:
+        """A name for what its files hold; reads little of them. Raises `CheckpointError`."""
+        if self.name == "tokenizer":
+            return revision(file for file in self.path.rglob("*") if file.is_file())
+        config = self.path / "config.json"
+        return revision([*self.weights.present, *([config] if config.is_file() else [])])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

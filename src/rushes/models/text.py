@@ -27,9 +27,14 @@ class PromptEmbeds:
     states: Tensor
     pooled: Tensor | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.states.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
 
 class TextEncoder(Protocol):
-    """Prompts to embeddings; the same prompt gives the same embedding."""
+    """Prompts to embeddings; prompts that `clean_prompt` makes the same give the same embedding."""
 
     def encode(self, prompt: str) -> PromptEmbeds:
         """Encode one prompt of any length; what does not fit the encoder is cut off."""

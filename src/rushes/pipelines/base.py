@@ -30,6 +30,14 @@ class Parts(Protocol):
     def vae_config(self) -> WanVAEConfig:
         """Shape of the VAE, known without its weights."""
 
+    @property
+    def identity(self) -> str:
+        """A name for everything that decides a clip beside its request: equal for equal weights."""
+
+    @property
+    def encoder_revision(self) -> str:
+        """A name for the text encoder: equal where it gives equal embeddings."""
+
     def experts(self, lora: str | None = None) -> ExpertPair:
         """The transformer, or the two noise experts; with the LoRA of this file name fused into a copy."""
 
@@ -69,19 +77,16 @@ def run(pipeline: Pipeline, job: Job) -> Iterator[Progress]:
         stage.prepare(job)
         begin = perf_counter()
         stage.run([job])
-        units = _units(job, stage) + 1
         if pipeline.current(job) is not stage:
             # Devices run behind: without this a stage's work would be timed as the next one's. In the causal
             # mode stages take turns, long before they have done all their units.
             pipeline.synchronize()
-        seconds = _seconds(job, stage) + perf_counter() - begin
-        job.timings[stage.name] = Timing(stage=stage.name, seconds=seconds, units=units)
-        yield Progress(stage=stage.name, units=units, total=stage.units(job), seconds=seconds)
+        yield record_unit(job, stage, perf_counter() - begin)
 
 
-def _units(job: Job, stage: Stage) -> int:
-    return job.timings[stage.name].units if stage.name in job.timings else 0
-
-
-def _seconds(job: Job, stage: Stage) -> float:
-    return job.timings[stage.name].seconds if stage.name in job.timings else 0.0
+def record_unit(job: Job, stage: Stage, seconds: float) -> Progress:
+    """Add one unit of `seconds` to the job's timings."""
+    before = job.timings.get(stage.name, Timing(stage=stage.name, seconds=0.0, units=0))
+    timing = Timing(stage=stage.name, seconds=before.seconds + seconds, units=before.units + 1)
+    job.timings[stage.name] = timing
+    return Progress(stage=stage.name, units=timing.units, total=stage.units(job), seconds=timing.seconds)

@@ -147,6 +147,20 @@ FIELDS = _by_name(
         maximum=100.0,
     ),
     Field(
+        name="guidance_gate",
+        type=float,
+        help="share of the steps that run the unconditional forward, from 9 steps on; later ones reuse it",
+        minimum=0.01,
+        maximum=1.0,
+    ),
+    Field(
+        name="step_cache",
+        type=float,
+        help="accumulated relative error up to which steps reuse a forward, from 9 steps on; 0 runs them all",
+        minimum=0.0,
+        maximum=100.0,
+    ),
+    Field(
         name="seed",
         type=int,
         help="of all noise; drawn at random and recorded when not given",

@@ -34,6 +34,8 @@ class GenerateFields(TypedDict, total=False):
     Attributes:
         preset: named sampling settings, over which the fields below win.
         guidance_high: scale of the high-noise expert, or of the only one. 1.0 turns guidance off.
+        guidance_gate, step_cache: what steps reuse of earlier ones (see `SamplingParams`); 1 and 0 reuse
+            nothing.
         latents: initial noise [1, C, T, H, W] instead of the seed's.
         prompt_embeds: text states [1, L, text_dim] instead of the prompt's, used at their own length; a
             `PromptEmbeds` for a model that reads a pooled vector too.
@@ -51,6 +53,8 @@ class GenerateFields(TypedDict, total=False):
     solver: str
     guidance_high: float
     guidance_low: float
+    guidance_gate: float
+    step_cache: float
     seed: int
     latents: torch.Tensor | None
     prompt_embeds: torch.Tensor | PromptEmbeds | None
@@ -87,11 +91,17 @@ class Model:
     ) -> None:
         self.rules = rules
         self.device = device
+        self.boundary = boundary
         self.notes = notes
         self.pipeline = WanPipeline(rules.name, parts, boundary=boundary, device=device)
-        self._parts = parts
+        self.parts = parts
         self._defaults = dict(defaults or {})
         self._latent_rgb: torch.Tensor | None = None
+
+    @property
+    def identity(self) -> str:
+        """See `Parts.identity`."""
+        return self.parts.identity
 
     @overload
     def generate(
@@ -142,13 +152,24 @@ class Model:
             for _ in self._events(job, on_progress):
                 pass
             latents = torch.cat(list(job.latents), dim=2).cpu()
-            return LatentVideo(latents=latents, request=request, timings=tuple(job.timings.values()))
+            return LatentVideo(
+                latents=latents,
+                request=request,
+                timings=tuple(job.timings.values()),
+                forwards=job.forwards,
+            )
         video = request.video
         frames = np.empty((video.num_frames, video.height, video.width, 3), np.uint8)
         for event in self._events(job, on_progress):
             if isinstance(event, Frames):
                 frames[event.start : event.start + len(event.frames)] = event.frames
-        return Video(frames=frames, fps=video.fps, request=request, timings=tuple(job.timings.values()))
+        return Video(
+            frames=frames,
+            fps=video.fps,
+            request=request,
+            timings=tuple(job.timings.values()),
+            forwards=job.forwards,
+        )
 
     def stream(
         self,
@@ -210,15 +231,23 @@ class Model:
                 if on_progress is not None:
                     on_progress(progress)
                 if job.predicted is not None and progress.units % preview_every == 0:
-                    yield self._preview(job.predicted, progress)
+                    yield self.preview(job.predicted, progress)
                 job.predicted = None
                 while job.frames:
                     yield job.frames.popleft()
-        yield Done(request=job.request, timings=tuple(job.timings.values()))
+        yield Done(request=job.request, timings=tuple(job.timings.values()), forwards=job.forwards)
 
-    def _preview(self, latents: torch.Tensor, progress: Progress) -> Preview:
+    def warm_up(self) -> None:
+        """Load every part now, not when a call first needs it. Raises `CheckpointError`."""
+        self.parts.experts()
+        self.parts.vae()
+        self.parts.text_encoder()
+
+    def preview(self, latents: torch.Tensor, progress: Progress) -> Preview:
+        """What predicted clean latents [1, C, T, H, W] look like. The first call loads the VAE; each waits
+        for the device."""
         if self._latent_rgb is None:
-            self._latent_rgb = fit_latent_rgb(self._parts.vae())
+            self._latent_rgb = fit_latent_rgb(self.parts.vae())
         frames = preview_frames(latents, self._latent_rgb)
         return Preview(step=progress.units, num_steps=progress.total, frames=frames)
 

@@ -12,6 +12,7 @@ from rushes.models.configs import WanConfig, WanVAEConfig
 from rushes.models.expert_pair import ExpertPair, OneExpert
 from rushes.models.headers import read_json
 from rushes.models.lora import fuse, read_lora
+from rushes.models.revision import revision
 from rushes.models.text import TextEncoder
 
 
@@ -48,6 +49,22 @@ class CheckpointParts:
             return wan_vae.config_from_dict(read_json(file), "diffusers")
         return wan_vae.WAN22_VAE if self._checkpoint.pipeline == "wan2.2-ti2v-5b" else wan_vae.WAN21_VAE
 
+    @cached_property
+    def identity(self) -> str:
+        """See `Parts`. LoRA files of the folder count too."""
+        checkpoint = self._checkpoint
+        parts = [self._revision_of(name) for name in sorted(checkpoint.parts)]
+        loras = revision(checkpoint.folder.glob("*.safetensors"))
+        return "-".join(
+            [checkpoint.pipeline, str(checkpoint.boundary.value), str(self._dtype), *parts, loras]
+        )
+
+    @cached_property
+    def encoder_revision(self) -> str:
+        """See `Parts`."""
+        names = [name for name in ("text_encoder", "tokenizer") if name in self._checkpoint.parts]
+        return "-".join([str(self._dtype), *(self._revision_of(name) for name in names)])
+
     def experts(self, lora: str | None = None) -> ExpertPair:
         """See `Parts`."""
         if lora not in self._experts:
@@ -66,6 +83,9 @@ class CheckpointParts:
         """Device memory that the VAE and the text encoder will take, where they are not loaded yet."""
         values = sum(self._checkpoint.parts[name].num_parameters for name in self._to_come)
         return values * self._dtype.itemsize
+
+    def _revision_of(self, name: str) -> str:
+        return self._checkpoint.parts[name].revision
 
     def _load_experts(self, lora: str | None) -> ExpertPair:
         if lora is None:

@@ -55,6 +55,7 @@ class Preset:
         timesteps: fixed timesteps as the model sees them; `flow_shift` does not apply. At most one of the two
             is given, and its length is `num_inference_steps`.
         lora: file in the checkpoint's folder that the preset samples with; None for the weights as they are.
+        guidance_gate, step_cache: what its steps use again of earlier ones; see `SamplingParams`.
     """
 
     title: str
@@ -66,6 +67,8 @@ class Preset:
     positions: tuple[float, ...] | None = None
     timesteps: tuple[float, ...] | None = None
     lora: str | None = None
+    guidance_gate: float = 1.0
+    step_cache: float = 0.0
 
     def fixed_timesteps(self, flow_shift: float) -> tuple[float, ...] | None:
         """The timesteps of a distilled preset as the model sees them, None where steps and shift decide."""
@@ -216,13 +219,15 @@ def resolve(
     _check_text("negative_prompt", negative_prompt)
     video = replace(rules.video, **_subset(VideoSpec, given))
     _check_tokens(rules, video)
+    checked_mode = _check_mode(rules, mode)
+    sampling = _sampling(rules, chosen, given)
     return GenerateRequest(
         prompt=prompt,
         negative_prompt=negative_prompt,
         pipeline=rules.name,
         video=video,
-        sampling=_sampling(rules, chosen, given),
-        mode=_check_mode(rules, mode),
+        sampling=_without_reuse(sampling, given) if checked_mode == "causal" else sampling,
+        mode=checked_mode,
     )
 
 
@@ -260,6 +265,17 @@ def _check_mode(rules: PipelineRules, mode: object) -> Mode:
     if mode == "causal" and not rules.supports_causal:
         raise InvalidRequest("mode", f"{rules.name} was not trained to generate causally; use 'full'")
     return cast(Mode, mode)
+
+
+def _without_reuse(sampling: SamplingParams, given: Mapping[str, Value]) -> SamplingParams:
+    """A causal clip runs every forward: what a preset would reuse is dropped, what the caller asked for is
+    refused."""
+    for name, off in (("guidance_gate", 1.0), ("step_cache", 0.0)):
+        if given.get(name, off) != off:
+            raise InvalidRequest(
+                name, f"must be {off:g} in causal mode, which reuses none; got {given[name]}"
+            )
+    return replace(sampling, guidance_gate=1.0, step_cache=0.0)
 
 
 def _check_text(field: str, text: object) -> None:

@@ -12,25 +12,41 @@ from rushes.models.text import PromptEmbeds
 from rushes.pipelines.base import Parts
 from rushes.stages.base import Given, Job, NoiseExpert, Stage
 from rushes.stages.denoise import Denoise, DenoiseCausal
-from rushes.stages.text_encode import NegativePrompts, TextEncode
+from rushes.stages.text_encode import EmbeddingCache, TextEncode
 from rushes.stages.vae_decode import VaeDecode
 from rushes.types import GenerateRequest, SamplingParams, VideoSpec
 
+EMBEDDING_BYTES = 256 * 2**20
+"""Of encoded texts kept on the device: 60 prompts of UMT5 in bfloat16, thousands of the toy's."""
+
 
 class WanPipeline:
-    """Stages of a Wan model over its `parts`; keeps nothing of a job but the latest negative prompt.
+    """Stages of a Wan model over its `parts`; keeps nothing of a job but its encoded texts.
 
     Args:
         name: of the rules that its requests were resolved by.
         boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
+        embedding_bytes: how much of encoded texts is kept between jobs.
+
+    Attributes:
+        embeddings: where they are kept.
     """
 
-    def __init__(self, name: str, parts: Parts, *, boundary: float | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Parts,
+        *,
+        boundary: float | None,
+        device: torch.device,
+        embedding_bytes: int = EMBEDDING_BYTES,
+    ) -> None:
         self.name = name
         self._parts = parts
         self._boundary = boundary
         self._device = device
-        text = TextEncode(name, parts.text_encoder, NegativePrompts(), device)
+        self.embeddings = EmbeddingCache(embedding_bytes, lambda: parts.encoder_revision)
+        text = TextEncode(name, parts.text_encoder, self.embeddings, device)
         denoise = Denoise(name, parts.experts, boundary, device)
         causal = DenoiseCausal(name, parts.experts, device)
         decode = VaeDecode(name, parts.vae)

@@ -1,10 +1,16 @@
-"""Classifier-free guidance (Ho & Salimans, 2207.12598), and which noise expert, with its scale, runs when."""
+"""Classifier-free guidance (Ho & Salimans, 2207.12598), and which noise expert, with its scale, runs when.
+
+No torch at run time: a cost model counts forwards by these rules too.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rushes.sampling.schedules import NUM_TRAIN_TIMESTEPS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cfg(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from rushes.types import Frames, GenerateRequest, Timing
+from rushes.types import ForwardCounts, Frames, GenerateRequest, Timing
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rushes.models.wan_vae import DecodeState
     from rushes.ops.kv_cache import KVCache
     from rushes.sampling.history import History
+    from rushes.sampling.step_cache import StepCache
     from rushes.stages.text_encode import Conditioning
 
 NoiseExpert = Literal["high", "low"]
@@ -63,6 +64,7 @@ class DenoiseState:
         timesteps: what the transformer is told at each step, in [0, 1000].
         step: steps done.
         history: the solver's past, None before the first step.
+        step_cache: what the steps use again of earlier ones, None where they use nothing.
     """
 
     latents: torch.Tensor
@@ -70,6 +72,7 @@ class DenoiseState:
     timesteps: tuple[float, ...]
     step: int = 0
     history: History | None = None
+    step_cache: StepCache | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -91,7 +94,7 @@ class CausalState:
         start: the state at step 0 that each latent frame begins with, its latents aside.
         chunk: trajectory of the latent frame in work, None between two frames.
         caches: keys and values of the clean frames so far: the prompt's branch and, under guidance, the
-            negative prompt's.
+            negative prompt's. What they lack of `Job.latents` is written before the next step.
     """
 
     noise: torch.Tensor
@@ -112,13 +115,16 @@ class Job:
         text: written by TextEncode, freed when the last latent frame is denoised.
         denoise: progress of Denoise (or DenoiseCausal).
         predicted: clean latents as the last step saw them, only where previews are wanted.
-        latents: finished latent frames [1, C, 1, H, W] that wait to be decoded, freed one by one.
-        num_denoised: latent frames finished so far, freed or not.
+        latents: finished latent frames [1, C, 1, H, W], kept to the job's end: they are small, and whoever
+            takes the job up again decodes it from the first one.
         decode: progress of VaeDecode.
         num_decoded: latent frames decoded so far.
         num_frames: pixel frames decoded so far.
+        num_delivered: pixel frames that had been decoded when the job was taken up again; they come a second
+            time, the same, so that a writer gets them all.
         frames: decoded and not yet taken by whoever reads this job.
         timings: by stage, growing while the job runs.
+        forwards: what the steps so far have run.
     """
 
     request: GenerateRequest
@@ -130,18 +136,29 @@ class Job:
     text: Conditioning | None = None
     denoise: DenoiseState | CausalState | None = None
     predicted: torch.Tensor | None = None
-    latents: deque[torch.Tensor] = field(default_factory=deque)
-    num_denoised: int = 0
+    latents: list[torch.Tensor] = field(default_factory=list)
     decode: DecodeState | None = None
     num_decoded: int = 0
     num_frames: int = 0
+    num_delivered: int = 0
     frames: deque[Frames] = field(default_factory=deque)
     timings: dict[str, Timing] = field(default_factory=dict)
+    forwards: ForwardCounts = field(default=ForwardCounts())
 
     @property
     def num_latent_frames(self) -> int:
         """Latent frames of the whole clip."""
         return self.latent_shape[1]
+
+    @property
+    def num_denoised(self) -> int:
+        """Latent frames finished so far."""
+        return len(self.latents)
+
+    @property
+    def num_waiting(self) -> int:
+        """Finished latent frames that wait to be decoded."""
+        return self.num_denoised - self.num_decoded
 
     @property
     def is_denoised(self) -> bool:

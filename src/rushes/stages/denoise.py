@@ -5,22 +5,23 @@ The path is a rectified flow: x = (1 - sigma) * clean + sigma * noise, velocity 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from rushes.models.expert_pair import ExpertPair
-from rushes.models.wan import TextContext
+from rushes.models.wan import TextContext, Wan
 from rushes.ops.kv_cache import KVCache
 from rushes.sampling.flow import predict_clean
 from rushes.sampling.guidance import cfg, is_high_noise
 from rushes.sampling.noise import initial_noise, step_generator
 from rushes.sampling.solvers import load_solver, schedule_for
+from rushes.sampling.step_cache import Plan, new_cache, plan_step, predicted_change, take_step
 from rushes.stages.base import BatchKey, CausalState, DenoiseState, Job, NoiseExpert
 from rushes.stages.text_encode import EncodedText
-from rushes.types import SamplingParams
+from rushes.types import ForwardCounts, SamplingParams
 
 Experts = Callable[[str | None], ExpertPair]
 """The network or networks with a LoRA fused into them, or without one."""
@@ -34,8 +35,19 @@ def start(job: Job, device: torch.device) -> DenoiseState:
         latents = initial_noise((1, *job.latent_shape), sampling.seed)
     schedule = schedule_for(sampling)
     return DenoiseState(
-        latents=latents.to(device, torch.float32), sigmas=schedule.sigmas, timesteps=schedule.timesteps
+        # Contiguous, as a stored state is: sums are then taken in one order.
+        latents=latents.to(device, torch.float32).contiguous(),
+        sigmas=schedule.sigmas,
+        timesteps=schedule.timesteps,
+        step_cache=None if job.is_causal else new_cache(sampling),
     )
+
+
+def start_causal(job: Job, device: torch.device) -> CausalState:
+    """The state of a causal job before the first step of a latent frame; the caches are still empty."""
+    begin = start(job, device)
+    caches = tuple(KVCache() for _ in range(1 + job.is_guided))
+    return CausalState(noise=begin.latents, start=begin, chunk=None, caches=caches)
 
 
 def advance(
@@ -81,10 +93,11 @@ class _DenoiseStage:
 
 class Denoise(_DenoiseStage):
     """Denoises whole clips. One unit is one solver step of each job: one forward for the prompts of all jobs,
-    and one for the negative prompts of those that use guidance at this step.
+    and one for the negative prompts of those that use guidance at this step. A job whose step cache or
+    guidance gate saves it a forward leaves that forward alone; the others run it together.
 
-    Jobs may stand at different steps of different schedules, with different solvers and scales; what they
-    share is in `key`: the size, the noise expert and its LoRA, and the length of their texts.
+    Jobs may stand at different steps of different schedules, with different solvers, scales and caches; what
+    they share is in `key`: the size, the noise expert and its LoRA, and the length of their texts.
 
     Args:
         boundary: the high-noise expert runs timesteps >= 1000 * boundary; None where there is one expert,
@@ -109,11 +122,17 @@ class Denoise(_DenoiseStage):
     def run(self, jobs: Sequence[Job]) -> None:
         states = [self._state(job) for job in jobs]
         expert = self._expert(states[0])
-        velocities = self._velocities(jobs, states, expert)
-        for job, state, velocity in zip(jobs, states, velocities, strict=True):
-            if job.wants_preview:
-                job.predicted = predict_clean(velocity, state.latents, state.sigmas[state.step])
-            self._commit(job, advance(state, velocity, job.request.sampling), expert)
+        plans = _plans(jobs, states, expert)
+        conditional, unconditional = self._forwards(jobs, states, plans, expert)
+        steps = [
+            _take(job, state, plan, (conditional.get(i), unconditional.get(i)), job.guidance[expert])
+            for i, (job, state, plan) in enumerate(zip(jobs, states, plans, strict=True))
+        ]
+        # No job changes before all of them can: a batch that runs out of memory is run again, job by job.
+        for job, (state, predicted), plan in zip(jobs, steps, plans, strict=True):
+            self._commit(job, state, expert)
+            job.predicted = predicted
+            job.forwards = _counted(job.forwards, plan)
 
     def units(self, job: Job) -> int:
         return job.request.sampling.num_inference_steps
@@ -127,20 +146,18 @@ class Denoise(_DenoiseStage):
     def _expert(self, state: DenoiseState) -> NoiseExpert:
         return "high" if is_high_noise(state.timestep, self._boundary) else "low"
 
-    def _velocities(
-        self, jobs: Sequence[Job], states: Sequence[DenoiseState], expert: NoiseExpert
-    ) -> Sequence[Tensor]:
-        """The guided velocity of each job; the branches are forwards of their own, as their texts may differ
-        in length."""
-        groups = _guided(jobs, expert)
+    def _forwards(
+        self, jobs: Sequence[Job], states: Sequence[DenoiseState], plans: Sequence[Plan], expert: NoiseExpert
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Velocities for the prompts and for the negative prompts, by index of the jobs that run them."""
+        velocities: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
+        calls = list(_calls(jobs, plans))
         leaves = self._leaves(states, expert)
-        velocities = self._forward(jobs, states, expert, branch=0, is_last=leaves and not groups)
-        for members in groups:
-            guided, some = [jobs[i] for i in members], [states[i] for i in members]
-            is_last = leaves and members is groups[-1]
-            negatives = self._forward(guided, some, expert, branch=1, is_last=is_last)
-            for i, velocity in zip(members, negatives, strict=True):
-                velocities[i] = cfg(velocities[i], velocity, jobs[i].guidance[expert])
+        for number, (branch, members) in enumerate(calls, 1):
+            some, their_states = [jobs[i] for i in members], [states[i] for i in members]
+            is_last = leaves and number == len(calls)
+            found = self._forward(some, their_states, expert, branch=branch, is_last=is_last)
+            velocities[branch].update(zip(members, found, strict=True))
         return velocities
 
     def _forward(
@@ -151,7 +168,7 @@ class Denoise(_DenoiseStage):
         *,
         branch: int,
         is_last: bool,
-    ) -> list[Tensor]:
+    ) -> Sequence[Tensor]:
         """Velocities for the prompts (branch 0) or the negative prompts (branch 1)."""
         lora = jobs[0].lora
         experts = self._experts(lora)
@@ -160,7 +177,8 @@ class Denoise(_DenoiseStage):
         timesteps = _timesteps([state.timestep for state in states], self._device)
         if is_last:
             experts.prefetch_low()
-        return list(wan(torch.cat([state.latents for state in states]), timesteps, context).split(1))
+        velocities: Tensor = wan(torch.cat([state.latents for state in states]), timesteps, context)
+        return velocities.chunk(len(jobs))
 
     def _leaves(self, states: Sequence[DenoiseState], expert: NoiseExpert) -> bool:
         """Whether this step is the last that the high-noise expert makes for these jobs."""
@@ -172,13 +190,14 @@ class Denoise(_DenoiseStage):
     def _commit(self, job: Job, state: DenoiseState, expert: NoiseExpert) -> None:
         if state.is_finished:
             job.latents.extend(state.latents.chunk(job.num_latent_frames, dim=2))
-            job.num_denoised = job.num_latent_frames
             job.denoise = job.text = None
             return
-        job.denoise = state
         if self._expert(state) != expert:
+            # The other network answers differently to the same input: what is known of this one is void.
+            state = replace(state, step_cache=new_cache(job.request.sampling))
             for text in _own_texts(job):
                 text.forget(expert)
+        job.denoise = state
 
 
 def _timesteps(timesteps: Sequence[float], device: torch.device) -> Tensor:
@@ -191,14 +210,77 @@ def _joined(contexts: Sequence[TextContext]) -> TextContext:
     return contexts[0] if len(contexts) == 1 else TextContext.cat(contexts)
 
 
-def _guided(jobs: Sequence[Job], expert: NoiseExpert) -> list[list[int]]:
-    """Indices of the jobs that this expert guides, those with negative prompts of one length together: one
-    group, unless embeddings of several lengths were given."""
+def _plans(jobs: Sequence[Job], states: Sequence[DenoiseState], expert: NoiseExpert) -> list[Plan]:
+    """What each job runs of this step, decided by its own past alone."""
+    changes = _changes(jobs, states)
+    return [
+        plan_step(
+            state.step_cache,
+            job.request.sampling,
+            state.step,
+            change=changes.get(i),
+            is_guided=job.guidance[expert] != 1.0,
+        )
+        for i, (job, state) in enumerate(zip(jobs, states, strict=True))
+    ]
+
+
+def _changes(jobs: Sequence[Job], states: Sequence[DenoiseState]) -> dict[int, float]:
+    """Predicted changes, by index of the jobs that may skip this step."""
+    predicted: dict[int, Tensor] = {}
+    for i, (job, state) in enumerate(zip(jobs, states, strict=True)):
+        change = predicted_change(state.step_cache, job.request.sampling, state.step, state.latents)
+        if change is not None:
+            predicted[i] = change
+    if not predicted:
+        return {}
+    # The step's only wait for the device: who runs the forward must be known before it is queued. One read
+    # serves the whole batch, and a batch in which nobody may skip has none.
+    return dict(zip(predicted, torch.stack(list(predicted.values())).tolist(), strict=True))
+
+
+def _calls(jobs: Sequence[Job], plans: Sequence[Plan]) -> Iterator[tuple[int, list[int]]]:
+    """The forwards of a step: branch, and indices of the jobs in it. The branches are forwards of their own,
+    as their texts may differ in length, and so may those of negative prompts given as embeddings."""
+    if conditional := [i for i, plan in enumerate(plans) if plan.runs_conditional]:
+        yield 0, conditional
     groups: dict[int, list[int]] = {}
-    for i, job in enumerate(jobs):
-        if job.guidance[expert] != 1.0:
-            groups.setdefault(_texts(job)[1].num_tokens, []).append(i)
-    return list(groups.values())
+    for i, plan in enumerate(plans):
+        if plan.runs_unconditional:
+            groups.setdefault(_texts(jobs[i])[1].num_tokens, []).append(i)
+    for members in groups.values():
+        yield 1, members
+
+
+def _take(
+    job: Job,
+    state: DenoiseState,
+    plan: Plan,
+    velocities: tuple[Tensor | None, Tensor | None],
+    scale: float,
+) -> tuple[DenoiseState, Tensor | None]:
+    """The state after the step, and the predicted clean latents where the job wants previews."""
+    sampling = job.request.sampling
+    velocity, cache = take_step(
+        state.step_cache,
+        plan,
+        sampling,
+        state.latents,
+        conditional=velocities[0],
+        unconditional=velocities[1],
+        scale=scale,
+    )
+    predicted = None
+    if job.wants_preview:
+        predicted = predict_clean(velocity, state.latents, state.sigmas[state.step])
+    return replace(advance(state, velocity, sampling), step_cache=cache), predicted
+
+
+def _counted(forwards: ForwardCounts, plan: Plan) -> ForwardCounts:
+    return ForwardCounts(
+        conditional=forwards.conditional + plan.runs_conditional,
+        unconditional=forwards.unconditional + plan.runs_unconditional,
+    )
 
 
 def _texts(job: Job) -> tuple[EncodedText, ...]:
@@ -219,9 +301,9 @@ def _own_texts(job: Job) -> tuple[EncodedText, ...]:
 class DenoiseCausal(_DenoiseStage):
     """Denoises latent frame by latent frame, each seeing the clean frames before it through a KV cache.
 
-    One unit is one solver step of the frame in work. After a frame's last step one more pass at t = 0 writes
-    its clean keys and values. For networks trained block-causally, with one noise expert. Jobs do not share a
-    forward: their caches differ in length.
+    One unit is one solver step of the frame in work. Before a frame's first step one more pass at t = 0
+    writes the clean keys and values of the frame before it, which has left for decoding by then. For networks
+    trained block-causally, with one noise expert. Jobs do not share a forward: their caches differ in length.
     """
 
     def key(self, job: Job) -> BatchKey:
@@ -244,56 +326,51 @@ class DenoiseCausal(_DenoiseStage):
 
     def _step(self, job: Job) -> None:
         state = self._state(job)
+        self._write_caches(job, state)
         chunk = state.chunk
         if chunk is None:
             frame = state.noise[:, :, job.num_denoised : job.num_denoised + 1]
-            chunk = replace(state.start, latents=frame)
-        velocities = self._forward(job, state.caches, chunk.latents, chunk.timestep)
+            chunk = replace(state.start, latents=frame.contiguous())
+        velocities = self._forward(job, state.caches, chunk)
         velocity = velocities[0]
         if len(velocities) == 2:
             velocity = cfg(velocity, velocities[1], job.guidance["high"])
         num_before = job.num_denoised * len(chunk.timesteps)
         state.chunk = advance(chunk, velocity, job.request.sampling, num_before=num_before)
+        job.forwards = _counted(
+            job.forwards, Plan(runs_conditional=True, runs_unconditional=len(velocities) == 2)
+        )
         if state.chunk.is_finished:
             self._finish_frame(job, state, state.chunk.latents)
 
     def _state(self, job: Job) -> CausalState:
         if job.denoise is None:
-            begin = start(job, self._device)
-            caches = tuple(KVCache() for _ in _texts(job))
-            job.denoise = CausalState(noise=begin.latents, start=begin, chunk=None, caches=caches)
+            job.denoise = start_causal(job, self._device)
         assert isinstance(job.denoise, CausalState)
         return job.denoise
 
     def _finish_frame(self, job: Job, state: CausalState, latents: Tensor) -> None:
         job.latents.append(latents)
-        job.num_denoised += 1
         state.chunk = None
         if job.is_denoised:
             job.denoise = job.text = None
-            return
-        self._forward(job, state.caches, latents, 0.0, write_cache=True)
 
-    def _forward(
-        self,
-        job: Job,
-        caches: Sequence[KVCache],
-        latents: Tensor,
-        timestep: float,
-        *,
-        write_cache: bool = False,
-    ) -> list[Tensor]:
+    def _write_caches(self, job: Job, state: CausalState) -> None:
+        """Show the network the finished frames that its caches lack: as a rule the latest one, after a resume
+        all of them, and those whose pass failed."""
+        for text, cache in zip(_texts(job), state.caches, strict=True):
+            for latents in job.latents[cache.num_frames :]:
+                wan, timesteps = self._network(job, 0.0)
+                context = text.context("high", wan, job.lora)
+                wan(latents, timesteps, context, cache=cache, write_cache=True)
+
+    def _forward(self, job: Job, caches: Sequence[KVCache], chunk: DenoiseState) -> list[Tensor]:
         """Velocities of the branches, each of which has its own cache."""
-        wan = self._experts(job.lora).select(timestep)
-        timesteps = _timesteps([timestep], self._device)
+        wan, timesteps = self._network(job, chunk.timestep)
         return [
-            wan(
-                latents,
-                timesteps,
-                text.context("high", wan, job.lora),
-                causal=True,
-                cache=cache,
-                write_cache=write_cache,
-            )
+            wan(chunk.latents, timesteps, text.context("high", wan, job.lora), cache=cache)
             for text, cache in zip(_texts(job), caches, strict=True)
         ]
+
+    def _network(self, job: Job, timestep: float) -> tuple[Wan, Tensor]:
+        return self._experts(job.lora).select(timestep), _timesteps([timestep], self._device)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import RLock
 
 import torch
 
-from rushes.models.text import PromptEmbeds, TextEncoder
+from rushes.models.text import PromptEmbeds, TextEncoder, clean_prompt
 from rushes.models.wan import TextContext, Wan
 from rushes.stages.base import BatchKey, Job, NoiseExpert
 
@@ -31,6 +32,7 @@ class EncodedText:
     def context(self, expert: NoiseExpert, wan: Wan, lora: str | None = None) -> TextContext:
         """Keys and values for `expert` with this LoRA, whose network is `wan`."""
         if (expert, lora) not in self._contexts:
+            _tell_stream(self.embeds)
             self._contexts[expert, lora] = wan.encode_text(self.embeds.states, self.embeds.pooled)
         return self._contexts[expert, lora]
 
@@ -48,17 +50,86 @@ class Conditioning:
     negative: EncodedText | None = None
 
 
-class NegativePrompts:
-    """The latest negative prompt of a pipeline, kept because nearly every request brings the same one."""
+def _tell_stream(embeds: PromptEmbeds) -> None:
+    """Say that the current stream reads these, which another one may have made: their memory, once free, then
+    waits for it."""
+    for tensor in (embeds.states, embeds.pooled):
+        if tensor is not None and tensor.is_cuda:
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))
 
-    def __init__(self) -> None:
-        self._latest: tuple[str, EncodedText] | None = None
 
-    def get(self, text: str, encode: Callable[[str], PromptEmbeds]) -> EncodedText:
-        """The encoded `text`, by `encode` where it differs from the last one asked for."""
-        if self._latest is None or self._latest[0] != text:
-            self._latest = (text, EncodedText(encode(text)))
-        return self._latest[1]
+EmbeddingKey = tuple[str, str]
+"""Revision of the encoder, and the text as the encoder reads it."""
+
+
+class EmbeddingCache:
+    """Encoded texts, so that a text which comes again is not encoded again. For any number of threads.
+
+    The latest negative prompt is pinned, since nearly every request brings the same one: it is never dropped
+    for want of room, and what the noise experts made of it is kept with it.
+
+    Args:
+        max_bytes: of embeddings kept; the least recently used leave first.
+        revision: names the encoder; called when a text is first looked up.
+
+    Attributes:
+        hits, misses: lookups that found their text, and those that had it encoded.
+        num_bytes: of the embeddings kept.
+    """
+
+    def __init__(self, max_bytes: int, revision: Callable[[], str] = str) -> None:
+        self.max_bytes = max_bytes
+        self.hits = self.misses = self.num_bytes = 0
+        self._revision = revision
+        self._kept: dict[EmbeddingKey, PromptEmbeds] = {}  # least recently used first
+        self._negative: EncodedText | None = None
+        self._pinned: EmbeddingKey | None = None
+        # Held while a text is encoded, so that two threads that bring one text encode it once.
+        self._lock = RLock()
+
+    def __contains__(self, text: str) -> bool:
+        """Whether `get` would find it; counts as no lookup."""
+        with self._lock:
+            return self._key(text) in self._kept
+
+    def get(self, text: str, encode: Callable[[str], PromptEmbeds]) -> PromptEmbeds:
+        """The embeddings of `text`, by `encode` where they are not kept."""
+        with self._lock:
+            key = self._key(text)
+            embeds = self._kept.pop(key, None)
+            if embeds is not None:
+                self.hits += 1
+                self._kept[key] = embeds
+                return embeds
+            self.misses += 1
+            embeds = self._kept[key] = encode(text)
+            self.num_bytes += embeds.nbytes
+            self._shrink()
+            return embeds
+
+    def negative(self, text: str, encode: Callable[[str], PromptEmbeds]) -> EncodedText:
+        """The same for a negative prompt, which is pinned until another one comes; all jobs share it."""
+        with self._lock:
+            key, pinned = self._key(text), self._pinned
+            self._pinned = key
+            try:
+                embeds = self.get(text, encode)
+            except BaseException:
+                self._pinned = pinned
+                raise
+            if self._negative is None or key != pinned:
+                self._negative = EncodedText(embeds)
+            return self._negative
+
+    def _key(self, text: str) -> EmbeddingKey:
+        return self._revision(), clean_prompt(text)
+
+    def _shrink(self) -> None:
+        for key in list(self._kept):
+            if self.num_bytes <= self.max_bytes:
+                return
+            if key != self._pinned:
+                self.num_bytes -= self._kept.pop(key).nbytes
 
 
 class TextEncode:
@@ -66,7 +137,7 @@ class TextEncode:
 
     Args:
         encoder: returns the text encoder, loading it when first called.
-        negatives: where the negative prompt is kept between jobs.
+        cache: where encoded texts are kept between jobs.
         device: where given embeddings are moved to.
     """
 
@@ -76,17 +147,16 @@ class TextEncode:
         self,
         pipeline: str,
         encoder: Callable[[], TextEncoder],
-        negatives: NegativePrompts,
+        cache: EmbeddingCache,
         device: torch.device,
     ) -> None:
         self._pipeline = pipeline
         self._encoder = encoder
-        self._negatives = negatives
+        self._cache = cache
         self._device = device
 
     def prepare(self, job: Job) -> None:
-        given = job.given
-        if given.prompt_embeds is None or (job.is_guided and given.negative_prompt_embeds is None):
+        if any(text not in self._cache for text in _texts_to_encode(job)):
             self._encoder()
 
     def key(self, job: Job) -> BatchKey:
@@ -107,12 +177,12 @@ class TextEncode:
     def _prompt(self, job: Job) -> EncodedText:
         if job.given.prompt_embeds is not None:
             return EncodedText(self._moved(job.given.prompt_embeds))
-        return EncodedText(self._encode(job.request.prompt))
+        return EncodedText(self._cache.get(job.request.prompt, self._encode))
 
     def _negative(self, job: Job) -> EncodedText:
         if job.given.negative_prompt_embeds is not None:
             return EncodedText(self._moved(job.given.negative_prompt_embeds))
-        return self._negatives.get(job.request.negative_prompt, self._encode)
+        return self._cache.negative(job.request.negative_prompt, self._encode)
 
     def _encode(self, text: str) -> PromptEmbeds:
         return self._moved(self._encoder().encode(text))
@@ -120,3 +190,11 @@ class TextEncode:
     def _moved(self, embeds: PromptEmbeds) -> PromptEmbeds:
         pooled = None if embeds.pooled is None else embeds.pooled.to(self._device)
         return PromptEmbeds(states=embeds.states.to(self._device), pooled=pooled)
+
+
+def _texts_to_encode(job: Job) -> list[str]:
+    """Those that the job needs and did not bring embeddings of."""
+    texts = [job.request.prompt] if job.given.prompt_embeds is None else []
+    if job.is_guided and job.given.negative_prompt_embeds is None:
+        texts.append(job.request.negative_prompt)
+    return texts

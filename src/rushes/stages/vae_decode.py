@@ -46,11 +46,15 @@ class VaeDecode:
     def run(self, jobs: Sequence[Job]) -> None:
         vae = self._vae()
         for job in jobs:
-            video, job.decode = vae.decode_step(job.latents.popleft(), job.decode)
-            self._emit(job, to_numpy(video))
+            video, state = vae.decode_step(job.latents[job.num_decoded], job.decode)
+            frames = to_numpy(video)
+            # Nothing of the job changes before the frames are here: a unit that fails can be run again, and
+            # no memory is given back that the device still reads.
+            job.decode = state
+            self._emit(job, frames)
 
     def done(self, job: Job) -> bool:
-        return not job.wants_video or not job.latents
+        return not job.wants_video or not job.num_waiting
 
     def units(self, job: Job) -> int:
         return job.num_latent_frames

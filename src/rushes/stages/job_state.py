@@ -1,0 +1,195 @@
+"""A job's state as tensors and JSON, to be kept while it runs and taken up again by another process.
+
+Kept is what took long to make: the trajectory with its solver history and step cache, and the finished latent
+frames. Made again, bit for bit, are the text's states, the initial noise, a causal clip's keys and values
+(from its finished latent frames) and every decoded frame: decoding starts over, since a decoder's state is
+far larger than the latents.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rushes.errors import ResumeError
+from rushes.sampling.history import History
+from rushes.sampling.step_cache import StepCache
+from rushes.stages.base import CausalState, DenoiseState, Job
+from rushes.stages.denoise import start, start_causal
+from rushes.types import ForwardCounts, GenerateRequest, Timing
+
+VERSION = "1"
+"""Of the format. A state of another one is refused: the job begins anew."""
+
+_NO_DIGEST = "0" * 64
+_DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
+_MAX_HEADER_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedJob:
+    """Where a job stands.
+
+    Attributes:
+        tensors: by name, on the CPU. They may be the job's own, which are never written to.
+        facts: everything else, as JSON data.
+    """
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+def pack(job: Job) -> PackedJob:
+    """The state of a job between two units, on the host; waits for the device to copy it there."""
+    state = job.denoise.chunk if isinstance(job.denoise, CausalState) else job.denoise
+    tensors = _state_tensors(state) if state is not None else {}
+    if job.latents:
+        tensors["latents"] = torch.cat(job.latents, dim=2)
+    timing = job.timings.get("denoise")
+    facts = {
+        "denoise": None if state is None else _state_facts(state),
+        "forwards": asdict(job.forwards),
+        "num_delivered": max(job.num_frames, job.num_delivered),
+        # Of the other stages, which start over, nothing is kept.
+        "timing": None if timing is None else asdict(timing),
+    }
+    # .cpu(): the device may be lost at any time, that is what the copy is for.
+    return PackedJob(tensors={name: tensor.cpu() for name, tensor in tensors.items()}, facts=facts)
+
+
+def unpack(job: Job, packed: PackedJob, device: torch.device) -> None:
+    """Put a job that has not begun where `packed` stands.
+
+    Args:
+        job: of the same request, with the same given tensors if it was given any.
+        device: where the job will run.
+    """
+    assert job.denoise is None, "the job has begun"
+    assert not job.latents, "the job has begun"
+    facts = packed.facts
+    # Whole numbers are read by the host.
+    tensors = {
+        name: tensor.to(device) if tensor.is_floating_point() else tensor
+        for name, tensor in packed.tensors.items()
+    }
+    if "latents" in tensors:
+        frames = tensors["latents"].chunk(tensors["latents"].shape[2], dim=2)
+        # Laid out as the stages leave them, so that a decoder takes its sums in the same order.
+        job.latents.extend([frame.contiguous() for frame in frames] if job.is_causal else frames)
+    if facts["denoise"] is not None and job.is_causal:
+        job.denoise = start_causal(job, device)
+        job.denoise.chunk = _restored(job.denoise.start, tensors, facts["denoise"])
+    elif facts["denoise"] is not None:
+        job.denoise = _restored(start(job, device), tensors, facts["denoise"])
+    job.forwards = ForwardCounts(**facts["forwards"])
+    job.num_delivered = facts["num_delivered"]
+    if facts["timing"] is not None:
+        job.timings["denoise"] = Timing(**facts["timing"])
+
+
+def _state_tensors(state: DenoiseState) -> dict[str, Tensor]:
+    history = {} if state.history is None else state.history.to_tensors()
+    cache = {} if state.step_cache is None else state.step_cache.to_tensors()
+    return {
+        "denoise.latents": state.latents,
+        **{f"denoise.history.{name}": tensor for name, tensor in history.items()},
+        **{f"denoise.step_cache.{name}": tensor for name, tensor in cache.items()},
+    }
+
+
+def _state_facts(state: DenoiseState) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "has_history": state.history is not None,
+        "cache_error": None if state.step_cache is None else state.step_cache.error,
+    }
+
+
+def _restored(begin: DenoiseState, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> DenoiseState:
+    """The trajectory that began as `begin` did."""
+    history, cache = (_under(f"denoise.{name}.", tensors) for name in ("history", "step_cache"))
+    error = facts["cache_error"]
+    return replace(
+        begin,
+        latents=tensors["denoise.latents"],
+        step=facts["step"],
+        history=History.from_tensors(history) if facts["has_history"] else None,
+        step_cache=None if error is None else StepCache.from_tensors(cache, error),
+    )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def to_bytes(packed: PackedJob, request: GenerateRequest, identity: str) -> bytes:
+    """A safetensors file that tells whose state it is and whether it is whole.
+
+    Args:
+        identity: of the model: `rushes.pipelines.base.Parts.identity`.
+    """
+    metadata = {
+        "version": VERSION,
+        "request": request_digest(request),
+        "model": identity,
+        "facts": json.dumps(packed.facts),
+        "digest": _NO_DIGEST,
+    }
+    # Copies: two names may stand for one tensor, which the format cannot say.
+    data = save({name: tensor.contiguous().clone() for name, tensor in packed.tensors.items()}, metadata)
+    start, end = _digest_span(data)
+    return b"".join((data[:start], _digest(data, start, end), data[end:]))
+
+
+def from_bytes(data: bytes, request: GenerateRequest, identity: str) -> PackedJob:
+    """The inverse of `to_bytes`.
+
+    Raises:
+        ResumeError: the bytes are damaged, or of another request, model or version of the format.
+    """
+    start, end = _digest_span(data)
+    if data[start:end] != _digest(data, start, end):
+        raise ResumeError(f"damaged: {len(data)} bytes that do not match their digest")
+    metadata = _metadata(data)
+    wanted = {"version": VERSION, "request": request_digest(request), "model": identity}
+    for name, value in wanted.items():
+        if metadata[name] != value:
+            raise ResumeError(f"of another {name}: {metadata[name]}, needed is {value}")
+    return PackedJob(tensors=load(data), facts=json.loads(metadata["facts"]))
+
+
+def request_digest(request: GenerateRequest) -> str:
+    """A name for all fields of a request."""
+    fields = json.dumps(asdict(request), sort_keys=True)
+    return blake2b(fields.encode(), digest_size=16).hexdigest()
+
+
+def _digest_span(data: bytes) -> tuple[int, int]:
+    """Where the digest stands. It lies in the file's header, and counts as zeros in what it is made from."""
+    found = _DIGEST.search(data, 0, _MAX_HEADER_BYTES)
+    if found is None:
+        raise ResumeError(f"damaged: {len(data)} bytes without a digest")
+    return found.span(1)
+
+
+def _digest(data: bytes, start: int, end: int) -> bytes:
+    view = memoryview(data)
+    digest = blake2b(view[:start], digest_size=32)
+    digest.update(_NO_DIGEST.encode())
+    digest.update(view[end:])
+    return digest.hexdigest().encode()
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The header's metadata, of bytes that are known to be whole."""
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return metadata
