@@ -1,0 +1,1 @@
+"""Jobs, bytes and artefacts at rest. No torch here."""

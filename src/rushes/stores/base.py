@@ -1,0 +1,205 @@
+"""What a store of jobs promises. No torch here: a gateway reads and writes it too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rushes.types import GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job as it is stored. Times are seconds since the epoch.
+
+    Attributes:
+        id: unique and unguessable.
+        request: as it will run; after a degradation, no longer as it was asked.
+        predicted_s: device seconds by the cost model, at admission.
+        eta_s: seconds after `created_at` when it was promised to be finished; None where nobody could tell.
+        actual_s: device seconds that it took, once completed.
+        token: fencing token: grows with every lease, and only the holder of the latest may write.
+        deaths: leases that ran out because their worker died or was ended.
+        checkpoint: name of the latest checkpoint, None before the first.
+        result: name of the finished artefact.
+        error: why it failed, in one line, and the error's class.
+        wants_cancel: somebody asked to cancel it and its worker has not seen that yet.
+    """
+
+    id: str
+    status: JobStatus
+    request: GenerateRequest
+    options: JobOptions
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    predicted_s: float | None = None
+    eta_s: float | None = None
+    actual_s: float | None = None
+    token: int = 0
+    deaths: int = 0
+    checkpoint: str | None = None
+    result: str | None = None
+    error: str | None = None
+    error_kind: str | None = None
+    wants_cancel: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to run a job for a while; every write of a worker shows it."""
+
+    job_id: str
+    owner: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What a worker learns when it says that it is alive.
+
+    Attributes:
+        lost: jobs that another worker has, or that ended or went back to the queue; drop them, write nothing
+            more.
+        cancelled: jobs that it still holds and that somebody wants to be cancelled.
+    """
+
+    lost: frozenset[str]
+    cancelled: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a sweep took out of the store; the caller deletes the files.
+
+    Attributes:
+        checkpoints: names that no job needs any more.
+        results: artefacts of jobs that are gone.
+    """
+
+    jobs: int
+    checkpoints: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+class JobStore(Protocol):
+    """Durable jobs with exactly one result each; safe for many processes and threads at once.
+
+    Every method may raise `StoreError` (not writable, full, locked too long, of another version), and has
+    then changed nothing. A method that takes a `Lease` raises `LeaseLost` when the lease is not the latest,
+    was given back or its job has ended, and has then changed nothing either.
+
+    The clock may jump: the token of a lease decides who may write, never the time. Times of events need not
+    grow, their numbers do. `completed`, `failed` or `cancelled` is a job's last event and comes once.
+    """
+
+    def create(
+        self,
+        request: GenerateRequest,
+        options: JobOptions,
+        *,
+        predicted_s: float | None = None,
+        eta_s: float | None = None,
+        changes: Sequence[tuple[str, int, int]] = (),
+    ) -> JobRecord:
+        """A new queued job with its `queued` event, whose data are `predicted_s` and `eta_s`, and for one
+        that was degraded its `degraded` event with the `changes` (field, asked for, given); or the earlier
+        job of the same tenant, idempotency key and request, whatever became of it. Raises
+        `IdempotencyConflict` for the same key with another request.
+
+        Requests are compared as they are handed in here, all fields, before any degradation; options are not
+        compared. So whoever fills in what the user left open must fill in the same for the same key: a seed
+        drawn at random makes every repetition a conflict, one derived from tenant and key does not."""
+
+    def get(self, job_id: str) -> JobRecord:
+        """Raises `UnknownJob`."""
+
+    def jobs(
+        self,
+        *,
+        tenant: str | None = None,
+        statuses: Collection[JobStatus] = (),
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[JobRecord]:
+        """Newest first, in the order in which they were created, whatever the clock did; `after` is the id of
+        the last one of the page before, which may be gone by now. No statuses mean all. Whoever pages to the
+        end sees every job that was there all the time once, and none twice."""
+
+    def count(self, *, tenant: str | None = None, statuses: Collection[JobStatus] = ()) -> int:
+        """How many jobs `jobs` would list."""
+
+    def lease(
+        self,
+        owner: str,
+        *,
+        pipelines: Collection[str],
+        limit: int,
+        ttl_s: float,
+        lanes: Collection[Lane] = (),
+    ) -> Sequence[JobRecord]:
+        """Take up to `limit` jobs that are queued, or running under a lease that ran out: interactive first,
+        then oldest first. Each is running afterwards, under a new token. No lanes mean all.
+
+        A lease that ran out counts as a death; a job with `MAX_DEATHS` of them fails here with
+        `WorkerDied`'s reason instead of being leased, and one that somebody wants to be cancelled is
+        cancelled. A worker that was suspended sends a heartbeat before it asks for jobs: its leases may have
+        run out, and it would take its own jobs from itself."""
+
+    def heartbeat(self, owner: str, leases: Collection[Lease], *, ttl_s: float) -> Heartbeat:
+        """Prolong these leases, from now on and for `ttl_s`. One that ran out but that nobody else took is
+        prolonged too. A failing power may take a heartbeat back, and no other write."""
+
+    def release(self, lease: Lease) -> None:
+        """Give a job back to the queue, its checkpoint kept; no death is counted. One that somebody wants to
+        be cancelled is cancelled instead."""
+
+    def checkpoint(self, lease: Lease, name: str) -> str | None:
+        """The file `name` holds the job from now on; returns the name that it replaces, to be deleted; None
+        when there was none or it is the same.
+
+        The file must be whole on the disk before. Its name holds the lease's token (`{job}.{token}.{step}`),
+        as an artefact's does: a worker that lost its lease must not write over its successor's files."""
+
+    def amend(self, lease: Lease, request: GenerateRequest) -> None:
+        """Replace the request by a degraded one. Raises `StoreError` when the job has a checkpoint."""
+
+    def append(self, lease: Lease, kind: str, data: Mapping[str, Json]) -> JobEvent:
+        """Write one event; returns it with its number. Raises `StoreError` for a kind that ends a job: the
+        methods below write those."""
+
+    def finish(
+        self, lease: Lease, *, result: str, actual_s: float, data: Mapping[str, Json] | None = None
+    ) -> None:
+        """The job is completed, once and for all; writes its event, which holds `data`, `result`, `actual_s`
+        and, unless `data` has another, the record's `predicted_s`. The same call again does nothing, so that
+        it can be repeated after a `StoreError`."""
+
+    def fail(self, lease: Lease, *, error: str, error_kind: str) -> None:
+        """The job has failed for good; writes its event, whose data are `error` and `error_kind`."""
+
+    def cancelled(self, lease: Lease) -> None:
+        """The worker has let a job go that somebody wanted to be cancelled; writes its event."""
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """Ask for an end: a queued job, or one whose lease ran out, is cancelled at once, a running one by
+        its worker at its next step, a finished one stays as it is. Raises `UnknownJob`."""
+
+    def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
+        """Events with a number above `after`, in order. Raises `UnknownJob`."""
+
+    def sweep(self, *, ttl_s: float, max_jobs: int) -> Swept:
+        """Forget ended jobs that ended `ttl_s` ago or before, and of the others all but the `max_jobs` that
+        ended last; and tell which checkpoints of ended jobs are left over, those kept included.
+
+        Each name is told once: a caller that dies before it has deleted the file leaves it behind, as does a
+        worker that dies between `checkpoint` and deleting what it replaced. A file of a job that is not
+        running, which the job does not name, may be deleted at any time."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+
+MAX_DEATHS = 3
+"""A job that ended its worker so often fails."""

@@ -1,0 +1,284 @@
+"""Jobs in an SQLite file: durable, one result each, shared by the threads and processes of one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from rushes.errors import IdempotencyConflict, LeaseLost, StoreError
+from rushes.stores import sqlite_leases
+from rushes.stores.base import Heartbeat, JobRecord, Lease, Swept
+from rushes.stores.job_ids import next_job_id
+from rushes.stores.job_rows import (
+    add_event,
+    end_job,
+    fail_job,
+    has_finished,
+    insert_job,
+    job_event,
+    job_record,
+    job_row,
+    leased_row,
+    marks,
+    queue_again,
+    request_columns,
+    update_job,
+)
+from rushes.stores.request_json import to_json
+from rushes.stores.sqlite_database import Database
+from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
+
+TIMEOUT_S = 10.0
+_ENDED = "status IN ('completed', 'failed', 'cancelled')"
+_SAVED_AND_ENDED = f"checkpoint IS NOT NULL AND {_ENDED}"
+_JOBS_AT_A_TIME = 500
+"""That a sweep forgets in one transaction."""
+
+
+class SqliteJobStore:
+    """A `JobStore` in one file on a local disk, or in memory for one process; methods are described there.
+
+    Each method is one transaction: done and flushed to the disk when it returns, or not done at all when it
+    raises. Only a heartbeat is not flushed: when the power fails, every lease is void anyway. Events are,
+    progress too: a reader goes on after the last number that it saw, so a number is never given twice.
+
+    Threads may share a store; a forked child may go on using its parent's, except in memory. Each process
+    may have several stores of one file.
+
+    Args:
+        path: the file, made when it is missing, with `-wal` and `-shm` beside it; or ":memory:".
+        clock: seconds since the epoch; read inside the transaction. It may jump, see `sqlite_leases`.
+        timeout_s: how long a method waits for another process's transaction.
+
+    Raises:
+        StoreError: the file cannot be used: path and cause in one line.
+
+    Example:
+        >>> store = SqliteJobStore(":memory:")
+        >>> store.jobs()
+        ()
+        >>> store.close()
+    """
+
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._database = Database(path, timeout_s=timeout_s)
+        self._clock = clock
+
+    def create(
+        self,
+        request: GenerateRequest,
+        options: JobOptions,
+        *,
+        predicted_s: float | None = None,
+        eta_s: float | None = None,
+        changes: Sequence[tuple[str, int, int]] = (),
+    ) -> JobRecord:
+        times = {"predicted_s": predicted_s, "eta_s": eta_s}
+        with self._database.write() as connection:
+            if earlier := _same_job(connection, request, options):
+                return job_record(earlier)
+            now = self._clock()
+            last = connection.execute("SELECT max(id) FROM jobs").fetchone()[0]
+            job_id = next_job_id(last, now)
+            insert_job(connection, job_id, request, options, created_at=now, **times)
+            add_event(connection, job_id, "queued", now, times)
+            if changes:
+                add_event(connection, job_id, "degraded", now, {"changes": changes})
+            return job_record(job_row(connection, job_id))
+
+    def get(self, job_id: str) -> JobRecord:
+        with self._database.read() as connection:
+            return job_record(job_row(connection, job_id))
+
+    def jobs(
+        self,
+        *,
+        tenant: str | None = None,
+        statuses: Collection[JobStatus] = (),
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[JobRecord]:
+        condition, values = _condition(tenant, statuses, after)
+        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY id DESC LIMIT ?"
+        with self._database.read() as connection:
+            return tuple(job_record(row) for row in connection.execute(query, (*values, limit)))
+
+    def count(self, *, tenant: str | None = None, statuses: Collection[JobStatus] = ()) -> int:
+        condition, values = _condition(tenant, statuses)
+        query = f"SELECT count(*) FROM jobs WHERE {condition}"
+        with self._database.read() as connection:
+            num: int = connection.execute(query, values).fetchone()[0]
+        return num
+
+    def lease(
+        self,
+        owner: str,
+        *,
+        pipelines: Collection[str],
+        limit: int,
+        ttl_s: float,
+        lanes: Collection[Lane] = (),
+    ) -> Sequence[JobRecord]:
+        assert ttl_s > 0
+        assert limit >= 0
+        taken: list[str] = []
+        with self._database.write() as connection:
+            now = self._clock()
+            sqlite_leases.shorten(connection, now)
+            # Jobs that end instead of being taken make room for more.
+            while rows := sqlite_leases.takeable(connection, pipelines, lanes, now, limit - len(taken)):
+                taken += [row["id"] for row in rows if sqlite_leases.take(connection, row, owner, now, ttl_s)]
+            return tuple(job_record(job_row(connection, job_id)) for job_id in taken)
+
+    def heartbeat(self, owner: str, leases: Collection[Lease], *, ttl_s: float) -> Heartbeat:
+        lost, cancelled = set(), set()
+        with self._database.write(is_durable=False) as connection:
+            now = self._clock()
+            for lease in leases:
+                try:
+                    row = leased_row(connection, lease)
+                except LeaseLost:
+                    lost.add(lease.job_id)
+                    continue
+                sqlite_leases.prolong(connection, lease.job_id, now, ttl_s)
+                if row["wants_cancel"]:
+                    cancelled.add(lease.job_id)
+        return Heartbeat(lost=frozenset(lost), cancelled=frozenset(cancelled))
+
+    def release(self, lease: Lease) -> None:
+        with self._database.write() as connection:
+            if leased_row(connection, lease)["wants_cancel"]:
+                end_job(connection, lease.job_id, "cancelled", self._clock(), {})
+            else:
+                queue_again(connection, lease.job_id)
+
+    def checkpoint(self, lease: Lease, name: str) -> str | None:
+        with self._database.write() as connection:
+            replaced: str | None = leased_row(connection, lease)["checkpoint"]
+            update_job(connection, lease.job_id, checkpoint=name)
+        return None if replaced == name else replaced
+
+    def amend(self, lease: Lease, request: GenerateRequest) -> None:
+        with self._database.write() as connection:
+            checkpoint = leased_row(connection, lease)["checkpoint"]
+            if checkpoint is not None:
+                rule = f"its request cannot change, checkpoint {checkpoint} is of the old one"
+                raise StoreError(f"job {lease.job_id}: {rule}")
+            update_job(connection, lease.job_id, **request_columns(request))
+
+    def append(self, lease: Lease, kind: str, data: Mapping[str, Json]) -> JobEvent:
+        if kind in FINAL:
+            raise StoreError(f"event {kind!r}: ends a job and is written by the method that ends it")
+        with self._database.write() as connection:
+            leased_row(connection, lease)
+            return add_event(connection, lease.job_id, kind, self._clock(), data)
+
+    def finish(
+        self, lease: Lease, *, result: str, actual_s: float, data: Mapping[str, Json] | None = None
+    ) -> None:
+        with self._database.write() as connection:
+            if has_finished(connection, lease, result):
+                return
+            row = leased_row(connection, lease)
+            report = {
+                "predicted_s": row["predicted_s"],
+                **(data or {}),
+                "result": result,
+                "actual_s": actual_s,
+            }
+            now = self._clock()
+            end_job(connection, lease.job_id, "completed", now, report, result=result, actual_s=actual_s)
+
+    def fail(self, lease: Lease, *, error: str, error_kind: str) -> None:
+        with self._database.write() as connection:
+            leased_row(connection, lease)
+            fail_job(connection, lease.job_id, self._clock(), error, error_kind)
+
+    def cancelled(self, lease: Lease) -> None:
+        with self._database.write() as connection:
+            leased_row(connection, lease)
+            end_job(connection, lease.job_id, "cancelled", self._clock(), {})
+
+    def cancel(self, job_id: str) -> JobRecord:
+        with self._database.write() as connection:
+            row, now = job_row(connection, job_id), self._clock()
+            if row["status"] == "queued" or sqlite_leases.has_run_out(row, now):
+                end_job(connection, job_id, "cancelled", now, {})
+            elif row["status"] == "running":
+                update_job(connection, job_id, wants_cancel=True)
+            return job_record(job_row(connection, job_id))
+
+    def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
+        query = "SELECT * FROM events WHERE job_id = ? AND number > ? ORDER BY number"
+        with self._database.read() as connection:
+            rows = connection.execute(query, (job_id, after)).fetchall()
+            if not rows:
+                job_row(connection, job_id)
+        return tuple(job_event(row) for row in rows)
+
+    def sweep(self, *, ttl_s: float, max_jobs: int) -> Swept:
+        parts = [self._sweep_some(ttl_s, max_jobs)]
+        while parts[-1].jobs == _JOBS_AT_A_TIME:
+            try:
+                parts.append(self._sweep_some(ttl_s, max_jobs))
+            except StoreError:
+                # What is gone by now must be told; the rest is for the next sweep.
+                break
+        return Swept(
+            jobs=sum(part.jobs for part in parts),
+            checkpoints=tuple(name for part in parts for name in part.checkpoints),
+            results=tuple(name for part in parts for name in part.results),
+        )
+
+    def _sweep_some(self, ttl_s: float, max_jobs: int) -> Swept:
+        """The oldest, in a transaction that does not keep others waiting for long."""
+        with self._database.write() as connection:
+            left = connection.execute(f"SELECT checkpoint FROM jobs WHERE {_SAVED_AND_ENDED}").fetchall()
+            connection.execute(f"UPDATE jobs SET checkpoint = NULL WHERE {_SAVED_AND_ENDED}")
+            num_ended = connection.execute(f"SELECT count(*) FROM jobs WHERE {_ENDED}").fetchone()[0]
+            old = connection.execute(
+                f"SELECT id, result, finished_at <= ? AS is_old FROM jobs WHERE {_ENDED}"
+                " ORDER BY finished_at, id LIMIT ?",
+                (self._clock() - ttl_s, _JOBS_AT_A_TIME),
+            ).fetchall()
+            gone = [row for index, row in enumerate(old) if row["is_old"] or index < num_ended - max_jobs]
+            connection.executemany("DELETE FROM events WHERE job_id = ?", ((row["id"],) for row in gone))
+            connection.executemany("DELETE FROM jobs WHERE id = ?", ((row["id"],) for row in gone))
+        return Swept(
+            jobs=len(gone),
+            checkpoints=tuple(row["checkpoint"] for row in left),
+            results=tuple(row["result"] for row in gone if row["result"] is not None),
+        )
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _condition(
+    tenant: str | None, statuses: Collection[JobStatus], after: str | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """SQL that the wanted jobs fulfil, and its values."""
+    wanted = {
+        "tenant = ?": () if tenant is None else (tenant,),
+        f"status IN ({marks(statuses)})": tuple(statuses),
+        "id < ?": () if after is None else (after,),
+    }
+    condition = " AND ".join(condition for condition, values in wanted.items() if values) or "TRUE"
+    return condition, tuple(value for values in wanted.values() for value in values)
+
+
+def _same_job(
+    connection: sqlite3.Connection, request: GenerateRequest, options: JobOptions
+) -> sqlite3.Row | None:
+    """The job that this call made before. Raises `IdempotencyConflict` when another call used its key."""
+    key = options.idempotency_key
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM jobs WHERE tenant = ? AND idempotency_key = ?", (options.tenant, key)
+    ).fetchone()
+    if row is not None and row["asked"] != to_json(request):
+        raise IdempotencyConflict(f"idempotency key {key!r}: was used for another request, job {row['id']}")
+    return row

@@ -1,0 +1,148 @@
+"""Connections to SQLite for many threads, and across a fork.
+
+SQLite's locks belong to the process, and its list of open files is copied by a fork: a child that touches an
+inherited connection, or merely opens the same file beside it, works without locks. So every connection of a
+file is closed before a fork, once no thread is inside one, and opened again where it is next needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+from weakref import WeakSet
+
+from rushes.errors import StoreError
+
+
+class Connections(Protocol):
+    """Where a transaction gets its connection from."""
+
+    def use(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection that nobody else uses inside the block. Raises `StoreError` once closed."""
+
+    def close(self) -> None:
+        """Wait for the blocks that are open, then close every connection; a second call does nothing."""
+
+
+class ThreadConnections:
+    """One connection a thread, opened when the thread needs it and closed when the thread ends.
+
+    Args:
+        connect: opens one; usable from every thread (`check_same_thread=False`).
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._gate = threading.Condition()
+        self._num_users = 0
+        self._is_pausing = False
+        self._is_closed = False
+        self._local = threading.local()
+        self._held: WeakSet[_Held] = WeakSet()
+        _LIVE.add(self)
+
+    @contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._is_pausing)
+            if self._is_closed:
+                raise StoreError("the job store is closed")
+            self._num_users += 1
+        try:
+            yield self._mine()
+        finally:
+            with self._gate:
+                self._num_users -= 1
+                self._gate.notify_all()
+
+    def close(self) -> None:
+        self.pause()
+        self._is_closed = True
+        self.resume()
+
+    def pause(self) -> None:
+        """Wait until no thread uses a connection, close all and let nobody in until `resume`."""
+        self._gate.acquire()
+        self._gate.wait_for(lambda: not self._is_pausing)
+        self._is_pausing = True
+        self._gate.wait_for(lambda: not self._num_users)
+        for held in self._held:
+            held.connection.close()
+        self._held = WeakSet()
+        self._local = threading.local()
+
+    def resume(self) -> None:
+        """Let the others in again; only after `pause`, by the same thread."""
+        self._is_pausing = False
+        self._gate.notify_all()
+        self._gate.release()
+
+    def _mine(self) -> sqlite3.Connection:
+        held: _Held | None = getattr(self._local, "held", None)
+        if held is None:
+            held = self._local.held = _Held(self._connect())
+            with self._gate:
+                self._held.add(held)
+        return held.connection
+
+
+class SharedConnection:
+    """One connection that threads take in turns: a database in memory exists in one connection only.
+
+    A forked child would have a copy that nobody else sees, so it is refused there.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._turn = threading.Lock()
+        self._process = os.getpid()
+        self._is_closed = False
+
+    @contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        if os.getpid() != self._process:
+            raise StoreError(":memory:: a forked process has a copy of its own; give the job store a file")
+        with self._turn:
+            if self._is_closed:
+                raise StoreError("the job store is closed")
+            yield self._connection
+
+    def close(self) -> None:
+        with self._turn:
+            self._is_closed = True
+            self._connection.close()
+
+
+class _Held:
+    """Closes its connection when the thread that holds it ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
+_LIVE: WeakSet[ThreadConnections] = WeakSet()
+_FORK = threading.Lock()
+_paused: list[ThreadConnections] = []
+
+
+def _before_fork() -> None:
+    _FORK.acquire()
+    for connections in list(_LIVE):
+        connections.pause()
+        _paused.append(connections)
+
+
+def _after_fork() -> None:
+    while _paused:
+        _paused.pop().resume()
+    _FORK.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,215 @@
+"""Transactions on the file of a job store: one border for SQLite's errors, and what is safe on disk when."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from rushes.errors import StoreError
+from rushes.stores import sqlite_schema
+from rushes.stores.sqlite_connections import Connections, SharedConnection, ThreadConnections
+
+MEMORY = ":memory:"
+_WAL_BYTES = 4 * 2**20
+_CHECKPOINT_WAIT_S = 1.0
+_TURN_S = 0.001
+_CAUSES = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "is read-only",
+    sqlite3.SQLITE_NOTADB: "is no SQLite database",
+    sqlite3.SQLITE_CORRUPT: "is damaged or cut short",
+    sqlite3.SQLITE_IOERR: "reading or writing failed",
+}
+
+
+class Database:
+    """A file that holds jobs, open for reading and writing.
+
+    A file that does not exist is made; its folder must be there. Safe for threads, forks and processes.
+
+    Args:
+        path: a file on a local disk, or `MEMORY`.
+        timeout_s: how long a transaction waits for another process's.
+
+    Raises:
+        StoreError: from every method: the path and the cause in one line, SQLite's error chained.
+    """
+
+    def __init__(self, path: str | Path, *, timeout_s: float) -> None:
+        self._path = str(path)
+        self._timeout_s = timeout_s
+        self._wal_limit = _WAL_BYTES
+        with self._errors(), ExitStack() as unless_open:
+            self._connections = self._open()
+            unless_open.callback(self._connections.close)
+            with self._writing() as connection:
+                sqlite_schema.bring_up_to_date(connection, self._path)
+            unless_open.pop_all()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Everything read inside is of one moment; writers are neither waited for nor kept waiting."""
+        with self._errors(), self._connections.use() as connection:
+            connection.execute("BEGIN")
+            with _ended(connection):
+                sqlite_schema.check_current(connection, self._path)
+                yield connection
+
+    @contextmanager
+    def write(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """All of the block or, on any error, nothing of it. One writer at a time among all processes, which
+        waits for the others at the start only: no write is refused half way.
+
+        Args:
+            is_durable: on disk before the block is left, also when the power fails. Otherwise a failing power
+                may take it back, together with every later write that is not durable either.
+        """
+        with self._errors(), self._writing(is_durable=is_durable) as connection:
+            sqlite_schema.check_current(connection, self._path)
+            yield connection
+
+    def close(self) -> None:
+        with self._errors():
+            self._connections.close()
+
+    @contextmanager
+    def _writing(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
+        with self._connections.use() as connection:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            self._begin_writing(connection)
+            with _ended(connection):
+                yield connection
+            if self._path != MEMORY:
+                self._shorten_wal(connection)
+
+    def _begin_writing(self, connection: sqlite3.Connection) -> None:
+        """SQLite looks for its turn every 100 ms only, so one process that writes all the time would keep the
+        others waiting for seconds; this looks every millisecond."""
+        self._set_timeout(connection, 0)
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_TURN_S)
+        self._set_timeout(connection, self._timeout_s)
+
+    def _shorten_wal(self, connection: sqlite3.Connection) -> None:
+        """Move a long write-ahead log into the database.
+
+        SQLite would do that by itself, but beside other writers, and before 3.51.3 that can, very rarely,
+        damage the file (https://sqlite.org/wal.html, "The WAL-Reset Bug"). TRUNCATE keeps writers out, unless
+        it does not get its turn for a second: then it does as SQLite would.
+        """
+        size = self._wal_bytes()
+        if size < self._wal_limit:
+            return
+        # The transaction is committed: whatever happens here is tried again later.
+        with suppress(sqlite3.Error):
+            self._set_timeout(connection, min(_CHECKPOINT_WAIT_S, self._timeout_s))
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._set_timeout(connection, self._timeout_s)
+        # Where a reader was in the way, writers wait for it once for every further length, not every time.
+        self._wal_limit = self._wal_bytes() + _WAL_BYTES
+
+    def _wal_bytes(self) -> int:
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def _open(self) -> Connections:
+        if self._path == MEMORY:
+            return SharedConnection(self._connect_plainly())
+        return ThreadConnections(self._connect)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = self._connect_plainly()
+        try:
+            # Before anything is written: another program's file stays as it is.
+            connection.execute("BEGIN")
+            with _ended(connection):
+                sqlite_schema.check_ours(connection, self._path)
+            self._write_ahead(connection)
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_plainly(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Readers and a writer do not wait for each other, and a commit is one flush.
+
+        When several processes make the same file, SQLite refuses this without waiting: it is tried again.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                break
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        if mode != "wal":
+            raise StoreError(f"{self._path}: this file system has no write-ahead log (is it a network disk?)")
+
+    def _set_timeout(self, connection: sqlite3.Connection, timeout_s: float) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The border at which SQLite's errors, and those of values that it cannot hold, become ours."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
+            raise StoreError(f"{self._path}: {self._cause(error)}") from error
+
+    def _cause(self, error: Exception) -> str:
+        code = _code(error)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return f"locked by another process for more than {self._timeout_s:g} s"
+        if code == sqlite3.SQLITE_CANTOPEN:
+            return f"cannot be opened: {self._why_unopened()}"
+        return f"{_CAUSES[code]} ({error})" if code in _CAUSES else str(error)
+
+    def _why_unopened(self) -> str:
+        path = Path(self._path)
+        if path.is_dir():
+            return "it is a folder"
+        if not path.parent.is_dir():
+            return f"there is no folder {path.parent}"
+        return "no permission, or no space for the files beside it"
+
+
+@contextmanager
+def _ended(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit the transaction, or, on any error, undo it."""
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # After some errors (a full disk) SQLite has undone it by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _code(error: Exception) -> int | None:
+    """SQLite's error code without the details in its upper bits; None for an error of Python's."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

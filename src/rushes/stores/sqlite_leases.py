@@ -1,0 +1,81 @@
+"""Who may run a job: taking, prolonging and losing leases. Every function runs inside a transaction.
+
+A lease is a job's row with status "running", an owner, a token and the time when it runs out. Running out
+only allows others to take it: whoever holds the latest token may go on until then.
+
+What a clock that jumps can do: back by hours, and leases seem to last for hours; `shorten` cuts them to their
+length again, so a dead worker's job is late by one length at most. Forward by hours, and every lease seems
+to have run out: a job whose worker does not send its heartbeat before another worker asks for jobs changes
+hands, which counts as a death, and the token keeps the first from writing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+
+from rushes.stores.base import MAX_DEATHS
+from rushes.stores.job_rows import end_job, fail_job, marks, update_job
+from rushes.types import Lane
+
+
+def shorten(connection: sqlite3.Connection, now: float) -> None:
+    """No lease runs out later than if it were prolonged now."""
+    connection.execute(
+        "UPDATE jobs SET lease_until = ?1 + lease_ttl_s"
+        " WHERE status = 'running' AND lease_until > ?1 + lease_ttl_s",
+        (now,),
+    )
+
+
+def takeable(
+    connection: sqlite3.Connection,
+    pipelines: Collection[str],
+    lanes: Collection[Lane],
+    now: float,
+    limit: int,
+) -> Sequence[sqlite3.Row]:
+    """Jobs that nobody holds or whose lease ran out: interactive first, then oldest first."""
+    is_interactive = {lane == "interactive" for lane in lanes} or {True, False}
+    return connection.execute(
+        "SELECT * FROM jobs WHERE status IN ('queued', 'running')"
+        " AND (status = 'queued' OR lease_until <= ?)"
+        f" AND pipeline IN ({marks(pipelines)}) AND is_interactive IN ({marks(is_interactive)})"
+        " ORDER BY is_interactive DESC, id LIMIT ?",
+        (now, *pipelines, *is_interactive, limit),
+    ).fetchall()
+
+
+def has_run_out(row: sqlite3.Row, now: float) -> bool:
+    return bool(row["status"] == "running" and row["lease_until"] <= now)
+
+
+def take(connection: sqlite3.Connection, row: sqlite3.Row, owner: str, now: float, ttl_s: float) -> bool:
+    """Give a takeable job to `owner` under the next token; False when it ended instead, because its worker
+    died with a cancellation unanswered or for the last time."""
+    job_id, deaths = row["id"], row["deaths"]
+    if row["status"] == "running":
+        deaths += 1
+        update_job(connection, job_id, deaths=deaths)
+        if row["wants_cancel"]:
+            end_job(connection, job_id, "cancelled", now, {})
+            return False
+        if deaths >= MAX_DEATHS:
+            reason = f"the worker died {deaths} times while it ran this job; the last was {row['owner']}"
+            fail_job(connection, job_id, now, reason, "WorkerDied")
+            return False
+    update_job(
+        connection,
+        job_id,
+        status="running",
+        owner=owner,
+        token=row["token"] + 1,
+        lease_until=now + ttl_s,
+        lease_ttl_s=ttl_s,
+        started_at=now if row["started_at"] is None else row["started_at"],
+    )
+    return True
+
+
+def prolong(connection: sqlite3.Connection, job_id: str, now: float, ttl_s: float) -> None:
+    update_job(connection, job_id, lease_until=now + ttl_s, lease_ttl_s=ttl_s)

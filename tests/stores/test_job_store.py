@@ -1,0 +1,407 @@
+"""What a store of jobs promises, in memory and in a file."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+from store_parts import OPTIONS, REQUEST, TTL_S, Bench, check_events, with_seed
+
+from rushes.errors import IdempotencyConflict, LeaseLost, StoreError, UnknownJob
+from rushes.stores.base import MAX_DEATHS, JobStore, Lease, Swept
+from rushes.types import JobOptions
+
+
+def test_a_new_job(bench: Bench) -> None:
+    store: JobStore = bench.store
+    record = store.create(REQUEST, OPTIONS, predicted_s=2, eta_s=3.5)
+    assert record == store.get(record.id)
+    assert (record.status, record.request, record.options) == ("queued", REQUEST, OPTIONS)
+    assert (record.created_at, record.predicted_s, record.eta_s) == (bench.clock.now, 2, 3.5)
+    (event,) = store.events(record.id)
+    assert (event.number, event.kind, event.at) == (1, "queued", bench.clock.now)
+    assert event.data == {"predicted_s": 2, "eta_s": 3.5}
+
+
+def test_ids_cannot_be_guessed_and_sort_by_creation(bench: Bench) -> None:
+    ids = []
+    for jump_s in (0, 0, 3600, -7200, 0, 0.0005):
+        bench.clock.now += jump_s
+        ids += [record.id for record in bench.create(3)]
+    assert ids == sorted(set(ids))
+    assert len({job_id[-20:] for job_id in ids}) == len(ids)
+
+
+def test_unknown_jobs_are_named(bench: Bench) -> None:
+    for ask in (bench.store.get, bench.store.events, bench.store.cancel):
+        with pytest.raises(UnknownJob, match="no job 'nobody'"):
+            ask("nobody")
+
+
+def test_the_life_of_a_job(bench: Bench) -> None:
+    lease, store = bench.running("alice"), bench.store
+    record = store.get(lease.job_id)
+    assert (record.status, record.token, record.started_at) == ("running", 1, bench.clock.now)
+    assert store.append(lease, "progress", {"step": 1}) == store.events(lease.job_id)[-1]
+    assert store.checkpoint(lease, "a") is None
+    assert store.checkpoint(lease, "b") == "a"
+    assert store.checkpoint(lease, "b") is None
+    bench.clock.now += 7
+    store.finish(lease, result="clip.mp4", actual_s=6.5)
+    record = store.get(lease.job_id)
+    assert (record.status, record.result, record.actual_s) == ("completed", "clip.mp4", 6.5)
+    assert record.finished_at == bench.clock.now
+    last = store.events(lease.job_id)[-1]
+    assert (last.kind, last.number) == ("completed", 3)
+    assert last.data == {"result": "clip.mp4", "actual_s": 6.5, "predicted_s": None}
+
+
+def test_a_finish_adds_what_the_worker_reports(bench: Bench) -> None:
+    lease = bench.running()
+    bench.store.finish(lease, result="a", actual_s=1, data={"seed": 7, "predicted_s": 2, "result": "x"})
+    data = bench.store.events(lease.job_id)[-1].data
+    assert data == {"seed": 7, "predicted_s": 2, "result": "a", "actual_s": 1}
+
+
+def test_exactly_one_result(bench: Bench) -> None:
+    lease = bench.running()
+    bench.store.finish(lease, result="a", actual_s=1)
+    bench.store.finish(lease, result="a", actual_s=1)  # said again, as after a StoreError
+    with pytest.raises(LeaseLost, match="it is completed now"):
+        bench.store.finish(lease, result="b", actual_s=1)
+    with pytest.raises(LeaseLost):
+        bench.store.fail(lease, error="x", error_kind="StageError")
+    assert bench.store.get(lease.job_id).result == "a"
+    assert bench.kinds(lease.job_id) == ["queued", "completed"]
+
+
+@pytest.mark.parametrize("end", ["finish", "fail", "cancelled", "release", "next lease", "sweep"])
+def test_an_old_lease_changes_nothing(bench: Bench, end: str) -> None:
+    store, lease = bench.store, bench.running()
+    if end == "finish":
+        store.finish(lease, result="r", actual_s=1)
+    elif end == "fail":
+        store.fail(lease, error="e", error_kind="StageError")
+    elif end == "cancelled":
+        store.cancelled(lease)
+    elif end == "release":
+        store.release(lease)
+    elif end == "sweep":
+        store.fail(lease, error="e", error_kind="StageError")
+        store.sweep(ttl_s=0, max_jobs=0)
+    else:
+        bench.let_leases_run_out()
+        bench.lease("another")
+    before = state(bench)
+    writes = (
+        lambda: store.append(lease, "progress", {}),
+        lambda: store.checkpoint(lease, "c"),
+        lambda: store.amend(lease, with_seed(1)),
+        lambda: store.finish(lease, result="other", actual_s=1),
+        lambda: store.fail(lease, error="e", error_kind="k"),
+        lambda: store.cancelled(lease),
+        lambda: store.release(lease),
+    )
+    for write in writes:
+        with pytest.raises(LeaseLost, match=lease.job_id):
+            write()
+    heard = store.heartbeat("worker", [lease], ttl_s=TTL_S)
+    assert (heard.lost, heard.cancelled) == ({lease.job_id}, frozenset())
+    assert state(bench) == before
+
+
+def state(bench: Bench) -> object:
+    jobs = bench.store.jobs()
+    return jobs, [bench.store.events(record.id) for record in jobs]
+
+
+def test_a_lease_is_of_its_owner(bench: Bench) -> None:
+    lease = bench.running("alice")
+    with pytest.raises(LeaseLost, match="mallory no longer holds it"):
+        bench.store.release(replace(lease, owner="mallory"))
+
+
+def test_interactive_first_then_oldest_first(bench: Bench) -> None:
+    batch = bench.create(2)
+    interactive = bench.create(2, JobOptions(lane="interactive"))
+    assert bench.store.lease("w", pipelines=["wan"], limit=9, ttl_s=1) == ()
+    assert bench.store.lease("w", pipelines=[], limit=9, ttl_s=1) == ()
+    assert bench.lease(limit=0) == []
+    only = bench.store.lease("w", pipelines=["toy"], limit=1, ttl_s=1, lanes=["batch"])
+    assert [record.id for record in only] == [batch[0].id]
+    bench.store.release(Lease(job_id=batch[0].id, owner="w", token=1))
+    leased = bench.lease(limit=3) + bench.lease(limit=3)
+    assert [lease.job_id for lease in leased] == [record.id for record in interactive + batch]
+
+
+def test_released_jobs_keep_checkpoint_and_place(bench: Bench) -> None:
+    lease = bench.running()
+    bench.create()
+    bench.store.checkpoint(lease, "c")
+    bench.store.release(lease)
+    (again,) = bench.lease("another")
+    record = bench.store.get(again.job_id)
+    assert (again.job_id, again.token) == (lease.job_id, 2)
+    assert (record.checkpoint, record.deaths) == ("c", 0)
+
+
+def test_a_lease_that_nobody_took_goes_on(bench: Bench) -> None:
+    lease = bench.running()
+    bench.clock.now += 10 * TTL_S
+    bench.store.append(lease, "progress", {})
+    assert not bench.store.heartbeat("worker", [lease], ttl_s=TTL_S).lost
+    assert bench.lease("another") == []
+    assert bench.store.get(lease.job_id).deaths == 0
+
+
+def test_a_job_that_ends_its_workers_fails(bench: Bench) -> None:
+    first = bench.running()
+    others = bench.create(2)
+    for death in range(1, MAX_DEATHS):
+        bench.let_leases_run_out()
+        (lease,) = bench.lease(f"worker {death}")
+        assert lease == Lease(job_id=first.job_id, owner=f"worker {death}", token=death + 1)
+        assert bench.store.get(first.job_id).deaths == death
+    bench.let_leases_run_out()
+    assert [lease.job_id for lease in bench.lease(limit=2)] == [record.id for record in others]
+    record = bench.store.get(first.job_id)
+    assert (record.status, record.error_kind, record.deaths) == ("failed", "WorkerDied", MAX_DEATHS)
+    assert record.error == "the worker died 3 times while it ran this job; the last was worker 2"
+    assert bench.store.events(first.job_id)[-1].data == {"error": record.error, "error_kind": "WorkerDied"}
+    with pytest.raises(LeaseLost):
+        bench.store.append(lease, "progress", {})
+
+
+def test_a_clock_that_jumps_back_does_not_keep_a_job(bench: Bench) -> None:
+    """The lease of a dead worker seems to last for hours; the first look cuts it to its length."""
+    lease = bench.running()
+    bench.clock.now -= 3 * 3600
+    assert bench.lease("another") == []
+    bench.let_leases_run_out()
+    assert bench.lease("another") == [replace(lease, owner="another", token=2)]
+
+
+def test_a_clock_that_jumps_back_does_not_take_a_job(bench: Bench) -> None:
+    lease = bench.running()
+    bench.clock.now -= 3 * 3600
+    for _ in range(5):
+        bench.store.heartbeat("worker", [lease], ttl_s=TTL_S)
+        assert bench.lease("another") == []
+        bench.clock.now += TTL_S / 2
+    bench.store.finish(lease, result="r", actual_s=1)
+
+
+def test_a_clock_that_jumps_forward(bench: Bench) -> None:
+    """Whoever comes first has the job; the other learns it and cannot commit."""
+    kept, taken = bench.running(), bench.running()
+    bench.clock.now += 3 * 3600
+    bench.store.heartbeat("worker", [kept], ttl_s=TTL_S)
+    (successor,) = bench.lease("another", limit=2)
+    assert successor.job_id == taken.job_id
+    assert bench.store.heartbeat("worker", [kept, taken], ttl_s=TTL_S).lost == {taken.job_id}
+    bench.clock.now -= 3 * 3600
+    with pytest.raises(LeaseLost):
+        bench.store.finish(taken, result="r", actual_s=1)
+    bench.store.finish(successor, result="s", actual_s=1)
+    bench.store.finish(kept, result="k", actual_s=1)
+
+
+def test_cancel(bench: Bench) -> None:
+    queued = bench.create()[0]
+    assert bench.store.cancel(queued.id).status == "cancelled"
+    lease = bench.running()
+    asked = bench.store.cancel(lease.job_id)
+    assert (asked.status, asked.wants_cancel) == ("running", True)
+    heard = bench.store.heartbeat("worker", [lease], ttl_s=TTL_S)
+    assert (heard.lost, heard.cancelled) == (frozenset(), {lease.job_id})
+    bench.store.cancelled(lease)
+    record = bench.store.get(lease.job_id)
+    assert (record.status, record.wants_cancel) == ("cancelled", False)
+    assert bench.store.cancel(lease.job_id) == record
+    assert bench.kinds(lease.job_id) == bench.kinds(queued.id) == ["queued", "cancelled"]
+
+
+def test_a_finished_job_stays_finished(bench: Bench) -> None:
+    lease = bench.running()
+    bench.store.cancel(lease.job_id)
+    bench.store.finish(lease, result="r", actual_s=1)
+    record = bench.store.cancel(lease.job_id)
+    assert (record.status, record.wants_cancel) == ("completed", False)
+
+
+@pytest.mark.parametrize("how", ["release", "lease", "cancel"])
+def test_nobody_runs_what_shall_be_cancelled(bench: Bench, how: str) -> None:
+    lease = bench.running()
+    if how != "cancel":
+        bench.store.cancel(lease.job_id)
+    if how == "release":
+        bench.store.release(lease)
+    bench.let_leases_run_out()
+    if how == "cancel":
+        bench.store.cancel(lease.job_id)
+    assert bench.lease("another") == []
+    assert bench.store.get(lease.job_id).status == "cancelled"
+    assert bench.kinds(lease.job_id) == ["queued", "cancelled"]
+
+
+def test_the_same_call_is_the_same_job(bench: Bench) -> None:
+    options = JobOptions(idempotency_key="k", tenant="a")
+    first = bench.store.create(REQUEST, options)
+    assert bench.store.create(REQUEST, replace(options, lane="interactive", deadline_s=3)) == first
+    assert bench.store.create(REQUEST, replace(options, tenant="b")).id != first.id
+    assert bench.store.create(REQUEST, replace(options, idempotency_key=None)).id != first.id
+    with pytest.raises(IdempotencyConflict, match=f"'k': was used for another request, job {first.id}"):
+        bench.store.create(with_seed(1), options)
+    assert bench.kinds(first.id) == ["queued"]
+    (lease, *_) = bench.lease()
+    bench.store.amend(lease, with_seed(2))  # compared as it came, not as it runs
+    assert bench.store.create(REQUEST, options).request == with_seed(2)
+    bench.store.fail(lease, error="e", error_kind="StageError")
+    assert bench.store.create(REQUEST, options).status == "failed"
+    bench.store.sweep(ttl_s=0, max_jobs=0)
+    assert bench.store.create(with_seed(1), options).status == "queued"
+
+
+def test_a_degraded_request_comes_before_checkpoints(bench: Bench) -> None:
+    lease = bench.running()
+    smaller = replace(REQUEST, pipeline="tiny", video=replace(REQUEST.video, num_frames=1))
+    bench.store.amend(lease, smaller)
+    assert bench.store.get(lease.job_id).request == smaller
+    bench.store.checkpoint(lease, "c")
+    with pytest.raises(StoreError, match="its request cannot change, checkpoint c is of the old one"):
+        bench.store.amend(lease, REQUEST)
+    bench.store.release(lease)
+    assert bench.lease("toy only") == []
+
+
+def test_events_go_on_where_a_reader_stopped(bench: Bench) -> None:
+    lease = bench.running()
+    written = [bench.store.append(lease, "progress", {"step": step}) for step in range(5)]
+    assert [event.number for event in written] == [2, 3, 4, 5, 6]
+    assert bench.store.events(lease.job_id, after=3) == tuple(written[2:])
+    assert bench.store.events(lease.job_id, after=6) == ()
+    assert bench.store.events(lease.job_id, after=99) == ()
+
+
+def test_data_of_events(bench: Bench) -> None:
+    lease = bench.running()
+    data = MappingProxyType({"a": (1, 2.5, None), "b": MappingProxyType({"c": "\udc80\0"})})
+    event = bench.store.append(lease, "degraded", data)
+    assert event.data == {"a": [1, 2.5, None], "b": {"c": "\udc80\0"}}
+    for wrong in ({"x": float("nan")}, {"x": object()}):
+        with pytest.raises(StoreError, match="event 'preview': its data cannot be written as JSON"):
+            bench.store.append(lease, "preview", wrong)
+    for kind in ("completed", "failed", "cancelled"):
+        with pytest.raises(StoreError, match=f"event '{kind}': ends a job"):
+            bench.store.append(lease, kind, {})
+    assert bench.kinds(lease.job_id) == ["queued", "degraded"]
+
+
+def test_a_reason_that_is_no_unicode_is_kept(bench: Bench) -> None:
+    lease = bench.running()
+    bench.store.fail(lease, error="no file '\udc80.mp4'", error_kind="StageError")
+    assert bench.store.get(lease.job_id).error == "no file '\\udc80.mp4'"
+
+
+def test_what_the_store_cannot_hold_is_refused(bench: Bench) -> None:
+    with pytest.raises(StoreError, match="surrogates not allowed"):
+        bench.store.create(REQUEST, JobOptions(tenant="\udc80"))
+    assert bench.store.count() == 0
+
+
+def test_pages_are_stable(bench: Bench) -> None:
+    """Equal times, jobs that come in between, and a last job of the page before that is gone."""
+    old = [record.id for record in bench.create(7)]
+    seen: list[str] = []
+    after = None
+    while page := bench.store.jobs(limit=2, after=after):
+        seen += [record.id for record in page]
+        after = page[-1].id
+        bench.clock.now -= 100  # newer ones stay newer
+        bench.create()
+        bench.store.cancel(after)
+        bench.store.sweep(ttl_s=-1, max_jobs=99)
+    assert seen == old[::-1]
+
+
+def test_lists_by_tenant_and_status(bench: Bench) -> None:
+    a, b = JobOptions(tenant="a"), JobOptions(tenant="b")
+    first, second, third = bench.create(2, a) + bench.create(1, b)
+    bench.store.cancel(second.id)
+    store = bench.store
+    assert [record.id for record in store.jobs()] == [third.id, second.id, first.id]
+    assert [record.id for record in store.jobs(tenant="a")] == [second.id, first.id]
+    assert [record.id for record in store.jobs(statuses=["queued"])] == [third.id, first.id]
+    assert [record.id for record in store.jobs(tenant="a", statuses=["cancelled", "failed"])] == [second.id]
+    assert [record.id for record in store.jobs(tenant="a", after=second.id)] == [first.id]
+    assert store.jobs(tenant="", limit=5) == ()
+    assert store.count() == 3
+    assert store.count(tenant="a", statuses=["queued"]) == 1
+
+
+def test_sweep_by_age_and_count(bench: Bench) -> None:
+    store = bench.store
+    ended = []
+    for number in range(6):
+        lease = bench.running()
+        store.checkpoint(lease, f"c{number}")
+        if number % 2:
+            store.finish(lease, result=f"r{number}", actual_s=1)
+        else:
+            store.fail(lease, error="e", error_kind="StageError")
+        ended.append(lease.job_id)
+        bench.clock.now += 10
+    running = bench.running()
+    store.checkpoint(running, "kept")
+    swept = store.sweep(ttl_s=50, max_jobs=3)
+    assert (swept.jobs, sorted(swept.results)) == (3, ["r1"])
+    assert sorted(swept.checkpoints) == [f"c{number}" for number in range(6)]
+    assert {record.id for record in store.jobs()} == {*ended[3:], running.job_id}
+    with pytest.raises(UnknownJob):
+        store.events(ended[0])
+    assert store.sweep(ttl_s=50, max_jobs=3) == Swept(jobs=0, checkpoints=(), results=())
+    assert sorted(store.sweep(ttl_s=0, max_jobs=99).results) == ["r3", "r5"]
+    assert store.get(running.job_id).checkpoint == "kept"
+
+
+def test_a_sweep_keeps_those_that_ended_last(bench: Bench) -> None:
+    """Not those that were created last."""
+    first, second = bench.running(), bench.running()
+    bench.store.finish(second, result="second", actual_s=1)
+    bench.clock.now += 1
+    bench.store.finish(first, result="first", actual_s=1)
+    assert bench.store.sweep(ttl_s=99, max_jobs=1).results == ("second",)
+
+
+def test_a_closed_store_says_so(bench: Bench) -> None:
+    bench.store.close()
+    bench.store.close()
+    for ask in (bench.store.jobs, bench.create):
+        with pytest.raises(StoreError, match="the job store is closed"):
+            ask()
+
+
+def test_threads_share_a_store(bench: Bench) -> None:
+    num_jobs, num_threads, finished = 24, 4, Counter[str]()
+
+    def work(name: str) -> None:
+        while leases := bench.lease(name, limit=2):
+            for lease in leases:
+                bench.store.append(lease, "progress", {"by": name})
+                bench.store.heartbeat(name, [lease], ttl_s=TTL_S)
+                bench.store.finish(lease, result=name, actual_s=1)
+                finished[lease.job_id] += 1
+
+    bench.create(num_jobs)
+    threads = [threading.Thread(target=work, args=(f"thread {i}",)) for i in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(finished) == num_jobs
+    assert set(finished.values()) == {1}
+    for job_id in finished:
+        check_events(bench.store, job_id)
