@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help demo test check format bench docs parity judge judge-full clean
+.PHONY: help demo test check format bench docs parity judge judge-full bench-scheduling bench-engine chaos clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -48,6 +48,15 @@ judge: $(RUNTIME)  ## score 24 clips of the toy model on this machine
 
 judge-full: $(RUNTIME)  ## make the whole table (needs a GPU)
 	@$(BIN)/python -m benchmarks.judge --full
+
+bench-scheduling: $(RUNTIME)  ## simulated load on one H200: our scheduler against first come, first served
+	@$(BIN)/python -m benchmarks.scheduling
+
+bench-engine: $(RUNTIME)  ## the engine with the toy on this machine: its overhead, and eight jobs at once
+	@$(BIN)/python -m benchmarks.engine
+
+chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
+	@$(BIN)/python -m benchmarks.chaos
 
 clean:  ## remove the environment and what the targets wrote
 	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

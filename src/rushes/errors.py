@@ -79,6 +79,10 @@ class StageError(EngineError):
     """A stage raised something that nobody foresaw."""
 
 
+class EngineStopped(EngineError):
+    """The engine goes, or a bug of its own has stopped it; its jobs go back to the queue."""
+
+
 class OutOfMemory(EngineError):
     """The device ran out of memory, also with the job alone on it."""
 

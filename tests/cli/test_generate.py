@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 from command_line import SMALL, Command
 from PIL import Image
 
+import rushes
 from rushes.cli.generate import write_clip
 from rushes.errors import OutputError
-from rushes.types import Done, Event, Frames, GenerateRequest, SamplingParams, VideoSpec
+from rushes.types import JobOptions
 
 
 def num_frames(path: Path) -> int:
@@ -27,6 +26,7 @@ def test_the_path_is_all_that_stdout_gets(rushes: Command, one_expert: Path, tmp
     result = rushes("generate", "a dog", "-o", path, "--model", one_expert, *SMALL)
     assert (result.status, result.out) == (0, f"{path}\n")
     assert "5 frames of 64x64 at 24 fps, seed 7; text_encode" in result.err
+    assert " + " in result.err.rsplit(";", 1)[1]
     assert num_frames(path) == 5
     assert list(tmp_path.iterdir()) == [path]
 
@@ -41,6 +41,8 @@ def test_json_is_one_object_with_every_field_as_asked(
         "solver": "euler",
         "guidance_high": 2.0,
         "guidance_low": 1.5,
+        "guidance_gate": 0.5,
+        "step_cache": 0.1,
         "seed": 11,
     }
     flags = [
@@ -69,6 +71,8 @@ def test_json_is_one_object_with_every_field_as_asked(
     assert request["video"] == video
     assert {name: request["sampling"][name] for name in sampling} == sampling
     assert [timing["stage"] for timing in made["timings"]] == ["text_encode", "denoise", "vae_decode"]
+    # With three steps nothing is reused.
+    assert made["forwards"] == {"conditional": 3, "unconditional": 3}
     assert num_frames(path) == 5
 
 
@@ -115,23 +119,16 @@ def test_prompts_of_any_script(rushes: Command, one_expert: Path, tmp_path: Path
     assert path.exists()
 
 
-def test_a_sheet_that_fails_costs_no_clip(tmp_path: Path) -> None:
-    size = VideoSpec(width=32, height=32, num_frames=2, fps=8)
-    sampling = SamplingParams(
-        num_inference_steps=1, solver="euler", flow_shift=1.0, guidance_high=1.0, guidance_low=1.0, seed=0
-    )
-    request = GenerateRequest(
-        prompt="a dog", negative_prompt="", pipeline="toy", video=size, sampling=sampling
-    )
-
-    def stream() -> Generator[Event, None, None]:
-        yield Frames(start=0, frames=np.zeros((2, 32, 32, 3), np.uint8))
-        yield Done(request=request, timings=())
-
+def test_a_sheet_that_fails_costs_no_clip(one_expert: Path, tmp_path: Path) -> None:
+    model = rushes.load(one_expert)
+    size = {"width": 64, "height": 64, "num_frames": 5, "num_inference_steps": 1, "seed": 7}
+    request = model.job("a dog", **size).request
+    clip, seen = tmp_path / "dog.mp4", []
     with pytest.raises(OutputError, match=r"absent/x\.png"):
-        write_clip(stream(), size, tmp_path / "dog.mp4", tmp_path / "absent" / "x.png")
-    assert num_frames(tmp_path / "dog.mp4") == 2
-    assert list(tmp_path.iterdir()) == [tmp_path / "dog.mp4"]
+        write_clip(model, request, JobOptions(), clip, seen.append, tmp_path / "absent" / "x.png")
+    assert num_frames(clip) == 5
+    assert [progress.stage for progress in seen] == ["text_encode", "denoise", "vae_decode", "vae_decode"]
+    assert list(tmp_path.iterdir()) == [clip]
 
 
 def test_a_sheet_shows_every_frame_of_a_short_clip(rushes: Command, one_expert: Path, tmp_path: Path) -> None:

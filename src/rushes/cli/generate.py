@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
 import rushes
 from rushes.errors import OutputError, UnknownName
-from rushes.pipelines.rules import FIELDS, MODES, RULES, PipelineRules, load_rules, resolve
+from rushes.pipelines.rules import (
+    FIELDS,
+    MODES,
+    RULES,
+    PipelineRules,
+    folder_fields,
+    load_rules,
+    resolve,
+)
 
 if TYPE_CHECKING:
-    from rushes.types import Done, Event, Preview, VideoSpec
+    from rushes.pipelines.model import Model
+    from rushes.types import (
+        Done,
+        Frames,
+        GenerateRequest,
+        JobEvent,
+        JobOptions,
+        Preview,
+        Progress,
+        VideoSpec,
+    )
 
 
 def field_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,16 +92,18 @@ def generate(
     Defaults of the sampling fields are the model's: `rushes models NAME` shows them.
     """
     from rushes.cli.progress import ProgressBars
+    from rushes.types import JobOptions
 
     given = {field: value for field, value in fields.items() if value is not None}
     prompt = read_prompt(prompt, prompt_file)
     # Before the weights are read, so that a mistake is told at once.
-    video = resolve(rules_of(name), prompt, **given).video
+    resolve(rules_of(name), prompt, **given)
     check_paths(output, sheet)
     with ProgressBars(f"load {name}") as bars:
         model = rushes.load(name, device=device, dtype=dtype)
-        stream = model.stream(prompt, preview_every=int(preview), on_progress=bars.update, **given)
-        done = write_clip(stream, video, output, sheet)
+        request = model.job(prompt, **given).request
+        options = JobOptions(lane="interactive", preview_every=int(preview))
+        done = write_clip(model, request, options, output, bars.update, sheet)
     report(done, model.notes, output, as_json=as_json)
 
 
@@ -116,6 +136,16 @@ def rules_of(name: str) -> PipelineRules:
     return load_rules(open_checkpoint(Path(name)).pipeline)
 
 
+def request_of(name: str, prompt: str, given: Mapping[str, Any]) -> GenerateRequest:
+    """The request that `Model.job` would make of a known model or a checkpoint folder. No weights are read.
+    Raises as `rules_of` and `resolve`."""
+    from rushes.models.checkpoint import open_checkpoint
+
+    rules = rules_of(name)
+    decided = {} if name in RULES else open_checkpoint(Path(name)).decided
+    return resolve(rules, prompt, **{**folder_fields(rules, decided, given.get("preset")), **given})
+
+
 def read_prompt(prompt: str | None, file: IO[str] | None) -> str:
     """The prompt as an argument or from a file, exactly one of them. Raises `click.UsageError`."""
     if (prompt is None) == (file is None):
@@ -131,28 +161,60 @@ def read_prompt(prompt: str | None, file: IO[str] | None) -> str:
 
 
 def write_clip(
-    stream: Generator[Event, None, None], video: VideoSpec, output: Path, sheet: Path | None = None
+    model: Model,
+    request: GenerateRequest,
+    options: JobOptions,
+    output: Path,
+    on_progress: Callable[[Progress], None],
+    sheet: Path | None = None,
 ) -> Done:
-    """Write a stream's frames to `output` as they come, previews beside it, and return the last event.
-
-    The sheet follows when the clip is complete: should it fail, the clip stays.
+    """Run one job on an engine in this process, its frames going to `output` as they come, previews beside
+    it. The sheet follows when the clip is complete: should it fail, the clip stays.
     """
+    from rushes.engine.client import result
+    from rushes.engine.local import LocalEngine
     from rushes.stages.contact_sheet import ContactSheet
     from rushes.stages.video_encode import VideoWriter
-    from rushes.types import Done, Frames, Preview
 
+    video = request.video
     row = ContactSheet(video.num_frames)
-    with closing(stream), VideoWriter(output, **asdict(video)) as writer, preview_file(output) as preview:
-        for event in stream:
-            if isinstance(event, Preview):
-                save_preview(event, video, preview)
-            elif isinstance(event, Frames):
-                writer.write(event.frames)
-                row.add(event.start, event.frames)
-    assert isinstance(event, Done), "a stream ends with Done"
+
+    def write(frames: Frames) -> None:
+        writer.write(frames.frames)
+        row.add(frames.start, frames.frames)
+
+    with (
+        VideoWriter(output, **asdict(video)) as writer,
+        preview_file(output) as path,
+        LocalEngine(model, on_preview=lambda _, preview: save_preview(preview, video, path)) as engine,
+    ):
+        job_id = engine.submit(request, options, on_frames=write)
+        for event in engine.events(job_id):
+            if event.kind == "progress":
+                on_progress(progress_of(event))
+        result(engine, job_id)
     if sheet is not None:
         row.save(sheet)
-    return event
+    return done_of(request, event)
+
+
+def progress_of(event: JobEvent) -> Progress:
+    """The progress that a `progress` event holds."""
+    from rushes.types import Progress
+
+    return Progress(**cast(dict[str, Any], event.data))
+
+
+def done_of(request: GenerateRequest, event: JobEvent) -> Done:
+    """What a `completed` event tells of a request."""
+    from rushes.types import Done, ForwardCounts, Timing
+
+    data = cast(dict[str, Any], event.data)
+    return Done(
+        request=request,
+        timings=tuple(Timing(**timing) for timing in data["timings"]),
+        forwards=ForwardCounts(**data["forwards"]),
+    )
 
 
 @contextmanager
@@ -180,7 +242,13 @@ def report(done: Done, notes: Sequence[str], output: Path, *, as_json: bool) -> 
     request = done.request
     if as_json:
         timings = [asdict(timing) for timing in done.timings]
-        made = {"path": str(output), "request": asdict(request), "timings": timings, "notes": list(notes)}
+        made = {
+            "path": str(output),
+            "request": asdict(request),
+            "timings": timings,
+            "forwards": asdict(done.forwards),
+            "notes": list(notes),
+        }
         click.echo(json.dumps(made))
         return
     for note in notes:
@@ -188,5 +256,6 @@ def report(done: Done, notes: Sequence[str], output: Path, *, as_json: bool) -> 
     video = request.video
     size = f"{video.num_frames} frames of {video.width}x{video.height} at {video.fps} fps"
     stages = ", ".join(f"{timing.stage} {timing.seconds:.1f} s" for timing in done.timings)
-    click.echo(f"rushes: {size}, seed {request.sampling.seed}; {stages}", err=True)
+    forwards = f"{done.forwards.conditional} + {done.forwards.unconditional} forwards"
+    click.echo(f"rushes: {size}, seed {request.sampling.seed}; {stages}; {forwards}", err=True)
     click.echo(os.fsencode(output))

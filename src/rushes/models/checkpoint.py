@@ -106,6 +106,13 @@ class Checkpoint:
     notes: tuple[str, ...]
     parts: Mapping[str, Part]
 
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What the folder says of sampling. The toy's has no say: its rules are written beside it."""
+        if self.pipeline == "toy":
+            return {}
+        return {"flow_shift": self.flow_shift.value, "solver": self.solver.value}
+
     def part(self, name: str) -> Part:
         """The part of that name. Raises `CheckpointError` that says what is missing and how to go on."""
         if name not in self.parts:

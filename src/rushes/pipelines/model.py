@@ -17,7 +17,7 @@ from rushes.models.text import PromptEmbeds
 from rushes.pipelines.base import Parts, run
 from rushes.pipelines.device import check_memory, choose_device, choose_dtype
 from rushes.pipelines.parts import CheckpointParts
-from rushes.pipelines.rules import RULES, PipelineRules, load_rules, resolve
+from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
 from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import Given, Job
 from rushes.stages.preview import fit_latent_rgb, preview_frames
@@ -217,7 +217,7 @@ class Model:
         _check_not_twice("prompt", prompt, given.prompt_embeds)
         _check_not_twice("negative_prompt", flat.get("negative_prompt"), given.negative_prompt_embeds)
         given_fields = {name: value for name, value in flat.items() if value is not None}
-        flat = {**self._folder_fields(flat.get("preset")), **given_fields}
+        flat = {**folder_fields(self.rules, self._defaults, flat.get("preset")), **given_fields}
         request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
         return self.pipeline.job(
             request, given, wants_video=wants_video, wants_preview=wants_preview and request.mode == "full"
@@ -250,15 +250,6 @@ class Model:
             self._latent_rgb = fit_latent_rgb(self.parts.vae())
         frames = preview_frames(latents, self._latent_rgb)
         return Preview(step=progress.units, num_steps=progress.total, frames=frames)
-
-    def _folder_fields(self, preset: str | None) -> dict[str, Any]:
-        """What the checkpoint decides under this preset; see `defaults`."""
-        chosen = self.rules.preset(preset)
-        if chosen.fixed_timesteps(chosen.flow_shift) is not None:
-            return {}
-        if chosen is self.rules.preset():
-            return self._defaults
-        return {name: value for name, value in self._defaults.items() if name != "solver"}
 
 
 def _check_not_twice(field: str, text: object, embeds: PromptEmbeds | None) -> None:
@@ -317,7 +308,7 @@ def load(
         CheckpointParts(checkpoint, place, precision),
         boundary=checkpoint.boundary.value,
         device=place,
-        defaults=_decided(checkpoint),
+        defaults=checkpoint.decided,
         notes=checkpoint.notes,
     )
 
@@ -333,10 +324,3 @@ def _open(name_or_folder: str | Path) -> Checkpoint:
     if str(name_or_folder) in RULES and not Path(name_or_folder).exists():
         raise CheckpointError(f"{name_or_folder}: give the folder of its checkpoint; only 'toy' has a name")
     return open_checkpoint(Path(name_or_folder))
-
-
-def _decided(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the folder says of sampling. The toy's folder has no say: its rules are written beside it."""
-    if checkpoint.pipeline == "toy":
-        return {}
-    return {"flow_shift": checkpoint.flow_shift.value, "solver": checkpoint.solver.value}

@@ -23,6 +23,7 @@ __all__ = [
     "Field",
     "PipelineRules",
     "Preset",
+    "folder_fields",
     "load_rules",
     "resolve",
 ]
@@ -165,6 +166,17 @@ class PipelineRules:
         """Default of every field under this preset; None for the seed, which is drawn for each request."""
         sources = {**asdict(self.video), **asdict(self.preset(preset)), "seed": None}
         return {name: sources[name] for name in self.fields}
+
+
+def folder_fields(rules: PipelineRules, decided: Mapping[str, Any], preset: str | None) -> Mapping[str, Any]:
+    """What a checkpoint folder decides under this preset, of all that it says (`decided`): its `flow_shift`
+    under every preset but those of fixed timesteps, its `solver` under the default preset only."""
+    chosen = rules.preset(preset)
+    if chosen.fixed_timesteps(chosen.flow_shift) is not None:
+        return {}
+    if chosen is rules.preset():
+        return decided
+    return {name: value for name, value in decided.items() if name != "solver"}
 
 
 def load_rules(name: str) -> PipelineRules:

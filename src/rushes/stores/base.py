@@ -102,15 +102,20 @@ class JobStore(Protocol):
         predicted_s: float | None = None,
         eta_s: float | None = None,
         changes: Sequence[tuple[str, int, int]] = (),
+        asked: GenerateRequest | None = None,
     ) -> JobRecord:
         """A new queued job with its `queued` event, whose data are `predicted_s` and `eta_s`, and for one
         that was degraded its `degraded` event with the `changes` (field, asked for, given); or the earlier
         job of the same tenant, idempotency key and request, whatever became of it. Raises
         `IdempotencyConflict` for the same key with another request.
 
-        Requests are compared as they are handed in here, all fields, before any degradation; options are not
-        compared. So whoever fills in what the user left open must fill in the same for the same key: a seed
-        drawn at random makes every repetition a conflict, one derived from tenant and key does not."""
+        Requests are compared as they were `asked` for (None: `request`), all fields, before any degradation;
+        options are not compared. So whoever fills in what the user left open must fill in the same for the
+        same key: a seed drawn at random makes every repetition a conflict, one derived from tenant and key
+        does not."""
+
+    def earlier(self, asked: GenerateRequest, options: JobOptions) -> JobRecord | None:
+        """The job that `create` would return instead of a new one. Raises `IdempotencyConflict`."""
 
     def get(self, job_id: str) -> JobRecord:
         """Raises `UnknownJob`."""

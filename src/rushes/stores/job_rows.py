@@ -70,7 +70,6 @@ def insert_job(
         "status": "queued",
         "tenant": options.tenant,
         "idempotency_key": options.idempotency_key,
-        "asked": columns["request"],
         "options": to_json(options),
         "is_interactive": options.lane == "interactive",
     }

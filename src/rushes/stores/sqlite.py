@@ -76,19 +76,26 @@ class SqliteJobStore:
         predicted_s: float | None = None,
         eta_s: float | None = None,
         changes: Sequence[tuple[str, int, int]] = (),
+        asked: GenerateRequest | None = None,
     ) -> JobRecord:
+        asked = asked or request
         times = {"predicted_s": predicted_s, "eta_s": eta_s}
         with self._database.write() as connection:
-            if earlier := _same_job(connection, request, options):
+            if earlier := _same_job(connection, asked, options):
                 return job_record(earlier)
             now = self._clock()
             last = connection.execute("SELECT max(id) FROM jobs").fetchone()[0]
             job_id = next_job_id(last, now)
-            insert_job(connection, job_id, request, options, created_at=now, **times)
+            insert_job(connection, job_id, request, options, asked=to_json(asked), created_at=now, **times)
             add_event(connection, job_id, "queued", now, times)
             if changes:
                 add_event(connection, job_id, "degraded", now, {"changes": changes})
             return job_record(job_row(connection, job_id))
+
+    def earlier(self, asked: GenerateRequest, options: JobOptions) -> JobRecord | None:
+        with self._database.read() as connection:
+            row = _same_job(connection, asked, options)
+            return None if row is None else job_record(row)
 
     def get(self, job_id: str) -> JobRecord:
         with self._database.read() as connection:

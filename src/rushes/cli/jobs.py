@@ -1,0 +1,195 @@
+"""`rushes submit`, `rushes jobs`, `rushes cancel`: clients of a store that workers serve."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, get_args
+
+import click
+
+from rushes.cli.generate import field_options, progress_of, read_prompt, request_of
+from rushes.cli.workplace import store_option
+from rushes.pipelines.rules import MODES
+from rushes.types import FINAL, JobOptions, JobStatus, Lane
+
+if TYPE_CHECKING:
+    from rushes.engine.client import StoreClient
+    from rushes.engine.workplace import Workplace
+    from rushes.stores.base import JobRecord
+
+COLUMNS = ("job", "status", "lane", "tenant", "age", "predicted", "took", "prompt")
+PROMPT_WIDTH = 48
+
+
+def options_of_a_job(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags of `JobOptions`."""
+    flags = (
+        click.option("--lane", type=click.Choice(get_args(Lane)), default="interactive", show_default=True),
+        click.option(
+            "--tenant", default="default", show_default=True, help="whose share of the device it uses"
+        ),
+        click.option("--deadline", "deadline_s", type=click.FloatRange(0.0), help="seconds from now on"),
+        click.option("--degrade", is_flag=True, help="allow fewer frames, a smaller size or fewer steps"),
+        click.option("--idempotency-key", help="the same key and request again is the same job"),
+    )
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@click.command(short_help="Queue a clip for a worker.")
+@click.argument("prompt", required=False)
+@click.option(
+    "--prompt-file", type=click.File(encoding="utf-8"), help="read the prompt from a file, - for stdin"
+)
+@store_option
+@click.option(
+    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
+)
+@click.option("--preset", help="named sampling settings, over which the fields below win")
+@click.option("--negative-prompt", help="what to steer away from, instead of the model's own")
+@field_options
+@click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
+@options_of_a_job
+@click.option("--watch", is_flag=True, help="wait for the end, with a bar a stage")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="wait for the end and copy the clip (.mp4) there",
+)
+def submit(
+    prompt: str | None,
+    prompt_file: IO[str] | None,
+    store: Path,
+    name: str,
+    lane: Lane,
+    tenant: str,
+    deadline_s: float | None,
+    degrade: bool,
+    idempotency_key: str | None,
+    watch: bool,
+    output: Path | None,
+    **fields: Any,
+) -> None:
+    """Queue PROMPT. Prints the job's id; with --watch or -o the path of the clip, last."""
+    from rushes.engine.client import seed_for
+    from rushes.engine.workplace import Workplace
+
+    given = {field: value for field, value in fields.items() if value is not None}
+    if idempotency_key is not None:
+        given.setdefault("seed", seed_for(tenant, idempotency_key))
+    request = request_of(name, read_prompt(prompt, prompt_file), given)
+    options = JobOptions(
+        lane=lane, tenant=tenant, deadline_s=deadline_s, degrade=degrade, idempotency_key=idempotency_key
+    )
+    if output is not None:
+        check_copy(output)
+    with Workplace(store) as place:
+        client = place.client()
+        job_id = client.submit(request, options)
+        if not watch and output is None:
+            click.echo(job_id)
+            return
+        click.echo(f"rushes: job {job_id}", err=True)
+        record = follow(client, job_id)
+        click.echo(str(fetch(place, record, output)))
+
+
+def check_copy(output: Path) -> None:
+    """Raises `click.UsageError` when no clip can be put there."""
+    from rushes.errors import OutputError
+    from rushes.stages.video_encode import check_output
+
+    if output.suffix != ".mp4":
+        raise click.UsageError(f"{output}: a worker's clip is an mp4; name it so, or use rushes generate")
+    try:
+        check_output(output)
+    except OutputError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def follow(client: StoreClient, job_id: str) -> JobRecord:
+    """Show a job's way until its end and return it completed. Raises what it ended with."""
+    from rushes.cli.progress import ProgressBars
+    from rushes.engine.client import result
+
+    with ProgressBars("queued") as bars:
+        for event in client.events(job_id):
+            if event.kind == "progress":
+                bars.update(progress_of(event))
+    return result(client, job_id)
+
+
+def fetch(place: Workplace, record: JobRecord, output: Path | None) -> Path:
+    """Where the finished clip lies, copied to `output` if that is given. Raises `OutputError`."""
+    from rushes.errors import OutputError
+
+    assert record.result is not None, "a completed job has a result"
+    path = place.results.path(record.result)
+    if output is None:
+        return path
+    partial = output.with_name(f"{output.stem}.partial{output.suffix}")
+    try:
+        shutil.copyfile(path, partial)
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{output}: {error.strerror}") from error
+    return output
+
+
+@click.command(short_help="List jobs, newest first.")
+@store_option
+@click.option("--status", type=click.Choice(get_args(JobStatus)), multiple=True)
+@click.option("--tenant")
+@click.option("--limit", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
+def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: int, as_json: bool) -> None:
+    """List the jobs of a store."""
+    from rushes.cli.tables import print_table
+    from rushes.engine.workplace import Workplace
+
+    with Workplace(store) as place:
+        found = place.jobs.jobs(tenant=tenant, statuses=status, limit=limit)
+    if as_json:
+        for record in found:
+            click.echo(json.dumps(asdict(record)))
+        return
+    print_table(COLUMNS, [_row(record, time.time()) for record in found])
+
+
+def _row(record: JobRecord, now: float) -> tuple[str, ...]:
+    prompt = record.request.prompt
+    status = record.status if record.error is None else f"{record.status}: {record.error}"
+    return (
+        record.id,
+        status,
+        record.options.lane,
+        record.options.tenant,
+        _seconds(now - record.created_at),
+        _seconds(record.predicted_s),
+        _seconds(record.actual_s),
+        prompt if len(prompt) <= PROMPT_WIDTH else prompt[: PROMPT_WIDTH - 1] + "…",
+    )
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+@click.command(short_help="Cancel a job.")
+@click.argument("job_id")
+@store_option
+def cancel(job_id: str, store: Path) -> None:
+    """Cancel a queued or running job; a running one ends at its next step. Prints its status."""
+    from rushes.engine.workplace import Workplace
+
+    with Workplace(store) as place:
+        record = place.jobs.cancel(job_id)
+    click.echo(record.status if record.status in FINAL else "cancelling")

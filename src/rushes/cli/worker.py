@@ -1,0 +1,121 @@
+"""`rushes worker`: run what others submit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from rushes.cli.workplace import store_option
+
+
+@click.command(short_help="Run submitted jobs, until Ctrl-C or SIGTERM.")
+@store_option
+@click.option(
+    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
+)
+@click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
+@click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="solver steps between two checkpoints: the most that a death of this process costs a job",
+)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="jobs in one forward; 1 makes every clip bit for bit as if it were alone",
+)
+@click.option(
+    "--max-active", type=click.IntRange(1), default=8, show_default=True, help="jobs held at a time"
+)
+@click.option(
+    "--lease",
+    "lease_s",
+    type=click.FloatRange(1.0),
+    default=10.0,
+    show_default=True,
+    help="seconds of silence after which other workers take over",
+)
+@click.option(
+    "--reserve",
+    "reserve_gb",
+    type=click.FloatRange(0.0),
+    default=2.0,
+    show_default=True,
+    help="GB of the device's memory that are always kept free",
+)
+@click.option(
+    "--keep-days", type=click.FloatRange(0.0), default=7.0, show_default=True, help="how long ended jobs stay"
+)
+@click.option(
+    "--keep-gb",
+    type=click.FloatRange(0.0),
+    default=50.0,
+    show_default=True,
+    help="bytes of results that stay; the oldest go first",
+)
+def worker(
+    store: Path,
+    name: str,
+    device: str | None,
+    dtype: str | None,
+    checkpoint_every: int,
+    max_batch: int,
+    max_active: int,
+    lease_s: float,
+    reserve_gb: float,
+    keep_days: float,
+    keep_gb: float,
+) -> None:
+    """Take jobs from a store and run them on one device. Several workers may share a store.
+
+    Ctrl-C or SIGTERM: the steps in work are finished, every job is saved and goes back to the queue.
+    """
+    import rushes
+    from rushes.engine.announcements import announce, withdraw
+    from rushes.engine.planner import calibrate, planner_for
+    from rushes.engine.scheduler import Policy, Scheduler
+    from rushes.engine.worker import Worker, WorkerPolicy
+    from rushes.engine.workplace import Workplace
+    from rushes.errors import EngineError
+
+    stops = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stops.set())
+    with Workplace(store) as place:
+        model = rushes.load(name, device=device, dtype=dtype)
+        planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9))
+        calibrate(planner, model)
+        policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)
+
+        def serve(owner: str) -> None:
+            announce(place.workers, planner.announcement(owner))
+            place.sweep(ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
+
+        scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
+        runs = Worker(
+            model,
+            place.jobs,
+            place.checkpoints,
+            place.outlet,
+            scheduler,
+            planner,
+            policy=policy,
+            announce=serve,
+        )
+        runs.start()
+        click.echo(f"rushes: worker {runs.owner} runs {model.rules.name} on {model.device}", err=True)
+        while not stops.wait(0.2) and not runs.failed.is_set():
+            pass
+        click.echo("rushes: saving jobs ...", err=True)
+        runs.drain()
+        withdraw(place.workers, runs.owner)
+    if runs.failed.is_set():
+        raise EngineError("the worker stopped by a bug of its own; its log says where, its jobs are queued")

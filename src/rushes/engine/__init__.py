@@ -1,0 +1,1 @@
+"""Many jobs on one device, step by step."""

@@ -1,0 +1,155 @@
+"""Submit jobs and see what becomes of them, over a store of jobs. No torch here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from typing import Protocol
+
+from rushes.engine.admission import Accept
+from rushes.errors import (
+    CheckpointError,
+    ConfigError,
+    DeadlineExceeded,
+    EngineError,
+    JobCancelled,
+    OutOfMemory,
+    OutputError,
+    RushesError,
+    StageError,
+    WorkerDied,
+)
+from rushes.stores.base import JobRecord, JobStore
+from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
+
+POLL_S = 0.05
+
+ERRORS: dict[str, type[RushesError]] = {
+    error.__name__: error
+    for error in (
+        CheckpointError,
+        ConfigError,
+        DeadlineExceeded,
+        EngineError,
+        OutOfMemory,
+        OutputError,
+        StageError,
+        WorkerDied,
+    )
+}
+"""By `JobRecord.error_kind`; a kind that is not here is an `EngineError`."""
+
+
+class EngineClient(Protocol):
+    """What front ends stand on; the same in one process and over a store that many processes share."""
+
+    def submit(self, request: GenerateRequest, options: JobOptions | None = None) -> str:
+        """Queue a job and return its id.
+
+        Raises:
+            QueueFull: not now; it says when.
+            RequestError: never, as it is asked for (the message says what would fit).
+            IdempotencyConflict: the key belongs to another request.
+        """
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
+        """Events with a number above `after`, as they happen, up to the one that ends the job. Raises
+        `UnknownJob`."""
+
+    def status(self, job_id: str) -> JobRecord:
+        """The job as it stands. Raises `UnknownJob`."""
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """Ask for its end; see `JobStore.cancel`."""
+
+
+class Admits(Protocol):
+    """Who decides whether a job is taken: `rushes.engine.announcements.StoreAdmission`."""
+
+    def admit(self, request: GenerateRequest, options: JobOptions) -> Accept | None:
+        """The promise, None where nobody can tell. Raises `QueueFull` or another `RequestError`."""
+
+
+class StoreClient:
+    """An `EngineClient` over a `JobStore`.
+
+    Args:
+        admission: None takes everything; workers refuse what does not fit them.
+        poll_s: seconds between two looks at the store while waiting.
+        wait: how to wait that long.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        admission: Admits | None = None,
+        *,
+        poll_s: float = POLL_S,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.store = store
+        self._admission = admission
+        self._poll_s, self._wait = poll_s, wait
+
+    def submit(self, request: GenerateRequest, options: JobOptions | None = None) -> str:
+        """See `EngineClient.submit`."""
+        options = options or JobOptions()
+        earlier = self.store.earlier(request, options) if options.idempotency_key else None
+        if earlier is not None:
+            return earlier.id
+        promise = self._admission.admit(request, options) if self._admission else None
+        if promise is None:
+            return self.store.create(request, options).id
+        return self.store.create(
+            promise.request,
+            options,
+            predicted_s=promise.predicted_s,
+            eta_s=promise.eta_s,
+            changes=promise.changes,
+            asked=request,
+        ).id
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
+        """See `EngineClient.events`."""
+        while True:
+            found = self.store.events(job_id, after=after)
+            for event in found:
+                after = event.number
+                yield event
+                if event.kind in FINAL:
+                    return
+            if not found:
+                self._wait(self._poll_s)
+
+    def status(self, job_id: str) -> JobRecord:
+        """See `EngineClient.status`."""
+        return self.store.get(job_id)
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """See `EngineClient.cancel`."""
+        return self.store.cancel(job_id)
+
+
+def seed_for(tenant: str, idempotency_key: str) -> int:
+    """A seed for a request that names none but comes with a key: the same for the same key, so that the
+    request sent again is the same request."""
+    digest = blake2b(f"{tenant}\0{idempotency_key}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def result(client: EngineClient, job_id: str) -> JobRecord:
+    """Wait for a job's end and return it completed.
+
+    Raises:
+        JobCancelled: it was cancelled.
+        EngineError: it failed; the subclass says how.
+    """
+    for _ in client.events(job_id):
+        pass
+    record = client.status(job_id)
+    if record.status == "cancelled":
+        raise JobCancelled(f"job {job_id} was cancelled")
+    if record.status == "failed":
+        raise ERRORS.get(record.error_kind or "", EngineError)(record.error or "unknown")
+    return record

@@ -1,0 +1,143 @@
+"""The engine in this process: the same client, store and worker as over processes, with frames at hand."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from rushes.engine.client import StoreClient
+from rushes.engine.outlets import Outlet
+from rushes.engine.planner import RESERVE_BYTES, planner_for
+from rushes.engine.scheduler import Policy, Scheduler
+from rushes.engine.worker import Worker, WorkerPolicy
+from rushes.errors import EngineError
+from rushes.pipelines.model import Model
+from rushes.stores.base import JobRecord
+from rushes.stores.disk import BlobFolder
+from rushes.stores.sqlite import SqliteJobStore
+from rushes.types import Frames, GenerateRequest, JobEvent, JobOptions, Preview
+
+
+class CallbackOutlet:
+    """Hands frames to a function of the caller's, on a thread of the engine's."""
+
+    def __init__(self, on_frames: Callable[[Frames], None]) -> None:
+        self._on_frames = on_frames
+
+    def write(self, frames: Frames) -> None:
+        """See `Outlet`."""
+        self._on_frames(frames)
+
+    def finish(self) -> str:
+        """Nothing is stored."""
+        return ""
+
+    def abort(self) -> None:
+        """Nothing was stored."""
+
+
+class LocalEngine:
+    """An `EngineClient` and the worker behind it, in one process, with jobs in memory.
+
+    A context manager: leaving it cancels what still runs and waits for the unit in work.
+
+    Args:
+        reserve_bytes: device memory that is always kept free; None for 2 GB on a GPU, and nothing of a host
+            that other programs share anyway.
+        on_preview: takes the previews of a job, by its id, on a thread of the engine's.
+
+    Example:
+        >>> with LocalEngine(rushes.load("toy")) as engine:  # doctest: +SKIP
+        ...     job_id = engine.submit(request, on_frames=show)
+        ...     for event in engine.events(job_id):
+        ...         print(event.kind)
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        policy: WorkerPolicy | None = None,
+        reserve_bytes: int | None = None,
+        scheduling: Policy | None = None,
+        on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
+    ) -> None:
+        scheduling = scheduling or Policy()
+        if reserve_bytes is None:
+            reserve_bytes = RESERVE_BYTES if model.device.type == "cuda" else 0
+        planner = planner_for(model, max_batch=scheduling.max_batch, reserve_bytes=reserve_bytes)
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))
+        self._store = SqliteJobStore(":memory:")
+        self._stack.callback(self._store.close)
+        self._client = StoreClient(self._store, poll_s=0.01, wait=self._wait)
+        self._lock = threading.Lock()
+        self._outlets: dict[str, Outlet] = {}
+        self._worker = Worker(
+            model,
+            self._store,
+            BlobFolder(Path(folder)),
+            self._outlet,
+            Scheduler(scheduling, planner.batch_seconds),
+            planner,
+            policy=policy or WorkerPolicy(checkpoint_every=0, poll_s=0.005),
+            on_preview=on_preview,
+            on_hang=self._hangs,
+        )
+
+    def __enter__(self) -> LocalEngine:
+        self._worker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            self._worker.end()
+
+    def submit(
+        self,
+        request: GenerateRequest,
+        options: JobOptions | None = None,
+        *,
+        outlet: Outlet | None = None,
+        on_frames: Callable[[Frames], None] = lambda frames: None,
+    ) -> str:
+        """See `EngineClient.submit`.
+
+        Args:
+            outlet: where the frames go; None for `on_frames`, called with them in order on a thread of the
+                engine's. An error that it raises fails the job.
+        """
+        with self._lock:
+            job_id = self._client.submit(request, options)
+            self._outlets.setdefault(job_id, outlet or CallbackOutlet(on_frames))
+        return job_id
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
+        """See `EngineClient.events`."""
+        return self._client.events(job_id, after=after)
+
+    def status(self, job_id: str) -> JobRecord:
+        """See `EngineClient.status`."""
+        return self._client.status(job_id)
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """See `EngineClient.cancel`."""
+        return self._client.cancel(job_id)
+
+    def _outlet(self, record: JobRecord) -> Outlet:
+        with self._lock:  # the job may have been leased before `submit` returned
+            return self._outlets[record.id]
+
+    def _wait(self, seconds: float) -> None:
+        if self._worker.failed.wait(seconds):
+            raise EngineError("the engine stopped by a bug of its own, or a unit hangs; see the log")
+
+    def _hangs(self) -> None:
+        """The process is the caller's: it is not ended, nobody waits any more."""
+        self._worker.failed.set()

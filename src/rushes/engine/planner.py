@@ -1,0 +1,186 @@
+"""What a worker expects of its device: seconds from the cost model, memory from what is free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from rushes.engine.announcements import Announcement
+from rushes.engine.cost import CostModel, Prediction
+from rushes.engine.degrade import what_would_fit
+from rushes.engine.memory import DeviceMemory
+from rushes.engine.rates import rates_for
+from rushes.engine.run import Run
+from rushes.engine.shapes import UMT5_XXL, ModelShape, TextShape
+from rushes.errors import OutOfMemory
+from rushes.models.mini_lm import MiniLM
+from rushes.models.text import TextEncoder
+from rushes.pipelines.base import record_unit
+from rushes.pipelines.device import host_memory
+from rushes.pipelines.model import Model
+from rushes.pipelines.rules import resolve
+from rushes.stages.base import BatchKey, Given
+from rushes.types import GenerateRequest
+
+RESERVE_BYTES = 2 * 10**9
+"""Of a device's memory, what is always kept free."""
+
+
+class CostPlanner:
+    """A worker's `Planner`: forecasts, room on the device, and learning from what units took.
+
+    Args:
+        memory: of the device, its budget taken when the weights were loaded.
+    """
+
+    def __init__(self, cost: CostModel, memory: DeviceMemory, model: Model) -> None:
+        self.cost, self.memory = cost, memory
+        self._model = model
+
+    def check(self, request: GenerateRequest) -> None:
+        """See `Planner.check`."""
+        if self.memory.fits(request):
+            return
+        needed, usable = self.memory.needed_bytes([request]), self.memory.usable_bytes
+        would_fit = what_would_fit(request, self._model.rules, self.memory.fits)
+        raise OutOfMemory(
+            f"needs {needed / 1e9:.1f} GB on {self._model.device}, {usable / 1e9:.1f} may be used;"
+            f" would fit: {would_fit}"
+        )
+
+    def forecast(self, request: GenerateRequest) -> Prediction:
+        """See `Planner.forecast`."""
+        return self.cost.predict(request)
+
+    def fits(self, request: GenerateRequest, beside: Sequence[GenerateRequest]) -> bool:
+        """See `Planner.fits`."""
+        return self.memory.fits(request, beside)
+
+    def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float) -> None:
+        """See `Observer`. Called when the units are counted already."""
+        works = [
+            self.cost.predict(run.job.request).unit_work(key.stage, run.units(key.stage) - 1) for run in runs
+        ]
+        self.cost.observe(key.pipeline, key.stage, works, seconds)
+
+    def announcement(self, owner: str) -> Announcement:
+        """What this worker tells those who submit."""
+        pipeline = self._model.rules.name
+        return Announcement(
+            owner=owner,
+            at=time.time(),
+            pipeline=pipeline,
+            shape=self.cost.shape(pipeline),
+            rates=self.cost.to_json(),
+            budget_bytes=self.memory.budget_bytes,
+            reserve_bytes=self.memory.reserve_bytes,
+        )
+
+    def batch_seconds(self, key: BatchKey, unit_s: float, num_jobs: int) -> float:
+        """See `Scheduler`."""
+        return self.cost.batch_seconds(key, unit_s, num_jobs)
+
+
+def planner_for(model: Model, *, max_batch: int = 8, reserve_bytes: int = RESERVE_BYTES) -> CostPlanner:
+    """For a model whose weights are loaded: the rest of the device is its budget, but for the reserve."""
+    model.warm_up()
+    shapes = {model.rules.name: shape_of(model)}
+    cost = CostModel(rates_for(device_name(model.device)), shapes)
+    memory = DeviceMemory(
+        shapes,
+        0,
+        reserve_bytes=reserve_bytes,
+        overlaps=model.device.type == "cuda",
+        max_batch=max_batch,
+    )
+    memory.budget_bytes = memory.weights_bytes + free_bytes(model.device)
+    return CostPlanner(cost, memory, model)
+
+
+def device_name(device: torch.device) -> str:
+    """As rates are known by."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def shape_of(model: Model) -> ModelShape:
+    """The networks of a loaded model as data."""
+    parts = model.parts
+    dtype = parts.experts().select(1000.0).dtype
+    return ModelShape(
+        transformer=parts.transformer_config,
+        vae=parts.vae_config,
+        text=text_shape(parts.text_encoder()),
+        vae_parameters=sum(parameter.numel() for parameter in parts.vae().parameters()),
+        boundary=model.boundary,
+        weight_bytes=dtype.itemsize,
+        value_bytes=dtype.itemsize,
+    )
+
+
+def text_shape(encoder: TextEncoder) -> TextShape:
+    """Of a loaded text encoder; UMT5-XXL's for one that is known no better."""
+    model = getattr(encoder, "model", None)
+    if not isinstance(model, torch.nn.Module):
+        return UMT5_XXL
+    config = cast(Any, model.config)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if isinstance(model, MiniLM):
+        return TextShape(
+            num_layers=config.num_layers,
+            dim=config.dim,
+            attention_dim=config.dim,
+            num_heads=config.num_heads,
+            ffn_dim=config.ffn_dim,
+            ffn_matrices=2,
+            text_len=config.text_len,
+            num_parameters=num_parameters,
+        )
+    return TextShape(
+        num_layers=config.num_layers,
+        dim=config.d_model,
+        attention_dim=config.num_heads * config.d_kv,
+        num_heads=config.num_heads,
+        ffn_dim=config.d_ff,
+        ffn_matrices=3,
+        text_len=UMT5_XXL.text_len,
+        num_parameters=num_parameters,
+    )
+
+
+def calibrate(planner: CostPlanner, model: Model) -> None:
+    """Learn from one short clip of two latent frames, so that the first promise is no guess."""
+    rules = model.rules
+    num_frames = rules.temporal_stride + 1
+    preset = replace(rules.preset(), positions=None, timesteps=None, lora=None)
+    plain = replace(rules, presets={rules.default_preset: preset})
+    request = resolve(plain, "calibration", num_frames=num_frames, num_inference_steps=2, seed=0)
+    job = model.pipeline.job(request, Given())
+    while stage := model.pipeline.current(job):
+        stage.prepare(job)
+        key, done = stage.key(job), job.timings.get(stage.name)
+        work = planner.forecast(request).unit_work(stage.name, done.units if done else 0)
+        model.pipeline.synchronize()
+        begin = time.perf_counter()
+        stage.run([job])
+        model.pipeline.synchronize()
+        seconds = time.perf_counter() - begin
+        record_unit(job, stage, seconds)
+        planner.cost.observe(key.pipeline, key.stage, [work], seconds)
+
+
+def free_bytes(device: torch.device, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Memory that this process can still take: of the device with what its allocator keeps unused, or of the
+    host, within the limit of a container."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    available = host_memory()
+    for line in meminfo.read_text().splitlines() if meminfo.is_file() else ():
+        if line.startswith("MemAvailable:"):
+            available = min(available, 1024 * int(line.split()[1]))
+    return available

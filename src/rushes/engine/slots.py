@@ -1,0 +1,53 @@
+"""What may run side by side on one device: a slot is a thread with a stream, and the stages that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+GPU_SLOTS: tuple[tuple[str, ...], ...] = (("denoise",), ("vae_decode",), ("text_encode",))
+"""On a GPU stages of different jobs overlap: a decode is bound by memory where a step is bound by matmuls."""
+
+CPU_SLOTS: tuple[tuple[str, ...], ...] = (("text_encode", "denoise", "vae_decode"),)
+"""On a CPU every stage fills all cores by itself."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Slot:
+    """Runs units one after another, each to its end, beside those of other slots."""
+
+    stages: tuple[str, ...]
+    device: torch.device
+    _stream: torch.cuda.Stream | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its thread."""
+        return "+".join(self.stages)
+
+    @contextmanager
+    def unit(self) -> Iterator[None]:
+        """Everything queued inside has been done when the block ends.
+
+        The host waits here for this stream alone, once a unit: what a job frees after its unit may then be
+        given to another stream at once, and the time of a unit is its own.
+        """
+        if self.device.type != "cuda":
+            yield
+            return
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._stream):
+            try:
+                yield
+            finally:
+                self._stream.synchronize()
+
+
+def slots_of(device: torch.device) -> tuple[Slot, ...]:
+    """The slots that suit a device."""
+    groups = GPU_SLOTS if device.type == "cuda" else CPU_SLOTS
+    return tuple(Slot(stages=stages, device=device) for stages in groups)

@@ -1,0 +1,339 @@
+"""Takes jobs from a store, runs them on one device, and keeps the store true about them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, cast
+
+from rushes.engine.announcements import ANNOUNCE_S
+from rushes.engine.outlets import Courier, Outlet
+from rushes.engine.recorder import Blobs, Recorder
+from rushes.engine.run import Forecast, Run
+from rushes.engine.runner import InFlight, Observer, Runner
+from rushes.engine.scheduler import Scheduler
+from rushes.errors import (
+    DeadlineExceeded,
+    EngineStopped,
+    JobCancelled,
+    LeaseLost,
+    RushesError,
+    StageError,
+    StoreError,
+)
+from rushes.pipelines.model import Model
+from rushes.stages.base import Given, Job
+from rushes.stages.job_state import from_bytes, unpack
+from rushes.stores.base import JobRecord, JobStore, Lease
+from rushes.types import GenerateRequest, Lane, Preview
+
+log = logging.getLogger(__name__)
+
+HUNG_EXIT = 70
+"""Exit status of a worker that its own watchdog ended."""
+
+STORE_WAIT_S = 1.0
+"""Between two tries of a store that cannot be read or written."""
+
+INTERACTIVE: tuple[Lane, ...] = ("interactive",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPolicy:
+    """How a worker behaves.
+
+    Attributes:
+        max_active: jobs held at a time; the others wait in the store, where another worker may take them.
+        interactive_reserve: so many more, for interactive jobs only.
+        checkpoint_every: solver steps between two checkpoints, and so the most that a death costs a job.
+        lease_s: how long a worker may be silent before others may take its jobs.
+        heartbeat_s: between two words to the store; a cancellation is heard so soon.
+        poll_s: between two looks for new jobs.
+        hang_factor: a unit that takes so many times what was predicted is taken for hung,
+        hang_floor_s: but never before so many seconds. Time in which the whole process stood still (stopped
+            by a signal, a machine asleep) does not count.
+    """
+
+    max_active: int = 8
+    interactive_reserve: int = 4
+    checkpoint_every: int = 5
+    lease_s: float = 10.0
+    heartbeat_s: float = 0.25
+    poll_s: float = 0.05
+    hang_factor: float = 10.0
+    hang_floor_s: float = 60.0
+
+
+CourierFactory = Callable[[str, Callable[[Exception], None]], Courier]
+
+
+class Planner(Observer, Protocol):
+    """What a worker must know of times and memory."""
+
+    def check(self, request: GenerateRequest) -> None:
+        """Raises `OutOfMemory` for a request that does not fit the device even alone; says what would."""
+
+    def forecast(self, request: GenerateRequest) -> Forecast:
+        """Device seconds of this request, alone."""
+
+    def fits(self, request: GenerateRequest, beside: Sequence[GenerateRequest]) -> bool:
+        """Whether the device has memory for it beside these."""
+
+
+def owner_name() -> str:
+    """A name for this process that no other has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
+
+
+class Worker:
+    """One process's share of the work in a store.
+
+    `start` returns at once; three kinds of threads run from then on: slots (see `Runner`), one that looks for
+    jobs, and one that says that the worker is alive, hears of cancellations, and ends the process when a unit
+    hangs.
+
+    Args:
+        outlet: opens the place where a job's frames go.
+        on_preview: takes the previews of a job, by its id, on a thread of the engine's.
+        announce: called every few seconds with the worker's name, to tell clients what it serves.
+        on_hang: called when a unit hangs. Nothing but the end of the process stops a kernel; others then take
+            the jobs.
+        clock: seconds since the epoch, as the store counts them.
+
+    Attributes:
+        failed: set when a bug of ours has stopped it. `drain` then gives its jobs back.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        store: JobStore,
+        blobs: Blobs,
+        outlet: Callable[[JobRecord], Outlet],
+        scheduler: Scheduler,
+        planner: Planner,
+        *,
+        policy: WorkerPolicy | None = None,
+        owner: str | None = None,
+        courier: CourierFactory = Courier,
+        announce: Callable[[str], None] = lambda owner: None,
+        on_hang: Callable[[], None] = lambda: os._exit(HUNG_EXIT),
+        on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.owner = owner or owner_name()
+        self._model, self._store, self._blobs, self._outlet = model, store, blobs, outlet
+        self._planner, self._clock = planner, clock
+        self._policy = policy or WorkerPolicy()
+        self._recorder = Recorder(store, blobs, model.identity, on_preview)
+        self._courier, self._announce, self._on_hang = courier, announce, on_hang
+        self._watched_s: dict[InFlight, float] = {}
+        self._runner = Runner(
+            model,
+            scheduler,
+            self._recorder,
+            planner,
+            may_begin=self._has_room,
+            checkpoint_every=self._policy.checkpoint_every,
+        )
+        self._stops = threading.Event()
+        self.failed = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._look_for_jobs, name="leases", daemon=True),
+            threading.Thread(target=self._stay_alive, name="heartbeat", daemon=True),
+        ]
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """Jobs that it has and that have not ended, by id."""
+        return self._runner.runs
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._runner.start()
+        for thread in self._threads:
+            thread.start()
+
+    def drain(self) -> None:
+        """Take no more jobs, finish the units that run, save every run and give its job back to the store."""
+        self._stop()
+        for run in list(self._runner.runs.values()):
+            self._save(run)
+            # Behind the frames that are still to be written.
+            run.courier.send(partial(self._runner.end, run.id, EngineStopped("the worker is going")))
+        self._wait()
+
+    def end(self) -> None:
+        """Take no more jobs, finish the units that run, and cancel every run."""
+        self._stop()
+        for job_id in self._runner.runs:
+            self._runner.end(job_id, JobCancelled("the engine is going"))
+        self._wait()
+
+    def _stop(self) -> None:
+        self._stops.set()
+        self._threads[0].join()
+        self._runner.stop()
+
+    def _save(self, run: Run) -> None:
+        try:
+            if not run.is_over:
+                self._recorder.saved(run)
+        except Exception as error:  # it goes back to the queue with its last checkpoint
+            log.warning("job %s: not saved: %s", run.id, error)
+
+    def _wait(self) -> None:
+        for run in list(self._runner.runs.values()):
+            run.courier.join()
+        self._threads[1].join()
+
+    # The thread that looks for jobs.
+
+    def _look_for_jobs(self) -> None:
+        while not self._stops.is_set():
+            if self._runner.failure is not None:
+                self.failed.set()
+                return
+            try:
+                found = self._take()
+            except StoreError as error:
+                log.error("no jobs can be taken: %s", error)
+                self._stops.wait(STORE_WAIT_S)
+                continue
+            if not found:
+                self._stops.wait(self._policy.poll_s)
+
+    def _take(self) -> bool:
+        """Lease one job if there is room for it; whether there was one. One at a time, so that workers share
+        what waits."""
+        active = sum(not run.is_over for run in self._runner.runs.values())
+        room = self._policy.max_active - active
+        if room + self._policy.interactive_reserve <= 0:
+            return False
+        # After a clock's jump or a long sleep its own leases may have run out: it would take its own jobs.
+        self._beat()
+        records = self._store.lease(
+            self.owner,
+            pipelines=(self._model.rules.name,),
+            limit=1,
+            ttl_s=self._policy.lease_s,
+            lanes=INTERACTIVE if room <= 0 else (),
+        )
+        for record in records:
+            self._accept(record)
+        return bool(records)
+
+    def _accept(self, record: JobRecord) -> None:
+        lease = Lease(job_id=record.id, owner=self.owner, token=record.token)
+        if record.id in self._runner.runs:
+            self._runner.end(record.id, LeaseLost(f"job {record.id}: its lease ran out"))
+            self._store.release(lease)
+            return
+        self._recorder.hold(lease)
+        try:
+            run = self._run_of(record)
+            if run.deadline_at is not None and run.deadline_at < time.monotonic():
+                raise DeadlineExceeded(f"not begun within {record.options.deadline_s:g} s")
+        except Exception as error:  # the border to one job: whatever it is, the others are still served
+            refusal = (
+                error if isinstance(error, RushesError) else StageError(f"{type(error).__name__}: {error}")
+            )
+            self._recorder.refuse(record.id, refusal)
+            return
+        self._runner.add(run)
+
+    def _run_of(self, record: JobRecord) -> Run:
+        """The run of a job, where its checkpoint stands."""
+        options, request = record.options, record.request
+        self._planner.check(request)
+        job = self._model.pipeline.job(request, Given(), wants_preview=options.preview_every > 0)
+        steps = self._resume(job, record)
+        self._recorder.tell(
+            record.id, "started" if record.token == 1 else "resumed", {"owner": self.owner, "steps": steps}
+        )
+        forecast = self._planner.forecast(request)
+        arrived_at = time.monotonic() - (self._clock() - record.created_at)
+        run: Run
+        run = Run(
+            id=record.id,
+            job=job,
+            options=options,
+            outlet=self._outlet(record),
+            courier=self._courier(record.id, lambda error: self._runner.courier_failed(run, error)),
+            forecast=forecast,
+            predicted_s=record.predicted_s or forecast.total_s,
+            device_s=sum(timing.seconds for timing in job.timings.values()),
+            num_delivered=self._num_delivered(record),
+            arrived_at=arrived_at,
+            deadline_at=None if options.deadline_s is None else arrived_at + options.deadline_s,
+        )
+        return run
+
+    def _num_delivered(self, record: JobRecord) -> int:
+        """Pixel frames that the earlier lives of a job have told of."""
+        if record.token == 1:
+            return 0
+        told = [cast(Any, e.data) for e in self._store.events(record.id) if e.kind == "frames"]
+        return max((data["start"] + data["num_frames"] for data in told), default=0)
+
+    def _has_room(self, run: Run, begun: Sequence[Run]) -> bool:
+        return self._planner.fits(run.job.request, [other.job.request for other in begun])
+
+    def _resume(self, job: Job, record: JobRecord) -> int:
+        """Put the job where its checkpoint stands; solver steps that it has behind it. A checkpoint that
+        cannot be used costs its steps and nothing else."""
+        if record.checkpoint is None:
+            return 0
+        try:
+            data = self._blobs.read(record.checkpoint)
+            unpack(job, from_bytes(data, record.request, self._model.identity), self._model.device)
+        except RushesError as error:
+            log.warning("job %s begins anew: %s", record.id, error)
+            return 0
+        timing = job.timings.get("denoise")
+        return timing.units if timing else 0
+
+    # The thread that stays alive.
+
+    def _stay_alive(self) -> None:
+        announced_at = looked_at = -ANNOUNCE_S
+        while not self._stops.is_set() or self._recorder.leases:
+            now = time.monotonic()
+            self._look_for_hangs(min(now - looked_at, 1.0))
+            looked_at = now
+            self._runner.expire()
+            try:
+                self._beat()
+                if now > announced_at + ANNOUNCE_S:
+                    self._announce(self.owner)
+                    announced_at = now
+            except StoreError as error:
+                log.error("no heartbeat: %s", error)
+                time.sleep(STORE_WAIT_S)
+            time.sleep(self._policy.heartbeat_s)
+
+    def _beat(self) -> None:
+        leases = self._recorder.leases
+        if not leases:
+            return
+        heard = self._store.heartbeat(self.owner, leases, ttl_s=self._policy.lease_s)
+        for job_id in heard.lost:
+            self._runner.end(job_id, LeaseLost(f"job {job_id}: another worker has it"))
+        for job_id in heard.cancelled:
+            self._runner.cancel(job_id)
+
+    def _look_for_hangs(self, seconds: float) -> None:
+        """Count the seconds since the last look to every unit that runs now."""
+        units = [unit for unit in self._runner.in_flight if unit.began_at is not None]
+        self._watched_s = {unit: self._watched_s.get(unit, 0.0) + seconds for unit in units}
+        for unit, watched_s in self._watched_s.items():
+            limit_s = max(self._policy.hang_floor_s, self._policy.hang_factor * unit.predicted_s)
+            if watched_s > limit_s:
+                log.critical("%s of %s hangs since %.0f s", unit.stage, unit.job_ids, watched_s)
+                self._on_hang()

@@ -1,0 +1,126 @@
+"""Submit, watch, list and cancel jobs of a store that a real worker process serves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+from command_line import RUSHES, SMALL, Command
+
+TIMEOUT_S = 90
+
+
+@contextlib.contextmanager
+def worker(store: Path, checkpoint: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    command = [*RUSHES, "worker", "--store", str(store), "--model", str(checkpoint), *flags]
+    process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "runs wan2.2-ti2v-5b on cpu" in line, line
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def submit(rushes: Command, store: Path, checkpoint: Path, *flags: str | Path) -> str:
+    result = rushes("submit", "a dog", "--store", store, "--model", checkpoint, *SMALL, *flags)
+    assert result.status == 0, result.err
+    return result.out.strip()
+
+
+def status(rushes: Command, store: Path, job_id: str) -> str:
+    rows = [json.loads(line) for line in rushes("jobs", "--store", store, "--json").out.splitlines()]
+    return next(row["status"] for row in rows if row["id"] == job_id)
+
+
+def test_a_clip_comes_back(rushes: Command, store: Path, one_expert: Path, tmp_path: Path) -> None:
+    waiting = submit(rushes, store, one_expert)
+    assert status(rushes, store, waiting) == "queued"
+    clip = tmp_path / "dog.mp4"
+    with worker(store, one_expert) as process:
+        assert submit(rushes, store, one_expert, "-o", clip) == str(clip)
+        with av.open(clip) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 5
+        deadline = time.monotonic() + TIMEOUT_S
+        while status(rushes, store, waiting) != "completed":
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0
+    assert "saving jobs" in err
+    assert not list((store / "workers").iterdir())
+
+
+def test_a_folder_decides_as_it_does_for_generate(
+    rushes: Command, store: Path, one_expert: Path, tmp_path: Path
+) -> None:
+    submit(rushes, store, one_expert)
+    queued = json.loads(rushes("jobs", "--store", store, "--json").out)["request"]
+    made = rushes("generate", "a dog", "-o", tmp_path / "x.mp4", "--model", one_expert, *SMALL, "--json")
+    assert queued == json.loads(made.out)["request"]
+
+
+def test_jobs_are_listed_and_cancelled(rushes: Command, store: Path, one_expert: Path) -> None:
+    first = submit(rushes, store, one_expert, "--tenant", "a", "--lane", "batch")
+    second = submit(rushes, store, one_expert, "--tenant", "b")
+    table = rushes("jobs", "--store", store).out
+    assert table.index(second) < table.index(first)
+    assert first not in rushes("jobs", "--store", store, "--tenant", "b").out
+    assert rushes("cancel", first, "--store", store).out == "cancelled\n"
+    assert first in rushes("jobs", "--store", store, "--status", "cancelled").out
+    assert rushes("cancel", first, "--store", store).out == "cancelled\n"
+
+
+def test_the_same_key_is_the_same_job(rushes: Command, store: Path, one_expert: Path) -> None:
+    first = submit(rushes, store, one_expert, "--idempotency-key", "k")
+    assert submit(rushes, store, one_expert, "--idempotency-key", "k") == first
+    unseeded = [flag for flag in SMALL if flag not in ("--seed", "7")]
+    command = ["submit", "a dog", "--store", store, "--model", one_expert, "--idempotency-key", "other"]
+    ids = {rushes(*command, *unseeded).out for _ in range(2)}
+    assert len(ids) == 1, "a seed that nobody chose is no difference"
+    result = rushes(
+        "submit", "a cat", "--store", store, "--model", one_expert, *SMALL, "--idempotency-key", "k"
+    )
+    assert result.status == 2
+    assert "idempotency key 'k'" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("cancel", "nope"), "nope"),
+        (("submit", "a dog", "--num-frames", "80"), "num_frames: must be"),
+        (("submit", "a dog", "-o", "x.gif"), "is an mp4"),
+        (("submit", "a dog", "--solver", "eular"), "did you mean 'euler'"),
+        (("jobs", "--status", "lost"), "is not one of"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    rushes: Command, store: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    result = rushes(*arguments, "--store", store)
+    assert result.status == 2
+    assert says in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_store_that_is_none(rushes: Command, tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_bytes(b"not a database" * 100)
+    result = rushes("jobs", "--store", tmp_path)
+    assert result.status == 1
+    assert "jobs.sqlite" in result.err
+    assert len(result.err.splitlines()) == 1

@@ -1,0 +1,137 @@
+"""A planner with fixed answers, and a worker of the tiny model over a store in memory or in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rushes.engine.client import StoreClient
+from rushes.engine.scheduler import Policy, Scheduler
+from rushes.engine.worker import Worker, WorkerPolicy
+from rushes.errors import OutOfMemory
+from rushes.stores.disk import BlobFolder
+from rushes.stores.sqlite import SqliteJobStore
+from rushes.types import Frames
+from tiny_parts import tiny_model
+
+FAST = WorkerPolicy(lease_s=5.0, heartbeat_s=0.02, poll_s=0.005, checkpoint_every=1)
+
+
+@dataclass(frozen=True)
+class FixedForecast:
+    """Every unit takes a hundredth of a second."""
+
+    total_s: float = 0.1
+
+    def unit_s(self, stage: str, units_done: int) -> float:
+        return 0.01
+
+    def remaining_s(self, units_done: Mapping[str, int]) -> float:
+        return 0.1
+
+
+@dataclass
+class FixedPlanner:
+    """Fits `room` jobs of at most `max_frames` frames."""
+
+    room: int = 100
+    max_frames: int = 1000
+    observed: list[tuple[str, int]] = field(default_factory=list)
+
+    def check(self, request) -> None:
+        if request.video.num_frames > self.max_frames:
+            raise OutOfMemory(f"num_frames: {request.video.num_frames} do not fit")
+
+    def forecast(self, request) -> FixedForecast:
+        return FixedForecast()
+
+    def fits(self, request, beside: Sequence[object]) -> bool:
+        return len(beside) < self.room
+
+    def observe(self, runs, key, seconds: float) -> None:
+        self.observed.append((key.stage, len(runs)))
+
+    def batch_seconds(self, key, unit_s: float, num: int) -> float:
+        return unit_s  # batches are free, so the scheduler makes them
+
+
+@dataclass
+class KeptFrames:
+    """An outlet that keeps what it gets; `on_write` may wait or raise."""
+
+    on_write: object = None
+    frames: list[Frames] = field(default_factory=list)
+    is_finished: bool = False
+    is_aborted: bool = False
+
+    def write(self, frames: Frames) -> None:
+        if self.on_write is not None:
+            self.on_write(frames)
+        self.frames.append(frames)
+
+    def finish(self) -> str:
+        self.is_finished = True
+        return "kept"
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    @property
+    def clip(self) -> np.ndarray:
+        return np.concatenate([each.frames for each in self.frames])
+
+
+@dataclass
+class Place:
+    """A worker with what tests look at."""
+
+    worker: Worker
+    client: StoreClient
+    store: SqliteJobStore
+    model: object
+    planner: FixedPlanner
+    outlets: dict[str, KeptFrames]
+
+    def clip(self, job_id: str) -> np.ndarray:
+        return self.outlets[job_id].clip
+
+
+def make_place(
+    folder: Path,
+    *,
+    database: Path | str = ":memory:",
+    policy: WorkerPolicy = FAST,
+    max_batch: int = 8,
+    model=None,
+    planner: FixedPlanner | None = None,
+    on_write=None,
+) -> Place:
+    model, planner = model or tiny_model(), planner or FixedPlanner()
+    store = SqliteJobStore(database)
+    outlets: dict[str, KeptFrames] = {}
+
+    def outlet(record):
+        outlets[record.id] = KeptFrames(on_write)
+        return outlets[record.id]
+
+    scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
+    blobs = BlobFolder(folder)
+    worker = Worker(model, store, blobs, outlet, scheduler, planner, policy=policy)
+    client = StoreClient(store, poll_s=0.002)
+    return Place(worker, client, store, model, planner, outlets)
+
+
+@contextmanager
+def working(folder: Path, **options):
+    """A worker that runs inside the block."""
+    place = make_place(folder, **options)
+    place.worker.start()
+    try:
+        yield place
+    finally:
+        place.worker.end()
+        place.store.close()
