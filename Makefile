@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help demo test check format bench docs parity judge judge-full bench-scheduling bench-engine chaos clean
+.PHONY: help demo test check format bench profile-demo docs parity judge judge-full bench-scheduling bench-engine chaos clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -34,8 +34,11 @@ format: $(DEV)  ## mend what `check` would say about format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(RUNTIME)  ## speed and memory of the demo's clip on this machine
-	@$(BIN)/python -m benchmarks.speed
+bench: $(RUNTIME)  ## cold start, first frame, end to end, latency under load, quality: on this machine
+	@$(BIN)/rushes bench --requests 4 --clips 3 --output bench.json
+
+profile-demo: $(RUNTIME)  ## where the demo's clip spends its time, as a page: profile.html
+	@$(BIN)/rushes profile "$$PROMPT" --seed $(SEED) --output profile.html --output profile.json
 
 docs: $(DEV)  ## run the examples of README.md and docs/
 	@$(BIN)/python -m pytest tests/test_docs.py
@@ -59,7 +62,7 @@ chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos
 
 clean:  ## remove the environment and what the targets wrote
-	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 bench.json profile.html profile.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(RUNTIME): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
