@@ -37,8 +37,8 @@ format: $(DEV)  ## mend what `check` would say about format
 bench: $(RUNTIME)  ## cold start, first frame, end to end, latency under load, quality: on this machine
 	@$(BIN)/rushes bench --requests 4 --clips 3 --output bench.json
 
-profile-demo: $(RUNTIME)  ## where the demo's clip spends its time, as a page: profile.html
-	@$(BIN)/rushes profile "$$PROMPT" --seed $(SEED) --output profile.html --output profile.json
+profile-demo: $(RUNTIME)  ## where a clip of the toy spends its time on this machine, as a page: profile-demo.html
+	@$(BIN)/rushes profile "$$PROMPT" --preset fast --num-frames 17 --repeats 1 --seed $(SEED) -o profile-demo.html -o profile-demo.json
 
 docs: $(DEV)  ## run the examples of README.md and docs/
 	@$(BIN)/python -m pytest tests/test_docs.py
@@ -62,7 +62,7 @@ chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos
 
 clean:  ## remove the environment and what the targets wrote
-	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 bench.json profile.html profile.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 bench.json profile-demo.html profile-demo.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(RUNTIME): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)

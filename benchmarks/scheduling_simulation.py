@@ -294,9 +294,12 @@ class Device:
             self._advance(self.jobs[job_id])
 
     def seconds_of(self, batch: Batch) -> float:
-        """What the batch takes: as predicted, but for the jobs' factors."""
-        units = [self._unit(self.jobs[job_id]) for job_id in batch.job_ids]
-        actual = sum(self.jobs[i].factor * unit.seconds for i, unit in zip(batch.job_ids, units, strict=True))
+        """What the batch takes: as predicted, but for the jobs' factors and what the model errs alone."""
+        jobs = [self.jobs[job_id] for job_id in batch.job_ids]
+        units = [self._unit(job) for job in jobs]
+        if len(jobs) == 1:
+            return jobs[0].factor * units[0].seconds
+        actual = sum(job.factor * unit.seconds for job, unit in zip(jobs, units, strict=True))
         return batch.predicted_s * actual / sum(unit.predicted_s for unit in units)
 
     def _unit(self, job: SimulatedJob) -> Unit:

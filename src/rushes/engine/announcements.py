@@ -15,6 +15,7 @@ from typing import Any
 from rushes.engine.admission import Accept, Admission, AdmissionPolicy
 from rushes.engine.backlog import Backlog
 from rushes.engine.cost import CostModel
+from rushes.engine.promises import Promises
 from rushes.engine.rates import rates_for
 from rushes.engine.shapes import ModelShape, TextShape
 from rushes.errors import StoreError
@@ -28,6 +29,9 @@ ANNOUNCE_S = 5.0
 
 FRESH_S = 20.0
 """An older announcement is a dead worker's."""
+
+LATEST = 50
+"""Completed jobs that a client looks at for how promises were kept."""
 
 PREFIX = "worker-"
 
@@ -130,6 +134,8 @@ class StoreAdmission:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._folder, self._policy, self._clock = store, folder, policy, clock
+        self._promises: dict[str, Promises] = {}
+        self._heard: set[str] = set()
 
     def admit(self, request: GenerateRequest, options: JobOptions) -> Accept | None:
         """What is promised, None where nobody serves this pipeline now. Raises as `Admission.decide`."""
@@ -141,8 +147,23 @@ class StoreAdmission:
         cost = CostModel(rates_for(word.rates["device"]), {word.pipeline: word.shape})
         cost.load(word.rates)
         policy = self._policy or AdmissionPolicy(reserve_bytes=word.reserve_bytes)
-        admission = Admission(cost, word.budget_bytes, policy)
+        promises = self._promises.setdefault(word.pipeline, Promises(policy.promises))
+        self._learn(promises, word.pipeline)
+        admission = Admission(cost, word.budget_bytes, policy, promises=promises)
         return admission.decide(request, options, self._backlog(cost, len(serving)))
+
+    def _learn(self, promises: Promises, pipeline: str) -> None:
+        """How the promises to the latest completed jobs were kept."""
+        for record in reversed(self._store.jobs(statuses=("completed",), limit=LATEST)):
+            is_new = record.id not in self._heard and record.request.pipeline == pipeline
+            if is_new and record.eta_s and record.finished_at is not None:
+                self._heard.add(record.id)
+                promises.observe(
+                    record.options.lane,
+                    admitted_at=record.created_at,
+                    eta_s=record.eta_s,
+                    actual_s=record.finished_at - record.created_at,
+                )
 
     def _backlog(self, cost: CostModel, num_workers: int) -> Backlog:
         """Seconds of all jobs not ended, spread over the workers."""

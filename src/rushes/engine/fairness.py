@@ -31,7 +31,8 @@ class Guarantee:
 
     def served(self, seconds: float) -> None:
         """It ran so long."""
-        self.credit_s = max(0.0, self.credit_s - seconds)
+        if self.credit_s:
+            self.credit_s = max(0.0, self.credit_s - seconds)
 
     def can_claim(self, seconds: float) -> bool:
         """Whether it may insist on running so long now."""
@@ -146,12 +147,13 @@ class Round:
         elif queue.deficit_s >= 0:
             self._drop(queue)
 
-    def charge(self, tenant: str, seconds: float) -> None:
+    def charge(self, queue: Queue, seconds: float) -> None:
         """A tenant has used so many seconds."""
-        queue = self.queue_of(tenant)
-        if queue is not None:
-            self.longest_s = max(self.longest_s, seconds)
-            queue.deficit_s = max(-self.max_debt_s(), queue.deficit_s - seconds)
+        if seconds > self.longest_s:
+            self.longest_s = seconds
+        queue.deficit_s -= seconds
+        if queue.deficit_s < 0:
+            queue.deficit_s = max(-self.max_debt_s(), queue.deficit_s)
 
     def queue_of(self, tenant: str) -> Queue | None:
         """The tenant's queue, None where it has neither jobs nor debts."""
@@ -163,7 +165,7 @@ class Round:
     def pick(self, is_free: IsFree) -> Entry | None:
         """The oldest job of the tenant whose turn it is."""
         entry = self._first_in_credit(is_free)
-        if entry is not None:
+        if entry is not None or not self.queues:
             return entry
         if all(queue.deficit_s <= 0 for queue in self.queues if queue.entries):
             self._begin_round(is_free)

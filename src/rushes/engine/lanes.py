@@ -74,7 +74,7 @@ class LaneQueue:
         if in_turn is None:
             return None
         past = self._in_danger(now, in_turn, is_free) if self._with_deadline else None
-        if past is None and in_turn.ticket.key.stage not in self._policy.finishing:
+        if past is None and self._finishing and in_turn.ticket.key.stage not in self._policy.finishing:
             past = self._finished(is_free)
         return self.let_past(in_turn, past)
 

@@ -63,6 +63,8 @@ class CostPlanner:
 
     def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float) -> None:
         """See `Observer`. Called when the units are counted already."""
+        if key.stage == "denoise" and any(run.job.request.sampling.step_cache > 0 for run in runs):
+            return  # a step that ran no forward says nothing of what forwards take
         works = [
             self.cost.predict(run.job.request).unit_work(key.stage, run.units(key.stage) - 1) for run in runs
         ]

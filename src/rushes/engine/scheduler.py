@@ -29,35 +29,23 @@ __all__ = ["Batch", "BatchSeconds", "Policy", "Scheduler", "Ticket"]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Part:
-    """A job's part in a running batch.
-
-    Attributes:
-        share: of the batch's seconds.
-        passes_oldest: its tenant's oldest waiting job is not in the batch.
-    """
-
-    lane: Lane
-    tenant: str
-    share: float
-    passes_oldest: bool
-
-
-@dataclass(slots=True, kw_only=True)
 class _Running:
     """A batch that has been given out.
 
     Attributes:
-        lane: of the job that it was picked for.
-        is_let_past: that job was not in turn.
+        members: the job that it was picked for, and those that joined.
+        shares: of the batch's seconds, by member.
+        passers: members whose tenant's oldest waiting job is not in the batch.
+        is_let_past: the first job was not in turn.
         passes_batch: the batch lane waits meanwhile.
     """
 
     predicted_s: float
-    lane: Lane
+    members: list[Entry]
+    shares: list[float]
+    passers: list[Entry]
     is_let_past: bool
     passes_batch: bool
-    parts: list[_Part]
 
 
 class Scheduler:
@@ -121,10 +109,11 @@ class Scheduler:
             now: for deadlines, and for nothing else.
             stages: those that the caller can run; None for all.
         """
+        busy = self._busy
 
         def is_free(entry: Entry) -> bool:
             ticket = entry.ticket
-            return ticket.job_id not in self._busy and (stages is None or ticket.key.stage in stages)
+            return ticket.job_id not in busy and (stages is None or ticket.key.stage in stages)
 
         interactive = self._interactive.pick(now, is_free)
         batch = self._batch.pick(now, is_free)
@@ -141,17 +130,18 @@ class Scheduler:
         """A batch is over and took so many device seconds, which its tenants are charged."""
         running = self._running.pop(batch.job_ids[0])
         self._busy.difference_update(batch.job_ids)
-        in_turn = self._lane(running.lane).in_turn
+        lane = running.members[0].ticket.lane
+        in_turn = self._lane(lane).in_turn
         if running.is_let_past:
             in_turn.passed_over(seconds)
         else:
             in_turn.served(seconds)
-        if running.lane == "batch":
+        if lane == "batch":
             self._batch_lane.served(seconds)
         elif running.passes_batch:
             self._batch_lane.passed_over(seconds)
-        for part in running.parts:
-            self._charge(part, part.share * seconds)
+        for entry, share in zip(running.members, running.shares, strict=True):
+            self._charge(entry, share * seconds, passes_oldest=entry in running.passers)
 
     def backlog(self, now: float) -> Backlog:
         """What is still to be done, running units counted whole."""
@@ -203,13 +193,14 @@ class Scheduler:
         if not of_key:
             del self._by_key[entry.ticket.key]
 
-    def _charge(self, part: _Part, seconds: float) -> None:
-        lane_round = self._lane(part.lane).round
-        lane_round.charge(part.tenant, seconds)
-        queue = lane_round.queue_of(part.tenant)
+    def _charge(self, entry: Entry, seconds: float, *, passes_oldest: bool) -> None:
+        lane_round = self._lane(entry.ticket.lane).round
+        # Not the entry's own: it may have left meanwhile, and its tenant may be back.
+        queue = lane_round.queue_of(entry.ticket.tenant)
         if queue is None:
             return
-        if part.passes_oldest:
+        lane_round.charge(queue, seconds)
+        if passes_oldest:
             queue.oldest.passed_over(seconds)
         else:
             queue.oldest.served(seconds)
@@ -275,27 +266,19 @@ class Scheduler:
     def _give_out(self, pick: Pick, is_free: IsFree, *, passes_batch: bool) -> Batch:
         members = self._members(pick.entry, is_free)
         tickets = [entry.ticket for entry in members]
-        total_s = sum([ticket.unit_s for ticket in tickets]) or 1.0
+        total_s = sum([ticket.unit_s for ticket in tickets])
         batch = Batch(
             key=tickets[0].key,
             job_ids=tuple([ticket.job_id for ticket in tickets]),
             predicted_s=self._seconds_of(tickets),
         )
-        parts = [
-            _Part(
-                lane=entry.ticket.lane,
-                tenant=entry.ticket.tenant,
-                share=entry.ticket.unit_s / total_s,
-                passes_oldest=oldest_of(entry, is_free) not in members,
-            )
-            for entry in members
-        ]
         self._running[batch.job_ids[0]] = _Running(
             predicted_s=batch.predicted_s,
-            lane=tickets[0].lane,
+            members=members,
+            shares=[ticket.unit_s / total_s if total_s else 0.0 for ticket in tickets],
+            passers=[entry for entry in members if oldest_of(entry, is_free) not in members],
             is_let_past=pick.is_let_past,
             passes_batch=passes_batch,
-            parts=parts,
         )
         self._busy.update(batch.job_ids)
         return batch
