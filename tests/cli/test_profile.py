@@ -74,6 +74,7 @@ def test_switches(rushes: Command, one_expert: Path) -> None:
         (("--sweep", "num_frames=17"), "two values"),
         (("--sweep", "num_frames=17,33", "--try", "steps=4"), "choose one of"),
         (("--against", "diffuser"), "diffusers"),
+        (("--short", "--mode", "causal"), "does not go with"),
         (("--sort", "time"), "device_time"),
         (("--top", "0"), "--top"),
         (("--repeats", "0"), "--repeats"),

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 import click
 
 from rushes import __version__
+from rushes.cli.bench import bench
+from rushes.cli.compare import compare
 from rushes.cli.generate import generate
 from rushes.cli.inspect import inspect
+from rushes.cli.jobs import cancel, jobs, submit
 from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
+from rushes.cli.profile import profile
+from rushes.cli.worker import worker
 from rushes.errors import ConfigError, RequestError, RushesError
 
 FAILED = 1
@@ -28,7 +33,19 @@ def app() -> None:
     """
 
 
-COMMANDS: tuple[click.Command, ...] = (generate, models, inspect, make_checkpoint)
+COMMANDS: tuple[click.Command, ...] = (
+    generate,
+    submit,
+    jobs,
+    cancel,
+    worker,
+    models,
+    inspect,
+    make_checkpoint,
+    bench,
+    compare,
+    profile,
+)
 for command in COMMANDS:
     command.params.append(
         click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")

@@ -22,13 +22,15 @@ from rushes.errors import StoreError
 from rushes.models.configs import ExpertsConfig, WanConfig, WanVAEConfig
 from rushes.stores.base import JobStore
 from rushes.stores.disk import BlobFolder
-from rushes.types import GenerateRequest, JobOptions, Lane
+from rushes.types import GenerateRequest, JobOptions, JobStatus, Lane
 
 ANNOUNCE_S = 5.0
 """Between two announcements of a worker."""
 
 FRESH_S = 20.0
 """An older announcement is a dead worker's."""
+
+COMPLETED: tuple[JobStatus, ...] = ("completed",)
 
 LATEST = 50
 """Completed jobs that a client looks at for how promises were kept."""
@@ -154,7 +156,7 @@ class StoreAdmission:
 
     def _learn(self, promises: Promises, pipeline: str) -> None:
         """How the promises to the latest completed jobs were kept."""
-        for record in reversed(self._store.jobs(statuses=("completed",), limit=LATEST)):
+        for record in reversed(self._store.jobs(statuses=COMPLETED, limit=LATEST)):
             is_new = record.id not in self._heard and record.request.pipeline == pipeline
             if is_new and record.eta_s and record.finished_at is not None:
                 self._heard.add(record.id)

@@ -1,0 +1,1 @@
+"""What clips are worth, measured without downloads, each figure beside its noise floor."""

@@ -1,0 +1,107 @@
+"""What the toy's judge says of toy clips: what it reads in them, and features to compare sets of clips by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rushes.config import TOY_FOLDER
+from rushes.errors import InvalidRequest
+from rushes.models.judge import FRAME_STRIDE, Judge, load_judge
+from rushes.profiling.quality.frechet import project
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Clip = NDArray[np.uint8]
+
+JUDGE_FOLDER = TOY_FOLDER.parent / "judge"
+ATTRIBUTES = ("subject", "background", "motion", "colour", "count")
+JOINT = "all"
+Z_95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Clips in which the judge reads what was asked for.
+
+    Attributes:
+        chance: the share that guessing gives.
+    """
+
+    right: int
+    num: int
+    chance: float
+
+    @property
+    def share(self) -> float:
+        """Of 1."""
+        return self.right / self.num
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share (Wilson, JASA 22, 1927)."""
+        share, z2 = self.share, Z_95**2
+        centre = (share + z2 / (2 * self.num)) / (1 + z2 / self.num)
+        spread = math.sqrt(share * (1 - share) / self.num + z2 / (4 * self.num**2))
+        half = Z_95 * spread / (1 + z2 / self.num)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class ClipJudge:
+    """The judge over clips as they are decoded.
+
+    Args:
+        judge: None loads the one that the package ships. Raises `CheckpointError` when that is damaged.
+    """
+
+    def __init__(self, judge: Judge | None = None) -> None:
+        self._judge = judge or load_judge(JUDGE_FOLDER)
+
+    def can_read(self, num_frames: int) -> bool:
+        """Whether it was trained on clips of this length."""
+        return num_frames == self._judge.config.num_frames
+
+    @torch.no_grad()
+    def read(self, clip: Clip) -> dict[str, int]:
+        """The class of each attribute in a clip, uint8 [T, H, W, 3]. Raises `InvalidRequest` for a clip of
+        another length than the judge was trained on."""
+        logits = self._judge.read(self._frames(clip))
+        return {name: int(values.argmax()) for name, values in logits.items()}
+
+    @torch.no_grad()
+    def features(self, clip: Clip) -> NDArray[np.float64]:
+        """64 numbers of a clip: mean and spread over time of what the judge's convolutions see, projected."""
+        seen = self._judge.describe(self._frames(clip))[0].double()
+        pooled = torch.cat([seen.mean(0), seen.std(0, correction=0)]).numpy()
+        projected: NDArray[np.float64] = project(pooled[None])[0]
+        return projected
+
+    def adherence(
+        self, read: Sequence[Mapping[str, int]], asked: Sequence[Mapping[str, int]]
+    ) -> dict[str, Share]:
+        """How often the judge read what was asked, by attribute and for all of them together ("all")."""
+        hits = {
+            name: [each[name] == wanted[name] for each, wanted in zip(read, asked, strict=True)]
+            for name in ATTRIBUTES
+        }
+        hits[JOINT] = [all(row) for row in zip(*hits.values(), strict=True)]
+        chances = {name: 1 / self._judge.config.classes[name] for name in ATTRIBUTES}
+        chances[JOINT] = math.prod(chances.values())
+        return {name: Share(right=sum(row), num=len(row), chance=chances[name]) for name, row in hits.items()}
+
+    def _frames(self, clip: Clip) -> Tensor:
+        """The frames that the judge looks at, [1, 3, T', H, W] in [-1, 1]."""
+        num_frames = self._judge.config.num_frames
+        if len(clip) != num_frames:
+            raise InvalidRequest(
+                "num_frames", f"the judge reads clips of {num_frames} frames, got {len(clip)}"
+            )
+        seen = torch.from_numpy(clip[::FRAME_STRIDE].copy())
+        return seen.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
