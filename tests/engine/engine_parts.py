@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from rushes.engine.client import StoreClient
 from rushes.engine.scheduler import Policy, Scheduler
 from rushes.engine.worker import Worker, WorkerPolicy
 from rushes.errors import OutOfMemory
+from rushes.stages.base import Given
 from rushes.stores.disk import BlobFolder
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.types import Frames
-from tiny_parts import tiny_model
+from tiny_parts import request, tiny_model
 
 FAST = WorkerPolicy(lease_s=5.0, heartbeat_s=0.02, poll_s=0.005, checkpoint_every=1)
 
@@ -135,3 +137,26 @@ def working(folder: Path, **options):
     finally:
         place.worker.end()
         place.store.close()
+
+
+def stage_of(model, name):
+    return next(stage for stage in model.pipeline.stages(_job(model)) if stage.name == name)
+
+
+def _job(model):
+    return model.pipeline.job(request(), Given())
+
+
+def hold(model, stage):
+    """Make a stage's units wait; returns what says that one has begun, and what lets them go on."""
+    entered, goes_on = threading.Event(), threading.Event()
+    found = stage_of(model, stage)
+    run = found.run
+
+    def held(jobs):
+        entered.set()
+        goes_on.wait(20)
+        run(jobs)
+
+    found.run = held
+    return entered, goes_on

@@ -7,8 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from engine_parts import FAST, make_place
-from test_worker import stage_of
+from engine_parts import FAST, make_place, stage_of
 
 from tiny_parts import tiny_model
 

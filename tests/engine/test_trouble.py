@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine_parts import FAST, FixedPlanner, make_place, working
-from test_worker import alone, stage_of, wait_until
+from engine_parts import FAST, FixedPlanner, hold, make_place, stage_of, working
+from test_worker import alone, wait_until
 
 from rushes.engine.client import StoreClient, result
 from rushes.engine.local import LocalEngine
@@ -19,21 +19,6 @@ from rushes.engine.waiting import MOST_PASSED
 from rushes.errors import DeadlineExceeded, EngineError, OutputError, StageError, StoreError
 from rushes.types import JobOptions
 from tiny_parts import request, tiny_model
-
-
-def hold(model, stage):
-    """Make a stage's units wait; returns what says that one has begun, and what lets them go on."""
-    entered, goes_on = threading.Event(), threading.Event()
-    found = stage_of(model, stage)
-    run = found.run
-
-    def held(jobs):
-        entered.set()
-        goes_on.wait(20)
-        run(jobs)
-
-    found.run = held
-    return entered, goes_on
 
 
 def test_a_parked_job_that_is_late_ends_and_the_others_begin(tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine_parts import FAST, FixedPlanner, make_place, working
+from engine_parts import FAST, FixedPlanner, hold, make_place, stage_of, working
 
 from rushes.engine.client import result
 from rushes.errors import DeadlineExceeded, JobCancelled, OutOfMemory, OutputError, RushesError, StageError
@@ -42,14 +42,6 @@ def wait_until(condition, timeout_s=20.0):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.002)
-
-
-def stage_of(model, name):
-    return next(stage for stage in model.pipeline.stages(_job(model)) if stage.name == name)
-
-
-def _job(model):
-    return model.pipeline.job(request(), _nothing())
 
 
 @pytest.mark.parametrize("max_batch", [1, 8])
@@ -99,16 +91,7 @@ def test_events_tell_the_whole_way(tmp_path):
 
 def test_a_cancelled_job_is_free_after_one_unit(tmp_path):
     model = tiny_model()
-    entered, goes_on = threading.Event(), threading.Event()
-    denoise = stage_of(model, "denoise")
-    run = denoise.run
-
-    def held(jobs):
-        entered.set()
-        goes_on.wait(20)
-        run(jobs)
-
-    denoise.run = held
+    entered, goes_on = hold(model, "denoise")
     with working(tmp_path, model=model) as place:
         job_id = place.client.submit(request(steps=50))
         assert entered.wait(20)
@@ -278,16 +261,7 @@ def test_a_corrupt_checkpoint_costs_its_steps_only(tmp_path):
 
 def test_a_worker_that_lost_its_lease_writes_nothing(tmp_path):
     model = tiny_model()
-    entered, goes_on = threading.Event(), threading.Event()
-    denoise = stage_of(model, "denoise")
-    run = denoise.run
-
-    def held(jobs):
-        entered.set()
-        goes_on.wait(20)
-        run(jobs)
-
-    denoise.run = held
+    entered, goes_on = hold(model, "denoise")
     # As if the machine had stopped the process for a while.
     suspended = replace(FAST, lease_s=0.2, heartbeat_s=1.0, max_active=1, interactive_reserve=0)
     place = make_place(tmp_path, model=model, policy=suspended)

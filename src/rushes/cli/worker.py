@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rushes.cli.workplace import store_option
+
+if TYPE_CHECKING:
+    from rushes.engine.worker import Worker
 
 
 @click.command(short_help="Run submitted jobs, until Ctrl-C or SIGTERM.")
@@ -82,9 +86,9 @@ def worker(
     from rushes.engine.announcements import announce, withdraw
     from rushes.engine.planner import calibrate, planner_for
     from rushes.engine.scheduler import Policy, Scheduler
-    from rushes.engine.worker import Worker, WorkerPolicy
+    from rushes.engine.worker import Worker as JobWorker
+    from rushes.engine.worker import WorkerPolicy
     from rushes.engine.workplace import Workplace
-    from rushes.errors import EngineError
 
     stops = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -100,7 +104,7 @@ def worker(
             place.sweep(ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
 
         scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
-        runs = Worker(
+        runs = JobWorker(
             model,
             place.jobs,
             place.checkpoints,
@@ -112,10 +116,17 @@ def worker(
         )
         runs.start()
         click.echo(f"rushes: worker {runs.owner} runs {model.rules.name} on {model.device}", err=True)
-        while not stops.wait(0.2) and not runs.failed.is_set():
-            pass
-        click.echo("rushes: saving jobs ...", err=True)
-        runs.drain()
+        wait_and_drain(runs, stops)
         withdraw(place.workers, runs.owner)
-    if runs.failed.is_set():
+
+
+def wait_and_drain(worker: Worker, stops: threading.Event) -> None:
+    """Until somebody stops it. Raises `EngineError` when it was a bug of ours."""
+    from rushes.errors import EngineError
+
+    while not stops.wait(0.2) and not worker.failed.is_set():
+        pass
+    click.echo("rushes: saving jobs ...", err=True)
+    worker.drain()
+    if worker.failed.is_set():
         raise EngineError("the worker stopped by a bug of its own; its log says where, its jobs are queued")

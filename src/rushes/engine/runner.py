@@ -6,14 +6,14 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import torch
 
+from rushes.engine.delivery import Delivery, Listener
 from rushes.engine.run import Run
 from rushes.engine.scheduler import Batch, Scheduler
 from rushes.engine.slots import Slot, slots_of
@@ -23,40 +23,13 @@ from rushes.errors import (
     EngineStopped,
     JobCancelled,
     OutOfMemory,
-    OutputError,
     RushesError,
     StageError,
-    StoreError,
 )
-from rushes.pipelines.base import record_unit
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
-from rushes.types import Frames, Preview, Progress
 
 log = logging.getLogger(__name__)
-
-
-class Listener(Protocol):
-    """Who is told what happens to runs. Calls about one run come in order, from its courier's thread (`saved`
-    from a slot's); an error that one raises ends that run, or takes a `completed` result back."""
-
-    def progressed(self, run: Run, progress: Progress) -> None:
-        """One more unit is done."""
-
-    def previewed(self, run: Run, preview: Preview) -> None:
-        """The clip as the last step predicts it."""
-
-    def delivered(self, run: Run, frames: Frames) -> None:
-        """The outlet has taken these frames."""
-
-    def saved(self, run: Run) -> None:
-        """A good moment for a checkpoint: no unit of the run is running, none begins before this returns."""
-
-    def completed(self, run: Run, result: str) -> None:
-        """All is delivered, under this name."""
-
-    def ended(self, run: Run, error: Exception) -> None:
-        """The run ended without a result, and its memory is free. Must not raise."""
 
 
 class Observer(Protocol):
@@ -117,9 +90,9 @@ class Runner:
         checkpoint_every: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model, self._pipeline = model, model.pipeline
+        self._pipeline = model.pipeline
         self._scheduler, self._listener, self._observer = scheduler, listener, observer
-        self._checkpoint_every = checkpoint_every
+        self._delivery = Delivery(model, listener, checkpoint_every)
         self._clock = clock
         self._runs: dict[str, Run] = {}
         self._waiting = WaitingRoom(may_begin)
@@ -314,45 +287,13 @@ class Runner:
         """Pass on what a unit made. What goes wrong here is the affair of the run that it went wrong for."""
         for run in task.runs:
             try:
-                self._report_run(run, task.stage, seconds / len(task.runs))
+                self._delivery.report(run, task.stage, seconds / len(task.runs))
             except Exception as error:  # no memory for a preview or a checkpoint, a lost lease
                 run.ending = run.ending or _final(task.stage, error.with_traceback(None))
         try:
             self._observer.observe(task.runs, task.key, seconds)
         except Exception:  # a cost model that cannot learn still predicts
             log.exception("nothing learned from a unit of %s", task.stage.name)
-
-    def _report_run(self, run: Run, stage: Stage, seconds: float) -> None:
-        run.device_s += seconds
-        progress = record_unit(run.job, stage, seconds)
-        run.courier.send(partial(self._listener.progressed, run, progress))
-        self._report_preview(run, progress)
-        self._send_frames(run)
-        if self._is_due(run, stage, progress):
-            self._listener.saved(run)
-
-    def _send_frames(self, run: Run) -> None:
-        while run.job.frames:
-            run.courier.send(partial(self._deliver, run, run.job.frames.popleft()))
-
-    def _report_preview(self, run: Run, progress: Progress) -> None:
-        predicted, run.job.predicted = run.job.predicted, None
-        if predicted is None or progress.units % run.options.preview_every:
-            return
-        preview = self._model.preview(predicted, progress)
-        run.courier.send(partial(self._listener.previewed, run, preview))
-
-    def _deliver(self, run: Run, frames: Frames) -> None:
-        with _outlet_errors():
-            run.outlet.write(frames)
-        self._listener.delivered(run, frames)
-        run.num_delivered = max(run.num_delivered, frames.start + len(frames.frames))
-
-    def _is_due(self, run: Run, stage: Stage, progress: Progress) -> bool:
-        """Whether to save: every few solver steps, and when a latent frame or the whole clip is denoised."""
-        if not self._checkpoint_every or stage.name != "denoise":
-            return False
-        return progress.units % self._checkpoint_every == 0 or run.job.num_waiting > 0
 
     # What follows a unit; the lock is held.
 
@@ -377,7 +318,7 @@ class Runner:
 
     def _go_on(self, run: Run) -> None:
         """Put a run back where its next unit is chosen, or bring it to its end."""
-        self._send_frames(run)
+        self._delivery.send_frames(run)
         if run.ending is None and self._is_late(run):
             run.ending = _late(run)
         if run.ending is not None:
@@ -429,13 +370,7 @@ class Runner:
 
     def _hand_over(self, run: Run) -> None:
         """On the courier's thread, behind the last frames."""
-        try:
-            with _outlet_errors():
-                result = run.outlet.finish()
-            self._listener.completed(run, result)
-        except BaseException:
-            run.outlet.abort()
-            raise
+        self._delivery.finish(run)
         self._leave(run)
 
     def _drop(self, run: Run) -> None:
@@ -484,15 +419,6 @@ def _is_fatal(error: Exception) -> bool:
     """Whether the device answers nobody any more."""
     is_memory = isinstance(error, torch.OutOfMemoryError)
     return isinstance(error, RuntimeError) and not is_memory and "CUDA error" in str(error)
-
-
-@contextmanager
-def _outlet_errors() -> Iterator[None]:
-    """A place that cannot be written to is the job's failure; the store of jobs may be well."""
-    try:
-        yield
-    except StoreError as error:
-        raise OutputError(str(error)) from error
 
 
 def _release_memory() -> None:
