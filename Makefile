@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help demo test check format bench profile-demo docs parity judge judge-full bench-scheduling bench-engine chaos clean
+.PHONY: help demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine chaos clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -36,6 +36,10 @@ format: $(DEV)  ## mend what `check` would say about format
 
 bench: $(RUNTIME)  ## cold start, first frame, end to end, latency under load, quality: on this machine
 	@$(BIN)/rushes bench --requests 4 --clips 3 --output bench.json
+
+bench-peers: $(DEV)  ## a tiny A14B in turn with diffusers, on this machine
+	@rm -rf build/tiny && $(BIN)/rushes make-checkpoint build/tiny --tiny a14b >/dev/null
+	@$(BIN)/rushes bench --model build/tiny --width 128 --height 128 --num-frames 17 --peer diffusers --part pairs --part quality
 
 profile-demo: $(RUNTIME)  ## where a clip of the toy spends its time on this machine, as a page: profile-demo.html
 	@$(BIN)/rushes profile "$$PROMPT" --preset fast --num-frames 17 --repeats 1 --seed $(SEED) -o profile-demo.html -o profile-demo.json
