@@ -13,10 +13,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine chaos clean
+.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine chaos clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
+
+setup: $(RUNTIME)  ## install the runtime packages into .venv, and nothing else
 
 demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="..." and SEED=7, print its path last
 	@$(BIN)/rushes generate "$$PROMPT" --seed $(SEED) --output demo.mp4 --sheet demo.png
@@ -66,7 +68,7 @@ chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos
 
 clean:  ## remove the environment and what the targets wrote
-	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 bench.json profile-demo.html profile-demo.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 dog.mp4 comparison.mp4 comparison.png bench.json profile-demo.html profile-demo.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(RUNTIME): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)

@@ -14,6 +14,9 @@ import av
 import pytest
 from command_line import RUSHES, SMALL, Command
 
+from rushes.engine.announcements import StoreAdmission
+from rushes.errors import QueueFull
+
 TIMEOUT_S = 90
 
 
@@ -42,6 +45,11 @@ def submit(rushes: Command, store: Path, checkpoint: Path, *flags: str | Path) -
     return result.out.strip()
 
 
+def test_a_queue_without_a_worker_is_pointed_out(rushes: Command, store: Path, one_expert: Path) -> None:
+    result = rushes("submit", "a dog", "--store", store, "--model", one_expert, *SMALL)
+    assert "no worker serves wan2.2-ti2v-5b" in result.err
+
+
 def status(rushes: Command, store: Path, job_id: str) -> str:
     rows = [json.loads(line) for line in rushes("jobs", "--store", store, "--json").out.splitlines()]
     return next(row["status"] for row in rows if row["id"] == job_id)
@@ -61,7 +69,7 @@ def test_a_clip_comes_back(rushes: Command, store: Path, one_expert: Path, tmp_p
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
-    assert "saving jobs" in err
+    assert "0 jobs saved and back in the queue" in err
     assert not list((store / "workers").iterdir())
 
 
@@ -124,3 +132,22 @@ def test_a_store_that_is_none(rushes: Command, tmp_path: Path) -> None:
     assert result.status == 1
     assert "jobs.sqlite" in result.err
     assert len(result.err.splitlines()) == 1
+    (tmp_path / "file").touch()
+    for command in (("jobs",), ("cancel", "x"), ("submit", "a dog")):
+        result = rushes(*command, "--store", tmp_path / "file" / "x")
+        assert result.status == 2
+        assert len(result.err.splitlines()) == 1
+
+
+def test_a_full_queue_has_an_exit_code_of_its_own(
+    rushes: Command, store: Path, one_expert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, request: object, options: object) -> None:
+        raise QueueFull("the queue is full", retry_after_s=44)
+
+    monkeypatch.setattr(StoreAdmission, "admit", full)
+    result = rushes("submit", "a dog", "--store", store, "--model", one_expert, *SMALL)
+    assert (result.status, result.err) == (
+        75,
+        "rushes: error: the queue is full; try again in 44 s\n",
+    )

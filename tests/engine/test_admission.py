@@ -70,7 +70,8 @@ def test_an_interactive_job_waits_for_the_running_unit_and_not_for_the_batch_lan
 
 def test_a_full_queue_says_when_to_come_back():
     with pytest.raises(
-        QueueFull, match=r"of me would be finished in \d+ s, \d+ are allowed; try again in"
+        QueueFull,
+        match=r"would be finished in \d+ s, at most \d+ s are promised in the batch lane; try again in",
     ) as full:
         admission().decide(request_of(), JobOptions(tenant="me"), busy(20_000.0, tenant="me"))
     later_s = full.value.retry_after_s
@@ -89,7 +90,7 @@ def test_a_tenant_that_floods_the_queue_fills_it_for_itself_alone():
 def test_a_deadline_that_cannot_be_met_now_is_refused_for_now():
     options = JobOptions(deadline_s=100.0, tenant="me")
     assert admission().decide(request_of(), options, EMPTY).eta_s <= 100.0
-    with pytest.raises(QueueFull, match="100 are allowed"):
+    with pytest.raises(QueueFull, match="at most 100 s are promised"):
         admission().decide(request_of(), options, busy(300.0, tenant="me"))
 
 

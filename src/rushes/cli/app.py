@@ -17,10 +17,11 @@ from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
 from rushes.cli.profile import profile
 from rushes.cli.worker import worker
-from rushes.errors import ConfigError, RequestError, RushesError
+from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
 
 FAILED = 1
 USER_ERROR = 2
+TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 MAX_MESSAGE = 1000
 
 
@@ -56,8 +57,8 @@ for command in COMMANDS:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status.
 
-    0: done. 2: the user's error (a flag, a field, a checkpoint folder). 1: any other error. Ctrl-C passes
-    through as `KeyboardInterrupt`.
+    0: done. 2: the user's error (a flag, a field, a folder). 75: the queue is full, the same again may do
+    later. 1: any other error. Ctrl-C passes through as `KeyboardInterrupt`.
     """
     debug = "--debug" in arguments
     try:
@@ -82,6 +83,8 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 
 def _status(error: Exception) -> int:
+    if isinstance(error, QueueFull):
+        return TRY_LATER
     return USER_ERROR if isinstance(error, (click.UsageError, RequestError, ConfigError)) else FAILED
 
 

@@ -78,6 +78,7 @@ def submit(
     **fields: Any,
 ) -> None:
     """Queue PROMPT. Prints the job's id; with --watch or -o the path of the clip, last."""
+    from rushes.engine.announcements import workers
     from rushes.engine.client import seed_for
     from rushes.engine.workplace import Workplace
 
@@ -93,11 +94,20 @@ def submit(
     with Workplace(store) as place:
         client = place.client()
         job_id = client.submit(request, options)
+        if not workers(place.workers, request.pipeline):
+            click.echo(
+                f"rushes: note: no worker serves {request.pipeline} in {store}; start one with rushes worker",
+                err=True,
+            )
         if not watch and output is None:
             click.echo(job_id)
             return
         click.echo(f"rushes: job {job_id}", err=True)
-        record = follow(client, job_id)
+        try:
+            record = follow(client, job_id)
+        except KeyboardInterrupt:
+            click.echo(f"rushes: job {job_id} goes on; rushes cancel {job_id} ends it", err=True)
+            raise
         click.echo(str(fetch(place, record, output)))
 
 
@@ -155,11 +165,14 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
     from rushes.cli.tables import print_table
     from rushes.engine.workplace import Workplace
 
+    if not store.is_dir():
+        raise click.UsageError(f"{store}: there is no store of jobs")
     with Workplace(store) as place:
         found = place.jobs.jobs(tenant=tenant, statuses=status, limit=limit)
     if as_json:
         for record in found:
-            click.echo(json.dumps(asdict(record)))
+            path = None if record.result is None else str(place.results.path(record.result))
+            click.echo(json.dumps({**asdict(record), "path": path}))
         return
     print_table(COLUMNS, [_row(record, time.time()) for record in found])
 

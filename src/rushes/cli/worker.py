@@ -126,7 +126,9 @@ def wait_and_drain(worker: Worker, stops: threading.Event) -> None:
 
     while not stops.wait(0.2) and not worker.failed.is_set():
         pass
+    held = len(worker.runs)
     click.echo("rushes: saving jobs ...", err=True)
     worker.drain()
+    click.echo(f"rushes: {held} {'job' if held == 1 else 'jobs'} saved and back in the queue", err=True)
     if worker.failed.is_set():
         raise EngineError("the worker stopped by a bug of its own; its log says where, its jobs are queued")

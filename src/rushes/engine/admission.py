@@ -142,7 +142,10 @@ class Admission:
         if alone_s > limit_s:
             return self._too_long(request, options, alone_s)
         eta_s = self._eta_s(prediction, options, backlog)
-        reason = f"a job of {options.tenant} would be finished in {eta_s:.0f} s, {limit_s:.0f} are allowed"
+        reason = (
+            f"the queue is full: this clip would be finished in {eta_s:.0f} s, at most {limit_s:.0f} s are"
+            f" promised in the {options.lane} lane"
+        )
         return QueueFull(reason, retry_after_s=max(1.0, eta_s - limit_s))
 
     def _too_large(self, request: GenerateRequest) -> InvalidRequest:

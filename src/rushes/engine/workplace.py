@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rushes.engine.announcements import StoreAdmission
 from rushes.engine.client import StoreClient
-from rushes.errors import OutputError, StoreError
+from rushes.errors import ConfigError, OutputError
 from rushes.stores.base import JobRecord
 from rushes.stores.disk import BlobFolder
 from rushes.stores.sqlite import SqliteJobStore
@@ -28,7 +28,8 @@ class Workplace:
     """`jobs.sqlite` beside the folders `checkpoints/`, `results/` and `workers/`. A context manager.
 
     Args:
-        folder: made where it is missing. Raises `StoreError` when that, or opening what is there, fails.
+        folder: made where it is missing. Raises `ConfigError` when that fails, `StoreError` when what is
+            there cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +37,7 @@ class Workplace:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{folder}: cannot be made ({error.strerror})") from error
+            raise ConfigError(f"{folder}: cannot be made ({error.strerror})") from error
         self.jobs = SqliteJobStore(folder / "jobs.sqlite")
         self.checkpoints = BlobFolder(folder / "checkpoints")
         self.results = BlobFolder(folder / "results")
