@@ -16,8 +16,6 @@ from rushes.profiling.kineto import Capture, GpuWork, Node
 MAX_LAUNCH_US = 20.0
 """A launch that takes longer waited for room in the device's queue, which the replay makes by itself."""
 
-_WAITS = ("Synchronize", "cudaMemcpy_", "EventQuery")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
@@ -27,7 +25,7 @@ class Item:
         gap_us: what the host did between the call before and this one.
         own_us: of the call itself, waiting for the device not included.
         work: (stream, microseconds) that it launched.
-        is_wait: it returns when the device is done.
+        is_wait: it returns when the device is done, with what it launched itself as well.
     """
 
     node: Node
@@ -47,9 +45,10 @@ def items_of(capture: Capture) -> list[Item]:
     before_us, done_us = None, 0.0
     for node in capture.nodes():
         work = launched.get(id(node), [])
-        is_wait = not work and node.kind == "runtime" and is_wait_name(node.name)
+        is_wait = is_blocking_copy(node.name) if work else node.kind == "runtime" and is_wait_name(node.name)
         if not work and not is_wait:
             continue
+        done_us = max([done_us, *(each.end for each in work)]) if is_wait else done_us
         blocked = max(0.0, min(node.end, done_us) - node.start) if is_wait else 0.0
         own = node.length - blocked
         items.append(
@@ -67,8 +66,13 @@ def items_of(capture: Capture) -> list[Item]:
 
 
 def is_wait_name(name: str) -> bool:
-    """Whether a call of the runtime waits for the device."""
-    return any(part in name for part in _WAITS)
+    """Whether a call of the runtime does nothing but wait for the device; a query never blocks."""
+    return "Synchronize" in name
+
+
+def is_blocking_copy(name: str) -> bool:
+    """Whether a call of the runtime copies and returns when that is done."""
+    return "Memcpy" in name and "Async" not in name
 
 
 def replay(
@@ -81,7 +85,7 @@ def replay(
     """Microseconds until host and device are done.
 
     Args:
-        without: indices of waits that are left out.
+        without: indices of waits that are left out; what they launch stays.
         free_host: the host takes no time between and in its calls.
         free_gaps: indices of items before which the host takes no time.
     """
@@ -89,12 +93,11 @@ def replay(
     for index, item in enumerate(items):
         if not free_host and index not in free_gaps:
             host += item.gap_us
-        if item.is_wait:
-            if index not in without:
-                host = max([host, *ready.values()]) + item.own_us
-            continue
         for stream, length in item.work:
             ready[stream] = max(host, ready.get(stream, 0.0)) + length
-        if not free_host:
+        waits = item.is_wait and index not in without
+        if waits:
+            host = max([host, *ready.values()])
+        if (waits or item.work) and not free_host:
             host += item.own_us
     return max([host, *ready.values()])
