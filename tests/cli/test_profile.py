@@ -72,6 +72,7 @@ def test_switches(rushes: Command, one_expert: Path) -> None:
         (("--try", "steps=0"), "num_inference_steps"),
         (("--try", "attention=x"), "attention_backend"),
         (("--sweep", "num_frames=17"), "two values"),
+        (("--sweep", "step_cache=0,0.1"), "above 0"),
         (("--sweep", "num_frames=17,33", "--try", "steps=4"), "choose one of"),
         (("--against", "diffuser"), "diffusers"),
         (("--short", "--mode", "causal"), "does not go with"),
