@@ -64,7 +64,7 @@ class Once:
         return 1.0
 
 
-def profiled(loop: Loop) -> tuple[Run, float]:
+def profiled(loop: Loop | Turns) -> tuple[Run, float]:
     """The loop's report, and the seconds that it took."""
     with fake_device() as device:
         recorder, notes = Recorder(device=device), FakeNotes(device)
@@ -177,7 +177,39 @@ def test_the_replay_gives_the_recorded_time_back() -> None:
     assert sum(item.is_wait for item in items) == STEPS
     # It begins with the first launch.
     assert replay(items) / 1e6 == pytest.approx(seconds - loop.prepare_s, rel=0.1)
-    assert replay(items, free_host=True) <= replay(items)
+    everything = range(len(items))
+    gaps_us = {index: item.gap_us for index, item in enumerate(items)}
+    assert replay(items, freed_us=gaps_us, free_calls=everything) <= replay(items)
+
+
+class Turns:
+    """Two stages that take turns; the second one's host is busy elsewhere for long."""
+
+    kernel_s = 0.01
+    busy_s = 0.2
+
+    def run(self, device: FakeDevice) -> None:
+        for frame in range(3):
+            with span("vae_decode", latent=frame):
+                device.launch("conv", self.kernel_s)
+                device.wait()
+            with span("video_encode", latent=frame):
+                device.launch("convert", self.kernel_s)
+                device.wait()
+                time.sleep(self.busy_s)
+
+
+def test_a_stage_is_not_charged_what_another_takes_between_its_turns() -> None:
+    loop = Turns()
+    run, _ = profiled(loop)
+    decode_s = sum(row.seconds for row in run.rows if row.stage == "vae_decode")
+    assert decode_s < loop.busy_s
+    assert all(finding.saving_s <= decode_s for finding in run.findings if finding.stage == "vae_decode")
+    assert sum(finding.saving_s for finding in run.findings) <= run.total_s
+    first = run.findings[0]
+    # Behind the last nap nothing follows that it could hold up.
+    assert (first.category, first.stage) == ("host", "video_encode")
+    assert first.saving_s == pytest.approx(2 * loop.busy_s, rel=0.15)
 
 
 def test_kernels_find_their_operator_and_its_row() -> None:

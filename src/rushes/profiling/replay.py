@@ -8,8 +8,9 @@ without. Work of one stream that waits for another's is not modelled. No torch h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from rushes.profiling.kineto import Capture, GpuWork, Node
 
@@ -79,25 +80,24 @@ def replay(
     items: Sequence[Item],
     *,
     without: Collection[int] = (),
-    free_host: bool = False,
-    free_gaps: Collection[int] = (),
+    freed_us: Mapping[int, float] = MappingProxyType({}),
+    free_calls: Collection[int] = (),
 ) -> float:
     """Microseconds until host and device are done.
 
     Args:
         without: indices of waits that are left out; what they launch stays.
-        free_host: the host takes no time between and in its calls.
-        free_gaps: indices of items before which the host takes no time.
+        freed_us: by index of an item, what the host no longer takes before it.
+        free_calls: indices of items whose call costs the host nothing.
     """
     host, ready = 0.0, dict[int, float]()
     for index, item in enumerate(items):
-        if not free_host and index not in free_gaps:
-            host += item.gap_us
+        host += max(0.0, item.gap_us - freed_us.get(index, 0.0))
         for stream, length in item.work:
             ready[stream] = max(host, ready.get(stream, 0.0)) + length
         waits = item.is_wait and index not in without
         if waits:
             host = max([host, *ready.values()])
-        if (waits or item.work) and not free_host:
+        if (waits or item.work) and index not in free_calls:
             host += item.own_us
     return max([host, *ready.values()])
