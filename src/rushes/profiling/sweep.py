@@ -22,8 +22,8 @@ def parse_sweep(text: str, rules: PipelineRules) -> tuple[str, tuple[float, ...]
     """`FIELD=V,V,V` as a field and its values, smallest first.
 
     Raises:
-        InvalidRequest: the field is unknown or no number, a value breaks its rule or is not above 0, or there is
-            only one.
+        InvalidRequest: the field is unknown or no number, a value breaks its rule or is not above 0, or there
+            is only one.
 
     Example:
         >>> from rushes.pipelines.rules import load_rules
