@@ -64,8 +64,12 @@ class Once:
         return 1.0
 
 
-def profiled(loop: Loop | Turns) -> tuple[Run, float]:
-    """The loop's report, and the seconds that it took."""
+def profiled(loop: Loop | Turns, *, lost: int = 0) -> tuple[Run, float]:
+    """The loop's report, and the seconds that it took.
+
+    Args:
+        lost: every so many kernels one does not tell who launched it; 0 for none.
+    """
     with fake_device() as device:
         recorder, notes = Recorder(device=device), FakeNotes(device)
         begin = time.perf_counter()
@@ -75,6 +79,9 @@ def profiled(loop: Loop | Turns) -> tuple[Run, float]:
         seconds = time.perf_counter() - begin
         times = recorder.times()
         trace = device.trace()
+    kernels = [event for event in trace["traceEvents"] if event["cat"] == "kernel"]
+    for event in kernels[::lost] if lost else ():
+        event["args"]["correlation"] = -1
     rows = tally(times, Once())
     table = stage_table([rows])
     run = Run(
@@ -210,6 +217,14 @@ def test_a_stage_is_not_charged_what_another_takes_between_its_turns() -> None:
     # Behind the last nap nothing follows that it could hold up.
     assert (first.category, first.stage) == ("host", "video_encode")
     assert first.saving_s == pytest.approx(2 * loop.busy_s, rel=0.15)
+
+
+def test_kernels_that_nobody_launched_are_not_explained() -> None:
+    loop = Loop(kernels=4, kernel_s=0.01, prepare_s=0.005)
+    clean, _ = profiled(loop)
+    half, _ = profiled(loop, lost=2)
+    assert clean.explained == pytest.approx(1.0)
+    assert half.explained == pytest.approx(0.5, abs=0.05)
 
 
 def test_kernels_find_their_operator_and_its_row() -> None:
