@@ -48,9 +48,12 @@ def test_everything_at_once(rushes: Command, one_expert: Path, tmp_path: Path) -
 
 
 def test_json_is_one_object(rushes: Command, two_experts: Path) -> None:
-    result = rushes("profile", "a dog", "--model", two_experts, *QUICK, "--short", "--json")
+    arguments = ["profile", "a dog", "--model", str(two_experts), *QUICK, "--short", "--json"]
+    result = rushes(*arguments)
     assert result.status == 0
-    (run,) = json.loads(result.out)["runs"]
+    found = json.loads(result.out)
+    assert found["about"]["command"] == ["rushes", *arguments]
+    (run,) = found["runs"]
     assert run["request"]["prompt"] == "a dog"
     assert run["is_short"]
     assert run["operators"] == []
@@ -72,6 +75,7 @@ def test_switches(rushes: Command, one_expert: Path) -> None:
         (("--try", "steps=0"), "num_inference_steps"),
         (("--try", "attention=x"), "attention_backend"),
         (("--sweep", "num_frames=17"), "two values"),
+        (("--sweep", "step_cache=0,0.1"), "above 0"),
         (("--sweep", "num_frames=17,33", "--try", "steps=4"), "choose one of"),
         (("--against", "diffuser"), "diffusers"),
         (("--short", "--mode", "causal"), "does not go with"),
@@ -82,6 +86,9 @@ def test_switches(rushes: Command, one_expert: Path) -> None:
         (("--model", "nosuch"), "nosuch"),
         (("-o", "report.pdf"), ".html"),
         (("-o", "absent/report.html"), "there is no folder"),
+        (("--compare", "a.json", "b.json", "--sweep", "num_frames=17,33"), "--compare runs nothing"),
+        (("--compare", "a.json", "b.json", "--try", "steps=4"), "--compare runs nothing"),
+        (("--compare", "a.json", "b.json", "--against", "diffusers"), "--compare runs nothing"),
         (("--compare", "a.json", "b.json"), "a.json: No such file"),
         (("--against", "diffusers"), "token experts"),
     ],

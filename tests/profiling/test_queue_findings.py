@@ -64,8 +64,12 @@ class Once:
         return 1.0
 
 
-def profiled(loop: Loop) -> tuple[Run, float]:
-    """The loop's report, and the seconds that it took."""
+def profiled(loop: Loop | Turns, *, lost: int = 0) -> tuple[Run, float]:
+    """The loop's report, and the seconds that it took.
+
+    Args:
+        lost: every so many kernels one does not tell who launched it; 0 for none.
+    """
     with fake_device() as device:
         recorder, notes = Recorder(device=device), FakeNotes(device)
         begin = time.perf_counter()
@@ -75,6 +79,9 @@ def profiled(loop: Loop) -> tuple[Run, float]:
         seconds = time.perf_counter() - begin
         times = recorder.times()
         trace = device.trace()
+    kernels = [event for event in trace["traceEvents"] if event["cat"] == "kernel"]
+    for event in kernels[::lost] if lost else ():
+        event["args"]["correlation"] = -1
     rows = tally(times, Once())
     table = stage_table([rows])
     run = Run(
@@ -177,7 +184,47 @@ def test_the_replay_gives_the_recorded_time_back() -> None:
     assert sum(item.is_wait for item in items) == STEPS
     # It begins with the first launch.
     assert replay(items) / 1e6 == pytest.approx(seconds - loop.prepare_s, rel=0.1)
-    assert replay(items, free_host=True) <= replay(items)
+    everything = range(len(items))
+    gaps_us = {index: item.gap_us for index, item in enumerate(items)}
+    assert replay(items, freed_us=gaps_us, free_calls=everything) <= replay(items)
+
+
+class Turns:
+    """Two stages that take turns; the second one's host is busy elsewhere for long."""
+
+    kernel_s = 0.01
+    busy_s = 0.2
+
+    def run(self, device: FakeDevice) -> None:
+        for frame in range(3):
+            with span("vae_decode", latent=frame):
+                device.launch("conv", self.kernel_s)
+                device.wait()
+            with span("video_encode", latent=frame):
+                device.launch("convert", self.kernel_s)
+                device.wait()
+                time.sleep(self.busy_s)
+
+
+def test_a_stage_is_not_charged_what_another_takes_between_its_turns() -> None:
+    loop = Turns()
+    run, _ = profiled(loop)
+    decode_s = sum(row.seconds for row in run.rows if row.stage == "vae_decode")
+    assert decode_s < loop.busy_s
+    assert all(finding.saving_s <= decode_s for finding in run.findings if finding.stage == "vae_decode")
+    assert sum(finding.saving_s for finding in run.findings) <= run.total_s
+    first = run.findings[0]
+    # Behind the last nap nothing follows that it could hold up.
+    assert (first.category, first.stage) == ("host", "video_encode")
+    assert first.saving_s == pytest.approx(2 * loop.busy_s, rel=0.15)
+
+
+def test_kernels_that_nobody_launched_are_not_explained() -> None:
+    loop = Loop(kernels=4, kernel_s=0.01, prepare_s=0.005)
+    clean, _ = profiled(loop)
+    half, _ = profiled(loop, lost=2)
+    assert clean.explained == pytest.approx(1.0)
+    assert half.explained == pytest.approx(0.5, abs=0.05)
 
 
 def test_kernels_find_their_operator_and_its_row() -> None:

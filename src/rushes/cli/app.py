@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _invoke(arguments: Sequence[str]) -> int:
     try:
-        with app.make_context("rushes", list(arguments)) as context:
+        with app.make_context("rushes", list(arguments), obj=tuple(arguments)) as context:
             app.invoke(context)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -30,7 +30,11 @@ SORTS = ("device_time", "host_time", "calls", "flops", "bytes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for, checked."""
+    """What was asked for, checked.
+
+    Attributes:
+        arguments: the command line, for the record.
+    """
 
     name: str
     prompt: str
@@ -41,6 +45,7 @@ class Plan:
     sweep: str | None
     is_against: bool
     is_short: bool
+    arguments: tuple[str, ...]
 
 
 @click.command()
@@ -114,6 +119,8 @@ def profile(
     check_outputs(outputs)
     shown = (top or OPERATORS) if top or sort else 0
     if files is not None:
+        if tries or sweep is not None or against is not None:
+            raise click.UsageError("--compare runs nothing: leave --try, --sweep and --against out")
         show(read_comparison(*files), outputs, None, num_raw=shown, as_json=as_json)
         return
     given = {field: value for field, value in fields.items() if value is not None}
@@ -127,6 +134,7 @@ def profile(
         sweep=sweep,
         is_against=against is not None,
         is_short=short,
+        arguments=click.get_current_context().obj or (),
     )
     check(plan)
     options = make_options(repeats, shown, sort, short=short, captures=not only_stages, stacks=stacks)
@@ -200,11 +208,11 @@ def run(plan: Plan, options: Options) -> tuple[Profile, Recorded | None]:
 
         field, values = parse_sweep(plan.sweep, net.rules)
         runs, growth = sweep(net, ask, field, values, options, say)
-        return Profile(kind="sweep", about=about(net.device), runs=runs, sweep=growth), None
+        return Profile(kind="sweep", about=about(net.device, plan.arguments), runs=runs, sweep=growth), None
     sessions = _sessions(plan, net, ask, open_model, options)
     runs = tuple(_noted(session.run, net.notes) for session in sessions)
     kind = "against" if plan.is_against else "tries" if plan.tries else "run"
-    return Profile(kind=kind, about=about(net.device), runs=runs), sessions[0].recorded
+    return Profile(kind=kind, about=about(net.device, plan.arguments), runs=runs), sessions[0].recorded
 
 
 def _sessions(

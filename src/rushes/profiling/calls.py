@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rushes.profiling.kinds import Place, kind_of, kind_of_kernel
-from rushes.profiling.kineto import LINE, MODULE, SPAN, Capture, GpuWork, Node
+from rushes.profiling.kineto import LINE, MODULE, SPAN, Capture, GpuWork, Node, union
 from rushes.profiling.op_work import OpWork, conv_output, is_view, short, tensors, work_of
 from rushes.profiling.rows import RowKey
 
@@ -167,6 +167,37 @@ def around_of(node: Node | None) -> Around:
         if note.kind == "note":
             around = _entered(note.name, around)
     return around
+
+
+def device_stretches(capture: Capture) -> list[tuple[float, float]]:
+    """When the device worked within the outermost spans, whoever asked for it: merged, microseconds.
+
+    Where the host is the device: when it was in an operator.
+    """
+    if not capture.is_async:
+        ops = (node for node, around in _outermost_ops(capture) if around.span >= 0)
+        return union([(node.start, node.end) for node in ops])
+    return within_spans(capture, [(work.start, work.end) for work in capture.gpu])
+
+
+def within_spans(capture: Capture, intervals: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """What of the intervals lies in the outermost spans, merged."""
+    spans = union([(node.start, node.end) for root in capture.roots for node in _outermost_spans(root)])
+    clipped = [
+        (max(start, since), min(end, until))
+        for start, end in intervals
+        for since, until in spans
+        if start < until and end > since
+    ]
+    return union(clipped)
+
+
+def _outermost_spans(node: Node) -> Iterator[Node]:
+    if node.kind == "note" and node.name.startswith(SPAN):
+        yield node
+    elif node.kind == "note":
+        for child in node.children:
+            yield from _outermost_spans(child)
 
 
 def own_stretches(capture: Capture) -> dict[int, list[tuple[float, float]]]:

@@ -20,7 +20,7 @@ from rushes.errors import RushesError
 from rushes.ops.attention import BACKENDS, attention
 from rushes.profiling.calls import Call
 from rushes.profiling.kineto import Node
-from rushes.profiling.op_work import conv_arguments, short, tensors, work_of
+from rushes.profiling.op_work import conv_arguments, is_heads_second, short, tensors, work_of
 from rushes.profiling.trials import Ceilings, Trial, signature, worker
 
 NUM_SHAPES = 4
@@ -152,15 +152,16 @@ def _product(shape: tuple[int, int, int], dtype: str, name: str, device: torch.d
 
 def _attentions(op: Node, call: Call, device: torch.device) -> Iterator[Candidate]:
     """One shape in every kernel that there is."""
-    q, k = (tuple(shape) for shape, _, _ in tensors(op)[:2])
-    if len(q) != 4 or len(k) != 4:
+    shapes = [tuple(shape) for shape, _, _ in tensors(op)[:3]]
+    if len(shapes) < 3 or any(len(shape) != 4 for shape in shapes):
         return
-    dtype, flops = call.work.dtype, 4.0 * math.prod(q) * k[-2]
+    # Ours takes [B, N, H, D], as flash_attn does; torch's own take [B, H, N, D].
+    taken = shapes if is_heads_second(op) else [(b, n, h, d) for b, h, n, d in shapes]
+    dtype, flops = call.work.dtype, work_of(op).flops
     for backend in BACKENDS:
 
         def make(backend: str = backend) -> Callable[[], object]:
-            # Theirs is [B, H, N, D], ours [B, N, H, D].
-            given = [_random((b, n, h, d), dtype, device) for b, h, n, d in (q, k, k)]
+            given = [_random(shape, dtype, device) for shape in taken]
             return lambda: attention(*given, backend=backend)
 
         yield "attention", dtype, signature(op), backend, flops, make

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from rushes.profiling.calls import around_of
+from rushes.profiling.calls import around_of, own_stretches
 from rushes.profiling.evidence import Evidence
 from rushes.profiling.gaps import LONG_US, RowGaps, gaps_of
+from rushes.profiling.kineto import union
 from rushes.profiling.op_work import short
 from rushes.profiling.operators import key_of
 from rushes.profiling.replay import Item, items_of, replay
@@ -69,36 +72,91 @@ def _at(gaps: RowGaps) -> str:
 
 
 def queue_findings(evidence: Evidence) -> Iterator[Finding]:
-    """Waits and launches of a device with a queue of its own, stage by stage, by replay."""
+    """Waits and launches of a device with a queue of its own, stage by stage.
+
+    Stages may take turns, so every replay is of the whole capture, without something of one stage. What is
+    told of a stage adds up to its seconds at most.
+    """
     items = items_of(evidence.capture)
-    for stage in dict.fromkeys(key.stage for key, _ in evidence.places.values()):
-        members = [item for item in items if _stage(item, evidence) == stage]
-        if members:
-            yield from _stage_findings(stage, members, evidence)
-
-
-def _stage(item: Item, evidence: Evidence) -> str | None:
-    place = evidence.places.get(around_of(item.node).span)
-    return place[0].stage if place else None
-
-
-def _stage_findings(stage: str, items: list[Item], evidence: Evidence) -> Iterator[Finding]:
-    factor = _mean_factor(items, evidence)
-    waits: dict[Site, list[int]] = {}
+    stretches = _stretches_by_stage(evidence)
+    members: dict[str, list[int]] = {}
     for index, item in enumerate(items):
-        if item.is_wait:
-            waits.setdefault(_site(item, evidence), []).append(index)
-    base = replay(items)
+        place = evidence.places.get(around_of(item.node).span)
+        if place is not None:
+            members.setdefault(place[0].stage, []).append(index)
+    base_us = replay(items) if members else 0.0
+    for stage, indices in members.items():
+        part = _Part(
+            stage=stage,
+            items=items,
+            members=indices,
+            gaps_us=_gaps_within(items, stretches.get(stage, [])),
+            factor=_mean_factor([items[index] for index in indices], evidence),
+        )
+        left_s = sum(row.seconds for row in evidence.rows if row.stage == stage)
+        for finding in _stage_findings(part, base_us, evidence):
+            saving_s = min(finding.saving_s, left_s)
+            left_s -= max(0.0, saving_s)
+            yield finding if saving_s == finding.saving_s else _capped(finding, saving_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What a stage has of a capture.
+
+    Attributes:
+        items: of the whole capture.
+        members: indices of those that the stage called.
+        gaps_us: by index, how much of the gap before an item lies in the stage's own spans.
+        factor: from the captured units to the whole clip.
+    """
+
+    stage: str
+    items: Sequence[Item]
+    members: Sequence[int]
+    gaps_us: Mapping[int, float]
+    factor: float
+
+
+def _stretches_by_stage(evidence: Evidence) -> dict[str, list[tuple[float, float]]]:
+    """When each stage ran, in order."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number, stretches in own_stretches(evidence.capture).items():
+        if number in evidence.places:
+            found.setdefault(evidence.places[number][0].stage, []).extend(stretches)
+    return {stage: union(stretches) for stage, stretches in found.items()}
+
+
+def _gaps_within(items: Sequence[Item], stretches: Sequence[tuple[float, float]]) -> dict[int, float]:
+    """By index: microseconds of the gap before an item that lie in the stretches, which are in order."""
+    found = {}
+    for index, item in enumerate(items):
+        end = item.node.start
+        start = end - item.gap_us
+        first = bisect_left(stretches, start, key=lambda stretch: stretch[1])
+        last = bisect_left(stretches, end, key=lambda stretch: stretch[0])
+        found[index] = sum(min(end, until) - max(start, since) for since, until in stretches[first:last])
+    return found
+
+
+def _capped(finding: Finding, saving_s: float) -> Finding:
+    text = finding.text.replace(seconds(finding.saving_s), seconds(saving_s))
+    return replace(finding, saving_s=saving_s, text=text)
+
+
+def _stage_findings(part: _Part, base_us: float, evidence: Evidence) -> Iterator[Finding]:
+    waits: dict[Site, list[int]] = {}
+    for index in part.members:
+        if part.items[index].is_wait:
+            waits.setdefault(_site(part.items[index], evidence), []).append(index)
     for (key, site), indices in waits.items():
-        saving = factor * (base - replay(items, without=indices)) / 1e6
-        yield _wait_finding(key, site, len(indices) * factor, saving)
-    every_wait = [index for indices in waits.values() for index in indices]
-    without = replay(items, without=every_wait)
-    long_gaps = [index for index, item in enumerate(items) if item.gap_us >= LONG_US]
-    yield from _gap_findings(stage, items, every_wait, long_gaps, without, factor, evidence)
+        saving = part.factor * (base_us - replay(part.items, without=set(indices))) / 1e6
+        yield _wait_finding(key, site, len(indices) * part.factor, saving)
+    every_wait = {index for indices in waits.values() for index in indices}
+    yield from _gap_findings(part, every_wait, evidence)
 
 
-def _mean_factor(items: list[Item], evidence: Evidence) -> float:
+def _mean_factor(items: Sequence[Item], evidence: Evidence) -> float:
     """From the captured units of a stage to the whole clip, weighed by the device's work."""
     weighed = [(evidence.places[around_of(item.node).span][1], _length(item)) for item in items]
     total = sum(length for _, length in weighed)
@@ -133,19 +191,13 @@ def _wait_finding(key: RowKey, site: str, count: float, saving_s: float) -> Find
     )
 
 
-def _gap_findings(
-    stage: str,
-    items: list[Item],
-    waits: list[int],
-    long_gaps: list[int],
-    base_us: float,
-    factor: float,
-    evidence: Evidence,
-) -> Iterator[Finding]:
-    """What is left once nothing waits: long stretches of the host, and launches."""
-    lines = _lines_by_stage(evidence)
-    free_us = replay(items, without=waits, free_gaps=long_gaps)
-    saving_s = factor * (base_us - free_us) / 1e6
+def _gap_findings(part: _Part, waits: Collection[int], evidence: Evidence) -> Iterator[Finding]:
+    """What is left once nothing of the stage waits: long stretches of the host, and launches."""
+    stage, lines = part.stage, _lines_by_stage(evidence)
+    base_us = replay(part.items, without=waits)
+    long_us = {index: gap for index, gap in part.gaps_us.items() if gap >= LONG_US}
+    free_us = replay(part.items, without=waits, freed_us=long_us)
+    saving_s = part.factor * (base_us - free_us) / 1e6
     at = _at(lines.get(stage, RowGaps()))
     yield Finding(
         category="host",
@@ -155,7 +207,8 @@ def _gap_findings(
         f" device's work, or not at all, that would save about {seconds(saving_s)}.",
         saving_s=saving_s,
     )
-    launch_s = factor * (free_us - replay(items, without=waits, free_host=True)) / 1e6
+    none_us = replay(part.items, without=waits, freed_us=part.gaps_us, free_calls=set(part.members))
+    launch_s = part.factor * (free_us - none_us) / 1e6
     yield Finding(
         category="launches",
         stage=stage,

@@ -95,6 +95,11 @@ def _table_name(op: Node) -> str:
     return name
 
 
+def is_heads_second(op: Node) -> bool:
+    """Whether an attention takes [B, N, H, D], heads behind tokens, and not [B, H, N, D]."""
+    return _table_name(op) == "heads_second"
+
+
 def tensors(op: Node) -> list[tuple[Dims, Dims, str]]:
     """Shape, strides and type of each tensor argument; of those in lists the type is not recorded."""
     dims, types = op.args.get("Input Dims") or (), op.args.get("Input type") or ()

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rushes.profiling.calls import Call
+from rushes.profiling.calls import Call, device_stretches, within_spans
+from rushes.profiling.kineto import Capture
 from rushes.profiling.report import Flame, Operator, RawOp, Row
 from rushes.profiling.rows import RowKey
 
@@ -143,11 +144,22 @@ def _gaps(rows: Sequence[Row], *, is_async: bool) -> list[Operator]:
     ]
 
 
-def explained(table: Sequence[Operator], rows: Sequence[Row]) -> float:
-    """Share of the device's time that has a kind with a name."""
-    device_s = sum(row.device_s or 0.0 for row in rows)
-    named = sum(op.seconds for op in table if op.resource != GAPS and op.kind != "other")
-    return min(1.0, named / device_s) if device_s else 1.0
+def explained(calls: Sequence[Call], scale: Mapping[RowKey, float], capture: Capture) -> float:
+    """Share of all that the device worked in the capture, attributed or not, that has a kind with a name."""
+    every_us = _length(device_stretches(capture))
+    named = [call for call in calls if call.key in scale and call.kind != "other"]
+    intervals = [interval for call in named for interval in _intervals(call, is_async=capture.is_async)]
+    return min(1.0, _length(within_spans(capture, intervals)) / every_us) if every_us else 1.0
+
+
+def _intervals(call: Call, *, is_async: bool) -> list[tuple[float, float]]:
+    if is_async or call.node is None:
+        return [(work.start, work.end) for work in call.gpu]
+    return [(call.node.start, call.node.end)]
+
+
+def _length(stretches: Sequence[tuple[float, float]]) -> float:
+    return sum(end - start for start, end in stretches)
 
 
 # Single operators and kernels.

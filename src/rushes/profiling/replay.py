@@ -8,15 +8,14 @@ without. Work of one stream that waits for another's is not modelled. No torch h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from rushes.profiling.kineto import Capture, GpuWork, Node
 
 MAX_LAUNCH_US = 20.0
 """A launch that takes longer waited for room in the device's queue, which the replay makes by itself."""
-
-_WAITS = ("Synchronize", "cudaMemcpy_", "EventQuery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class Item:
         gap_us: what the host did between the call before and this one.
         own_us: of the call itself, waiting for the device not included.
         work: (stream, microseconds) that it launched.
-        is_wait: it returns when the device is done.
+        is_wait: it returns when the device is done, with what it launched itself as well.
     """
 
     node: Node
@@ -47,9 +46,10 @@ def items_of(capture: Capture) -> list[Item]:
     before_us, done_us = None, 0.0
     for node in capture.nodes():
         work = launched.get(id(node), [])
-        is_wait = not work and node.kind == "runtime" and is_wait_name(node.name)
+        is_wait = is_blocking_copy(node.name) if work else node.kind == "runtime" and is_wait_name(node.name)
         if not work and not is_wait:
             continue
+        done_us = max([done_us, *(each.end for each in work)]) if is_wait else done_us
         blocked = max(0.0, min(node.end, done_us) - node.start) if is_wait else 0.0
         own = node.length - blocked
         items.append(
@@ -67,34 +67,37 @@ def items_of(capture: Capture) -> list[Item]:
 
 
 def is_wait_name(name: str) -> bool:
-    """Whether a call of the runtime waits for the device."""
-    return any(part in name for part in _WAITS)
+    """Whether a call of the runtime does nothing but wait for the device; a query never blocks."""
+    return "Synchronize" in name
+
+
+def is_blocking_copy(name: str) -> bool:
+    """Whether a call of the runtime copies and returns when that is done."""
+    return "Memcpy" in name and "Async" not in name
 
 
 def replay(
     items: Sequence[Item],
     *,
     without: Collection[int] = (),
-    free_host: bool = False,
-    free_gaps: Collection[int] = (),
+    freed_us: Mapping[int, float] = MappingProxyType({}),
+    free_calls: Collection[int] = (),
 ) -> float:
     """Microseconds until host and device are done.
 
     Args:
-        without: indices of waits that are left out.
-        free_host: the host takes no time between and in its calls.
-        free_gaps: indices of items before which the host takes no time.
+        without: indices of waits that are left out; what they launch stays.
+        freed_us: by index of an item, what the host no longer takes before it.
+        free_calls: indices of items whose call costs the host nothing.
     """
     host, ready = 0.0, dict[int, float]()
     for index, item in enumerate(items):
-        if not free_host and index not in free_gaps:
-            host += item.gap_us
-        if item.is_wait:
-            if index not in without:
-                host = max([host, *ready.values()]) + item.own_us
-            continue
+        host += max(0.0, item.gap_us - freed_us.get(index, 0.0))
         for stream, length in item.work:
             ready[stream] = max(host, ready.get(stream, 0.0)) + length
-        if not free_host:
+        waits = item.is_wait and index not in without
+        if waits:
+            host = max([host, *ready.values()])
+        if (waits or item.work) and index not in free_calls:
             host += item.own_us
     return max([host, *ready.values()])

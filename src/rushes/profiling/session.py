@@ -220,7 +220,7 @@ def with_capture(
         findings=find(evidence),
         flame=flame_graph(calls, scale),
         ideal_s=sum(row.ideal_s or 0.0 for row in rows),
-        explained=explained(table, rows),
+        explained=explained(calls, scale, recorded.capture),
     )
 
 

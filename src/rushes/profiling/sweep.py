@@ -22,7 +22,8 @@ def parse_sweep(text: str, rules: PipelineRules) -> tuple[str, tuple[float, ...]
     """`FIELD=V,V,V` as a field and its values, smallest first.
 
     Raises:
-        InvalidRequest: the field is unknown or no number, a value breaks its rule, or there is only one.
+        InvalidRequest: the field is unknown or no number, a value breaks its rule or is not above 0, or there
+            is only one.
 
     Example:
         >>> from rushes.pipelines.rules import load_rules
@@ -38,6 +39,10 @@ def parse_sweep(text: str, rules: PipelineRules) -> tuple[str, tuple[float, ...]
     except ValueError as error:
         raise InvalidRequest("sweep", f"{text!r}: not numbers between commas") from error
     values = sorted({float(fields[name].check(value)) for value in given})
+    if any(value <= 0 for value in values):
+        raise InvalidRequest(
+            "sweep", f"{text!r}: growth is fitted over logarithms: every value must be above 0"
+        )
     if len(values) < 2:
         raise InvalidRequest("sweep", f"{text!r}: needs two values at least")
     return name, tuple(values)

@@ -89,7 +89,8 @@ def test_reuse_is_seen_from_outside() -> None:
     computed = savings(prompts, found.answers)
     assert (computed.full_s, computed.free_share, computed.saved_share) == (1.0, 0.0, 0.0)
     exact = sum(each.kind == "exact" for each in prompts) / 40
-    assert computed.free_bound == exact > 0.2
+    hits = sum(each.kind != "new" for each in prompts) / 40
+    assert computed.free_bound == hits > exact > 0.2
 
     answers = []
     for prompt, answer in zip(prompts, found.answers, strict=True):
@@ -97,7 +98,13 @@ def test_reuse_is_seen_from_outside() -> None:
         answers.append(type(answer)(**{**_fields(answer), "device_s": seconds}))
     cached = savings(prompts, answers)
     assert cached.free_share == cached.saved_share == pytest.approx(exact)
-    assert cached.saved_bound == sum(each.kind != "new" for each in prompts) / 40
+    assert cached.saved_bound == hits
+    free = [
+        type(answer)(**{**_fields(answer), "device_s": float(prompt.kind == "new")})
+        for prompt, answer in zip(prompts, found.answers, strict=True)
+    ]
+    best = savings(prompts, free)
+    assert best.free_share == pytest.approx(best.free_bound), "rewordings and edits from what is stored too"
     assert set(cached.p50_s) == {each.kind for each in prompts}
     repeats = [each for each in prompts if each.kind == "exact"]
     assert savings(repeats, answers[: len(repeats)]) is None, "nothing new to compare with"

@@ -25,15 +25,16 @@ def become_ready(asked: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from rushes.profiling.bench.base import Place
-    from rushes.profiling.bench.contenders import open_contender
+    from rushes.profiling.bench.contenders import import_contender, open_contender
     from rushes.profiling.bench.measure import measure
     from rushes.profiling.bench.memory import peak_device_bytes, peak_host_bytes
     from rushes.stores.request_json import from_json
     from rushes.types import GenerateRequest
 
     device = torch.device(asked["device"])
-    imported_at = time.monotonic()
     place = Place(model=asked["model"], device=asked["device"], dtype=asked["dtype"])
+    import_contender(asked["contender"], place)
+    imported_at = time.monotonic()
     contender = open_contender(asked["contender"], place)
     loaded_at = time.monotonic()
     measure(contender, from_json(GenerateRequest, asked["request"]))

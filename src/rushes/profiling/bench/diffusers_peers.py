@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FP8_CAPABILITY = (8, 9)
 CACHE_DIT_BLOCKS = 8  # `Fn_compute_blocks` of its default settings
+PIPELINE = "rushes.profiling.bench.diffusers_pipeline"
+QUANTIZATION = "torchao.quantization"
 PARTS = {"transformer": "WanTransformer3DModel", "vae": "AutoencoderKLWan"}
 
 Change = Callable[["DiffusersPipeline"], None]
@@ -96,7 +98,7 @@ def _compile(pipeline: DiffusersPipeline) -> None:
 
 
 def _quantize(pipeline: DiffusersPipeline) -> None:
-    torchao = importlib.import_module("torchao.quantization")
+    torchao = importlib.import_module(QUANTIZATION)
     config = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow())
     for transformer in pipeline.transformers:
         torchao.quantize_(transformer.blocks, config)
@@ -116,11 +118,31 @@ def _open(name: str, changes: tuple[Change, ...], place: Place) -> Contender:
     return pipeline
 
 
-def _peer(name: str, title: str, missing: Callable[[Place], str | None], *changes: Change) -> Peer:
-    return Peer(title=title, missing=missing, open=partial(_open, name, changes))
+def _peer(
+    name: str,
+    title: str,
+    missing: Callable[[Place], str | None],
+    *changes: Change,
+    modules: tuple[str, ...] = (),
+) -> Peer:
+    return Peer(
+        title=title, missing=missing, open=partial(_open, name, changes), modules=(PIPELINE, *modules)
+    )
 
 
 DIFFUSERS = _peer("diffusers", "WanPipeline as it is", _plain)
 COMPILED = _peer("diffusers-compile", "WanPipeline, blocks compiled", _compiled, _compile)
-FP8 = _peer("diffusers-fp8", "WanPipeline, blocks in fp8 by torchao and compiled", _fp8, _quantize)
-CACHE_DIT = _peer("diffusers-cache-dit", "WanPipeline under cache-dit's defaults", _cache_dit, _enable_cache)
+FP8 = _peer(
+    "diffusers-fp8",
+    "WanPipeline, blocks in fp8 by torchao and compiled",
+    _fp8,
+    _quantize,
+    modules=(QUANTIZATION,),
+)
+CACHE_DIT = _peer(
+    "diffusers-cache-dit",
+    "WanPipeline under cache-dit's defaults",
+    _cache_dit,
+    _enable_cache,
+    modules=("cache_dit",),
+)

@@ -21,7 +21,7 @@ class Savings:
     Attributes:
         full_s: device seconds of a new request, the median.
         free_share: of requests that took next to nothing.
-        free_bound: the share that are exact repeats.
+        free_bound: the share that are not new: the most that can take next to nothing.
         saved_share: of the device seconds that all of them would have taken in full.
         saved_bound: the same, had everything that is not new been free.
         p50_s: the median end to end, by kind of request.
@@ -50,7 +50,7 @@ def savings(prompts: Sequence[LabelledPrompt], answers: Sequence[Answer]) -> Sav
     return Savings(
         full_s=full_s,
         free_share=sum(seconds <= FREE_SHARE * full_s for seconds in used) / len(used),
-        free_bound=mix.exact_share,
+        free_bound=mix.hit_share,
         saved_share=1 - sum(used) / (full_s * len(used)),
         saved_bound=mix.hit_share,
         p50_s=_p50_by_kind(completed),
