@@ -74,7 +74,7 @@ class LocalEngine:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))
         self._store = SqliteJobStore(":memory:")
         self._stack.callback(self._store.close)
-        self._client = StoreClient(self._store, poll_s=0.01, wait=self._wait)
+        self._client = StoreClient(self._store, poll_s=0.02, wait=self._wait)
         self._lock = threading.Lock()
         self._outlets: dict[str, Outlet] = {}
         self._worker = Worker(
@@ -84,7 +84,7 @@ class LocalEngine:
             self._outlet,
             Scheduler(scheduling, planner.batch_seconds),
             planner,
-            policy=policy or WorkerPolicy(checkpoint_every=0, poll_s=0.005),
+            policy=policy or WorkerPolicy(checkpoint_every=0, poll_s=0.2),
             on_preview=on_preview,
             on_hang=self._hangs,
         )
@@ -116,6 +116,7 @@ class LocalEngine:
         with self._lock:
             job_id = self._client.submit(request, options)
             self._outlets.setdefault(job_id, outlet or CallbackOutlet(on_frames))
+        self._worker.wake()
         return job_id
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:

@@ -142,7 +142,7 @@ class Worker:
             may_begin=self._has_room,
             checkpoint_every=self._policy.checkpoint_every,
         )
-        self._stops = threading.Event()
+        self._stops, self._wakes = threading.Event(), threading.Event()
         self.failed = threading.Event()
         self._threads = [
             threading.Thread(target=self._look_for_jobs, name="leases", daemon=True),
@@ -159,6 +159,10 @@ class Worker:
         self._runner.start()
         for thread in self._threads:
             thread.start()
+
+    def wake(self) -> None:
+        """Look for jobs now, as there is a new one."""
+        self._wakes.set()
 
     def drain(self) -> None:
         """Take no more jobs, finish the units that run, save every run and give its job back to the store."""
@@ -178,6 +182,7 @@ class Worker:
 
     def _stop(self) -> None:
         self._stops.set()
+        self._wakes.set()
         self._threads[0].join()
         self._runner.stop()
 
@@ -207,7 +212,8 @@ class Worker:
                 self._stops.wait(STORE_WAIT_S)
                 continue
             if not found:
-                self._stops.wait(self._policy.poll_s)
+                self._wakes.wait(self._policy.poll_s)
+                self._wakes.clear()
 
     def _take(self) -> bool:
         """Lease one job if there is room for it; whether there was one. One at a time, so that workers share
