@@ -12,6 +12,7 @@ model.generate("a dog running in the park", seed=7).save("dog.mp4")
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# A library prints nothing by itself; whoever wants its log gives it a handler.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 let_threads_sleep()
 
 _HOMES = {

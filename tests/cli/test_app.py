@@ -12,6 +12,7 @@ import pytest
 from command_line import RUSHES, Command
 
 import rushes as package
+from rushes.cli.app import was_interrupted
 from rushes.pipelines.rules import FIELDS, RULES
 
 
@@ -67,3 +68,12 @@ def test_make_checkpoint_prints_the_folder(rushes: Command, tmp_path: Path) -> N
     result = rushes("make-checkpoint", tmp_path / "tiny", "--tiny", "a14b")
     assert (result.status, result.out, result.err) == (0, f"{tmp_path / 'tiny'}\n", "")
     assert (tmp_path / "tiny" / "model_index.json").is_file()
+
+
+def test_an_error_that_came_of_ctrl_c_is_an_interruption() -> None:
+    error = RuntimeError("release unlocked lock")
+    error.__context__ = KeyboardInterrupt()
+    outer = ValueError("while cleaning up")
+    outer.__cause__ = error
+    assert was_interrupted(outer)
+    assert not was_interrupted(ValueError("else"))

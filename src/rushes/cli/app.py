@@ -64,10 +64,22 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _invoke(arguments)
     except Exception as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
         if debug:
             raise
         print(f"rushes: error: {_one_line(error)}", file=sys.stderr)
         return _status(error)
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C: what is cleaning up just then may fail in words of its own."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, KeyboardInterrupt):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def _invoke(arguments: Sequence[str]) -> int:

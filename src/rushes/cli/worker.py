@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -90,6 +91,7 @@ def worker(
     from rushes.engine.worker import WorkerPolicy
     from rushes.engine.workplace import Workplace
 
+    logging.basicConfig(level=logging.WARNING, format="rushes: %(levelname)s: %(message)s")
     stops = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stops.set())
