@@ -139,12 +139,13 @@ def follow(client: StoreClient, job_id: str) -> JobRecord:
 def fetch(place: Workplace, record: JobRecord, output: Path | None) -> Path:
     """Where the finished clip lies, copied to `output` if that is given. Raises `OutputError`."""
     from rushes.errors import OutputError
+    from rushes.stages.video_encode import partial_path
 
     assert record.result is not None, "a completed job has a result"
     path = place.results.path(record.result)
     if output is None:
         return path
-    partial = output.with_name(f"{output.stem}.partial{output.suffix}")
+    partial = partial_path(output)
     try:
         shutil.copyfile(path, partial)
         partial.replace(output)
