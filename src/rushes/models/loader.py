@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -29,6 +30,12 @@ __all__ = [
 
 CPU = torch.device("cpu")
 
+Change = Callable[[wan.Wan], wan.Wan]
+
+
+def _unchanged(model: wan.Wan) -> wan.Wan:
+    return model
+
 
 def load_transformer(
     checkpoint: Checkpoint, expert: Expert, device: torch.device | str, dtype: torch.dtype
@@ -53,21 +60,25 @@ def load_experts(
     *,
     resident: bool | None = None,
     reserved: int = 0,
+    change: Change = _unchanged,
 ) -> ExpertPair:
     """The network of a one-expert model, or both noise experts.
 
     Args:
+        change: what is done to each network as soon as it is loaded, before the next one is.
         resident: keep both experts on the device; None decides by `both_fit` once the first is there.
         reserved: bytes of parts that are still to come to the device.
     """
     place = torch.device(device)
-    high = load_transformer(checkpoint, "high", place, dtype)
+    high = change(load_transformer(checkpoint, "high", place, dtype))
     boundary = checkpoint.boundary.value
     if boundary is None:
         return OneExpert(high)
     if resident if resident is not None else both_fit(high, place, reserved=reserved):
-        return ResidentExperts(high, load_transformer(checkpoint, "low", place, dtype), boundary=boundary)
-    return SwappedExperts(high, load_transformer(checkpoint, "low", CPU, dtype), boundary=boundary)
+        low = change(load_transformer(checkpoint, "low", place, dtype))
+        return ResidentExperts(high, low, boundary=boundary)
+    low = change(load_transformer(checkpoint, "low", CPU, dtype))
+    return SwappedExperts(high, low, boundary=boundary)
 
 
 def load_vae(checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype) -> wan_vae.WanVAE:

@@ -14,6 +14,7 @@ from rushes.config import TOY_FOLDER, read_settings
 from rushes.errors import CheckpointError, EngineError, InvalidRequest, UnknownName
 from rushes.models.checkpoint import Checkpoint, open_checkpoint
 from rushes.models.text import PromptEmbeds
+from rushes.passes.plan import Plan, read_plan
 from rushes.pipelines.base import Parts, run
 from rushes.pipelines.device import check_memory, choose_device, choose_dtype
 from rushes.pipelines.parts import CheckpointParts
@@ -71,6 +72,7 @@ class Model:
         boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
         defaults: fields that this checkpoint decides instead of its rules: `flow_shift` under every preset
             but those of fixed timesteps, `solver` under the default preset only. A call's own fields win.
+        fields: what a call leaves out, by the plan that the model was loaded with; these win over `defaults`.
         notes: sentences about the checkpoint for the user.
 
     Example:
@@ -87,6 +89,7 @@ class Model:
         boundary: float | None,
         device: torch.device,
         defaults: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.rules = rules
@@ -96,6 +99,7 @@ class Model:
         self.pipeline = WanPipeline(rules.name, parts, boundary=boundary, device=device)
         self.parts = parts
         self._defaults = dict(defaults or {})
+        self._fields = dict(fields or {})
         self._latent_rgb: torch.Tensor | None = None
 
     @property
@@ -216,8 +220,8 @@ class Model:
         )
         _check_not_twice("prompt", prompt, given.prompt_embeds)
         _check_not_twice("negative_prompt", flat.get("negative_prompt"), given.negative_prompt_embeds)
-        given_fields = {name: value for name, value in flat.items() if value is not None}
-        flat = {**folder_fields(self.rules, self._defaults, flat.get("preset")), **given_fields}
+        given_fields = {**self._fields, **{name: value for name, value in flat.items() if value is not None}}
+        flat = {**folder_fields(self.rules, self._defaults, given_fields.get("preset")), **given_fields}
         request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
         return self.pipeline.job(
             request, given, wants_video=wants_video, wants_preview=wants_preview and request.mode == "full"
@@ -283,6 +287,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    plan: Plan | str | Path | None = None,
 ) -> Model:
     """Open a model. Its weights are read when a call first needs them; whether they fit is checked now.
 
@@ -291,10 +296,11 @@ def load(
         device: torch device; None takes `RUSHES_DEVICE`, else cuda where there is one, else the CPU.
         dtype: float32, bfloat16 or float16; None takes `RUSHES_DTYPE`, else bfloat16 on cuda and float32
             elsewhere. Norms, modulation and the time path stay float32 in any case.
+        plan: passes that the model goes through, or the file of a plan; None for the plain model.
 
     Raises:
         CheckpointError: not a checkpoint, or of a model that is not supported.
-        ConfigError: an unknown device or dtype, or a model that does not fit.
+        ConfigError: an unknown device or dtype, a plan that cannot be used, or a model that does not fit.
     """
     settings = read_settings()
     if settings.num_threads is not None:
@@ -302,13 +308,16 @@ def load(
     checkpoint = _open(name_or_folder)
     place = choose_device(device if device is not None else settings.device)
     precision = choose_dtype(dtype if dtype is not None else settings.dtype, place)
+    passes = plan if isinstance(plan, Plan) else Plan() if plan is None else read_plan(Path(plan))
+    passes.check_model(checkpoint.pipeline)
     check_memory(checkpoint, place, precision)
     return Model(
         load_rules(checkpoint.pipeline),
-        CheckpointParts(checkpoint, place, precision),
+        CheckpointParts(checkpoint, place, precision, passes),
         boundary=checkpoint.boundary.value,
         device=place,
         defaults=checkpoint.decided,
+        fields=passes.fields,
         notes=checkpoint.notes,
     )
 

@@ -14,6 +14,7 @@ from rushes.models.headers import read_json
 from rushes.models.lora import fuse, read_lora
 from rushes.models.revision import revision
 from rushes.models.text import TextEncoder
+from rushes.passes.plan import Plan
 
 
 class CheckpointParts:
@@ -22,10 +23,14 @@ class CheckpointParts:
     Args:
         device: where the networks run.
         dtype: of their weights, float32 islands aside.
+        plan: the passes that each network goes through once it is loaded.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, plan: Plan | None = None
+    ) -> None:
         self._checkpoint = checkpoint
+        self._plan = plan or Plan()
         self._device = device
         self._dtype = dtype
         self._experts: dict[str | None, ExpertPair] = {}
@@ -55,8 +60,9 @@ class CheckpointParts:
         checkpoint = self._checkpoint
         parts = [self._revision_of(name) for name in sorted(checkpoint.parts)]
         loras = revision(checkpoint.folder.glob("*.safetensors"))
+        plan = [self._plan.identity] if self._plan.identity else []
         return "-".join(
-            [checkpoint.pipeline, str(checkpoint.boundary.value), str(self._dtype), *parts, loras]
+            [checkpoint.pipeline, str(checkpoint.boundary.value), str(self._dtype), *parts, loras, *plan]
         )
 
     @cached_property
@@ -89,17 +95,22 @@ class CheckpointParts:
 
     def _load_experts(self, lora: str | None) -> ExpertPair:
         if lora is None:
-            return self._checkpoint.load_experts(self._device, self._dtype, reserved=self.bytes_to_come())
+            return self._checkpoint.load_experts(
+                self._device, self._dtype, reserved=self.bytes_to_come(), change=self._changed
+            )
         assert self._checkpoint.boundary.value is None, "a LoRA of two noise experts would be two files"
         tensors = read_lora(self._checkpoint.folder / lora)
         # Fused in float32: rounded once, not before and after.
         fused = self._checkpoint.load_transformer("high", self._device, torch.float32)
         fuse(fused, tensors, wan.sources(fused.config, self._checkpoint.layout))
-        return OneExpert(wan.cast_weights(fused, self._dtype))
+        return OneExpert(self._changed(wan.cast_weights(fused, self._dtype)))
+
+    def _changed(self, network: wan.Wan) -> wan.Wan:
+        return self._plan.apply("transformer", network)
 
     @cached_property
     def _vae(self) -> wan_vae.WanVAE:
-        vae = self._checkpoint.load_vae(self._device, self._dtype)
+        vae = self._plan.apply("vae", self._checkpoint.load_vae(self._device, self._dtype))
         self._to_come.discard("vae")
         return vae
 
