@@ -15,6 +15,7 @@ from rushes.models.checkpoint import Checkpoint, Expert, Part, open_checkpoint
 from rushes.models.configs import WanVAEConfig
 from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts, both_fit
 from rushes.models.headers import read_json
+from rushes.models.lexicon import read_lexicon
 from rushes.models.text import MiniLMTextEncoder, TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.weights import load_weights, open_store
 
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 CPU = torch.device("cpu")
+LEXICON = "lexicon.txt"
+"""Beside the tokenizer of the toy."""
 
 Change = Callable[[wan.Wan], wan.Wan]
 
@@ -127,9 +130,9 @@ def _load_mini_lm(
     with torch.device("meta"):
         model = mini_lm.MiniLM(config)
     table = mini_lm.sources(config)
-    return MiniLMTextEncoder(
-        load_weights(model, part.weights.present, table, _nothing_float32, dtype, device), ready
-    )
+    weights = load_weights(model, part.weights.present, table, _nothing_float32, dtype, device)
+    lexicon = tokenizer.path / LEXICON
+    return MiniLMTextEncoder(weights, ready, read_lexicon(lexicon) if lexicon.is_file() else None)
 
 
 def _load_umt5(

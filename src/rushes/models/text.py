@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,16 +92,23 @@ class UMT5TextEncoder:
 
 
 class MiniLMTextEncoder:
-    """The toy's text encoder: token states and their mean, padded to the encoder's own text length."""
+    """The toy's text encoder: token states and their mean, padded to the encoder's own text length.
 
-    def __init__(self, model: MiniLM, tokenizer: MiniLMTokenizer) -> None:
+    Args:
+        in_known_words: puts a cleaned prompt into words that the transformer was trained on.
+    """
+
+    def __init__(
+        self, model: MiniLM, tokenizer: MiniLMTokenizer, in_known_words: Callable[[str], str] | None = None
+    ) -> None:
         self.model = model
         self._tokenizer = tokenizer
+        self._in_known_words = in_known_words or str
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> PromptEmbeds:
         """States [1, text_len, D] and their mean over the prompt [1, D]."""
-        (ids,) = self._tokenizer([clean_prompt(prompt)])
+        (ids,) = self._tokenizer([self._in_known_words(clean_prompt(prompt))])
         device = self.model.embed.weight.device
         padded = torch.zeros(1, self.model.config.text_len, dtype=torch.int64, device=device)
         padded[0, : len(ids)] = torch.tensor(ids)
