@@ -84,13 +84,20 @@ class PeakMemory:
 
 
 def run_clip(
-    model: Model, ask: Ask, device: Device, *, is_short: bool, beside: Sequence[Listener] = ()
+    model: Model,
+    ask: Ask,
+    device: Device,
+    *,
+    is_short: bool,
+    beside: Sequence[Listener] = (),
+    steps: int = UNITS,
 ) -> Clip:
     """Make a clip as `rushes generate` does, in the library's own loop, into a file that is thrown away.
 
     Args:
-        is_short: run `UNITS` steps of each noise expert, and decode as many latent frames after the first.
+        is_short: run a few steps of each noise expert, and decode `UNITS` latent frames after the first.
         beside: other listeners of the same spans.
+        steps: of each noise expert in a short run.
     """
     recorder, peaks = Recorder(device=device), PeakMemory(device=device)
     with ExitStack() as stack:
@@ -105,7 +112,7 @@ def run_clip(
                 job = model.job(ask.prompt, **ask.fields)
                 request = job.request
                 if is_short:
-                    job = model.pipeline.job(short_request(request, model.boundary), Given())
+                    job = model.pipeline.job(short_request(request, model.boundary, steps), Given())
             _make(model, job, Path(folder) / "clip.mp4", is_short=is_short)
             model.pipeline.synchronize()
     return Clip(
@@ -147,12 +154,12 @@ def _texts_forgotten(model: Model) -> Iterator[None]:
         embeddings.max_bytes = before
 
 
-def short_request(request: GenerateRequest, boundary: float | None) -> GenerateRequest:
-    """The same clip in `UNITS` steps of each noise expert, the first ones that it would run."""
+def short_request(request: GenerateRequest, boundary: float | None, steps: int = UNITS) -> GenerateRequest:
+    """The same clip in that many steps of each noise expert, the first ones that it would run."""
     timesteps = schedule_for(request.sampling).timesteps
     chosen: list[float] = []
     for is_high in (True, False):
-        chosen += [t for t in timesteps if is_high_noise(t, boundary) == is_high][:UNITS]
+        chosen += [t for t in timesteps if is_high_noise(t, boundary) == is_high][:steps]
     sampling = replace(
         request.sampling,
         num_inference_steps=len(chosen),
