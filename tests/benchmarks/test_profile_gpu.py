@@ -48,6 +48,9 @@ def test_a_step_of_each_expert_stands_for_all(folder):
         steps = sum(row.units for name, row in rows.items() if name.startswith("denoise: conditional"))
         assert steps == run.request["sampling"]["num_inference_steps"]
         assert rows["text_encode: encoder"].seconds > 0
+        assert {peak.stage for peak in run.peaks if peak.num_bytes} == {row.stage for row in run.rows} - {
+            "request"
+        }
 
 
 def test_diffusers_has_our_weights_in_our_memory():

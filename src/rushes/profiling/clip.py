@@ -73,14 +73,23 @@ class PeakMemory:
 
     def opened(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.name in STAGES:
+        if _peak_stage(span) is not None:
             self.device.reset_peak()
 
     def closed(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.name in STAGES:
-            peak = self.device.peak_bytes()
-            self.by_stage[span.name] = max(peak, self.by_stage.get(span.name, 0))
+        stage = _peak_stage(span)
+        if stage is not None:
+            self.by_stage[stage] = max(self.device.peak_bytes(), self.by_stage.get(stage, 0))
+
+
+def _peak_stage(span: Span) -> str | None:
+    """The stage whose peak a span tells: a stage's own, or a forward's that no span of a stage is around, as
+    in diffusers' loop."""
+    if span.name in STAGES:
+        return span.name
+    stage = span.attributes.get("stage") if span.name == "forward" else None
+    return str(stage) if stage is not None else None
 
 
 def run_clip(
