@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter, perf_counter_ns, process_time
+from typing import Any
 
 import rushes
 from rushes.pipelines.base import run
@@ -97,21 +98,15 @@ def take_pairs(net: Model, ask: Ask, number: int) -> list[tuple[Seconds, Seconds
     return pairs
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the pairs and print one JSON object."""
-    asked = arguments(argv)
-    net = rushes.load(asked.model)
-    sizes = {"width": asked.width, "height": asked.height, "num_frames": asked.frames}
-    fields = {**sizes, "num_inference_steps": asked.steps, "seed": 7}
-    ask = Ask(prompt="a dog running in the park", fields=fields)
+def overhead(net: Model, ask: Ask, num_pairs: int) -> dict[str, Any]:
+    """Pairs after one of each that warms up, and what follows from them."""
     plain_s(net, ask)
     num_spans = profiled_s(net, ask)[1]
-    pairs = take_pairs(net, ask, asked.pairs)
+    pairs = take_pairs(net, ask, num_pairs)
     wall, cpu = ([profiled[clock] / plain[clock] for plain, profiled in pairs] for clock in (0, 1))
     off_ns = span_ns()
-    found = {
-        "about": about(net.device),
-        "fields": fields,
+    return {
+        "fields": dict(ask.fields),
         "pairs_s": pairs,
         "ratio_median": statistics.median(wall),
         "processor_ratio_median": statistics.median(cpu),
@@ -119,7 +114,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         "span_off_ns": off_ns,
         "spans_off_share": num_spans * off_ns / 1e9 / statistics.median(plain[0] for plain, _ in pairs),
     }
-    print(json.dumps(found, indent=2))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the pairs and print one JSON object."""
+    asked = arguments(argv)
+    net = rushes.load(asked.model)
+    sizes = {"width": asked.width, "height": asked.height, "num_frames": asked.frames}
+    fields = {**sizes, "num_inference_steps": asked.steps, "seed": 7}
+    ask = Ask(prompt="a dog running in the park", fields=fields)
+    print(json.dumps({"about": about(net.device), **overhead(net, ask, asked.pairs)}, indent=2))
 
 
 if __name__ == "__main__":

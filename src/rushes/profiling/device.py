@@ -92,7 +92,7 @@ class CudaDevice:
     def mark(self) -> torch.cuda.Event:
         """See `Device`."""
         event = _timed_event()
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
     def passed(self, marks: Sequence[Any]) -> list[float | None]:
@@ -111,13 +111,14 @@ class CudaDevice:
 
     def peak_bytes(self) -> int:
         """See `Device`."""
-        return torch.cuda.max_memory_allocated(self._device)
+        # `max_memory_allocated` sorts and flattens every statistic, some 0.1 ms of a stage's time.
+        stats = torch.cuda.memory_stats_as_nested_dict(self._device)
+        return int(stats["allocated_bytes"]["all"]["peak"]) if stats else 0
 
     def _standstill(self) -> tuple[torch.cuda.Event, float]:
         """An event that an idle device passes at once, and the host's time of it."""
         torch.cuda.synchronize(self._device)
-        event = _timed_event()
-        event.record()
+        event = self.mark()
         event.synchronize()
         return event, perf_counter()
 
