@@ -28,6 +28,7 @@ from rushes.errors import (
 )
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
+from rushes.trace import span
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +257,7 @@ class Runner:
         # stream, say, and would be given away before this one has read it.
         held = [(job.denoise, job.text, job.decode, list(job.latents)) for job in jobs]
         try:
-            with slot.unit():
+            with span("unit", stage=task.stage.name, jobs=_ids(task.runs)), slot.unit():
                 task.stage.run(jobs)
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
             if _is_fatal(error):
@@ -400,6 +401,10 @@ class Runner:
                 self.end(run.id, error)
                 return
         run.courier.close(partial(self._tell_end, run, error))
+
+
+def _ids(runs: Sequence[Run]) -> str:
+    return " ".join(run.id for run in runs)
 
 
 def _final(stage: Stage, error: Exception) -> Exception:

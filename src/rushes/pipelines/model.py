@@ -15,7 +15,7 @@ from rushes.errors import CheckpointError, EngineError, InvalidRequest, UnknownN
 from rushes.models.checkpoint import Checkpoint, open_checkpoint
 from rushes.models.text import PromptEmbeds
 from rushes.pipelines.base import Parts, run
-from rushes.pipelines.device import check_memory, choose_device, choose_dtype
+from rushes.pipelines.device import check_memory, choose_device, choose_dtype, residency_notes
 from rushes.pipelines.parts import CheckpointParts
 from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
 from rushes.pipelines.wan import WanPipeline
@@ -302,14 +302,14 @@ def load(
     checkpoint = _open(name_or_folder)
     place = choose_device(device if device is not None else settings.device)
     precision = choose_dtype(dtype if dtype is not None else settings.dtype, place)
-    check_memory(checkpoint, place, precision)
+    residency = check_memory(checkpoint, place, precision)
     return Model(
         load_rules(checkpoint.pipeline),
-        CheckpointParts(checkpoint, place, precision),
+        CheckpointParts(checkpoint, place, precision, streams_text="streamed" in residency),
         boundary=checkpoint.boundary.value,
         device=place,
         defaults=checkpoint.decided,
-        notes=checkpoint.notes,
+        notes=(*checkpoint.notes, *residency_notes(checkpoint, precision, residency)),
     )
 
 
