@@ -217,7 +217,7 @@ def capacity(report: Report, bench: Bench, kind: str, bound_s: float) -> None:
     model = bench.model(kind)
     width, height, num_frames = CLIPS[kind]
     request, steps = bench.request(bench.clip(width, height, num_frames), 1), STEPS[kind]
-    hold = bench.request(bench.clip(width, height, 5), 12 if kind == "ti2v-5b" else 4)
+    hold = bench.request(bench.clip(width, height, 5), 40 if kind == "ti2v-5b" else 8)
     with Session(model) as session:
         session.run(hold)
         step_s, decode_s = _alone(session, request)

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -272,6 +273,8 @@ class Runner:
             self._report(task, seconds)
         elif isinstance(error, torch.OutOfMemoryError):
             _release_memory()
+        for run in task.runs:
+            self._begin_stage(run)
         with self._changed:
             del self._running[slot.name]
             self._is_silent = False
@@ -295,6 +298,13 @@ class Runner:
             self._observer.observe(task.runs, task.key, seconds)
         except Exception:  # a cost model that cannot learn still predicts
             log.exception("nothing learned from a unit of %s", task.stage.name)
+
+    def _begin_stage(self, run: Run) -> None:
+        """Make the first state of the next stage: to draw a clip's noise takes tens of milliseconds, in
+        which no slot could go on if the lock were held."""
+        with suppress(Exception):  # raised again, and minded, when the run is scheduled
+            if self._pipeline.current(run.job) is not None:
+                self._key(run)
 
     # What follows a unit; the lock is held.
 
