@@ -50,6 +50,9 @@ class LocalEngine:
             that other programs share anyway.
         on_preview: takes the previews of a job, by its id, on a thread of the engine's.
 
+    Attributes:
+        planner: what it expects of its device; it learns while jobs run.
+
     Example:
         >>> with LocalEngine(rushes.load("toy")) as engine:  # doctest: +SKIP
         ...     job_id = engine.submit(request, on_frames=show)
@@ -69,7 +72,9 @@ class LocalEngine:
         scheduling = scheduling or Policy()
         if reserve_bytes is None:
             reserve_bytes = RESERVE_BYTES if model.device.type == "cuda" else 0
-        planner = planner_for(model, max_batch=scheduling.max_batch, reserve_bytes=reserve_bytes)
+        planner = self.planner = planner_for(
+            model, max_batch=scheduling.max_batch, reserve_bytes=reserve_bytes
+        )
         self._stack = ExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))
         self._store = SqliteJobStore(":memory:")

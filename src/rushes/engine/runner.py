@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -28,6 +29,7 @@ from rushes.errors import (
 )
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
+from rushes.trace import span
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +258,7 @@ class Runner:
         # stream, say, and would be given away before this one has read it.
         held = [(job.denoise, job.text, job.decode, list(job.latents)) for job in jobs]
         try:
-            with slot.unit():
+            with span("unit", stage=task.stage.name, jobs=_ids(task.runs)), slot.unit():
                 task.stage.run(jobs)
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
             if _is_fatal(error):
@@ -271,6 +273,8 @@ class Runner:
             self._report(task, seconds)
         elif isinstance(error, torch.OutOfMemoryError):
             _release_memory()
+        for run in task.runs:
+            self._begin_stage(run)
         with self._changed:
             del self._running[slot.name]
             self._is_silent = False
@@ -294,6 +298,13 @@ class Runner:
             self._observer.observe(task.runs, task.key, seconds)
         except Exception:  # a cost model that cannot learn still predicts
             log.exception("nothing learned from a unit of %s", task.stage.name)
+
+    def _begin_stage(self, run: Run) -> None:
+        """Make the first state of the next stage: to draw a clip's noise takes tens of milliseconds, in
+        which no slot could go on if the lock were held."""
+        with suppress(Exception):  # raised again, and minded, when the run is scheduled
+            if self._pipeline.current(run.job) is not None:
+                self._key(run)
 
     # What follows a unit; the lock is held.
 
@@ -400,6 +411,10 @@ class Runner:
                 self.end(run.id, error)
                 return
         run.courier.close(partial(self._tell_end, run, error))
+
+
+def _ids(runs: Sequence[Run]) -> str:
+    return " ".join(run.id for run in runs)
 
 
 def _final(stage: Stage, error: Exception) -> Exception:

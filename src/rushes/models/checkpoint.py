@@ -156,11 +156,13 @@ class Checkpoint:
 
         return load_vae(self, device, dtype)
 
-    def load_text_encoder(self, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
-        """Build and load the text encoder with its tokenizer."""
+    def load_text_encoder(
+        self, device: torch.device | str, dtype: torch.dtype, *, streamed: bool = False
+    ) -> TextEncoder:
+        """Build and load the text encoder with its tokenizer; `streamed` as in `rushes.models.loader`."""
         from rushes.models.loader import load_text_encoder
 
-        return load_text_encoder(self, device, dtype)
+        return load_text_encoder(self, device, dtype, streamed=streamed)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

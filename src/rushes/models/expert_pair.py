@@ -18,12 +18,18 @@ from torch import Tensor, nn
 
 from rushes.models.checkpoint import Expert
 from rushes.models.checkpoint_report import ACTIVATIONS
+from rushes.models.device_memory import free_device_bytes
 from rushes.models.wan import Wan
 from rushes.sampling.guidance import is_high_noise
 
 
 class ExpertPair(Protocol):
     """The network or networks of a model, chosen by timestep."""
+
+    @property
+    def num_resident(self) -> int:
+        """Networks whose weights take device memory."""
+        ...
 
     def select(self, timestep: float) -> Wan:
         """The expert for a timestep in [0, 1000], ready to run. Text contexts belong to one expert: compute
@@ -53,12 +59,14 @@ def both_fit(
     if free_bytes is None:
         if device.type != "cuda":
             return True
-        free_bytes = torch.cuda.mem_get_info(device)[0]
+        free_bytes = free_device_bytes(device)
     return free_bytes - reserved >= (1 + ACTIVATIONS) * num_bytes(high)
 
 
 class OneExpert:
     """A model with one network."""
+
+    num_resident = 1
 
     def __init__(self, model: Wan) -> None:
         self._model = model
@@ -77,6 +85,7 @@ class ResidentExperts:
     def __init__(self, high: Wan, low: Wan, *, boundary: float) -> None:
         self._experts: dict[Expert, Wan] = {"high": high, "low": low}
         self._boundary = boundary
+        self.num_resident = 1 if high is low else 2
 
     def select(self, timestep: float) -> Wan:
         """The expert for a timestep in [0, 1000]."""
@@ -95,6 +104,8 @@ class SwappedExperts:
         high: on the device; becomes the module that `select` returns.
         low: on the CPU, of the same shape; its parameters move to pinned memory.
     """
+
+    num_resident = 1
 
     def __init__(self, high: Wan, low: Wan, *, boundary: float) -> None:
         self._model = high

@@ -109,8 +109,13 @@ def _vae_config(checkpoint: Checkpoint, part: Part) -> WanVAEConfig:
     return replace(config, base_dim=encoder[0], decoder_base_dim=decoder[0] // config.dim_mult[-1])
 
 
-def load_text_encoder(checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(
+    checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype, *, streamed: bool = False
+) -> TextEncoder:
     """The text encoder and its tokenizer: UMT5, or the toy's MiniLM.
+
+    Args:
+        streamed: UMT5's weights stay in host memory (`rushes.models.streamed`).
 
     Raises:
         CheckpointError: one of the two is missing (the message says how to go on without) or damaged.
@@ -119,7 +124,10 @@ def load_text_encoder(checkpoint: Checkpoint, device: torch.device | str, dtype:
     if checkpoint.pipeline == "toy":
         return _load_mini_lm(part, tokenizer, device, dtype)
     ready = load_tokenizer(tokenizer.path)
-    return UMT5TextEncoder(_load_umt5(checkpoint, part, device, dtype), ready)
+    encoder = UMT5TextEncoder(_load_umt5(checkpoint, part, CPU if streamed else device, dtype), ready)
+    if streamed:
+        encoder.stream(torch.device(device))
+    return encoder
 
 
 def _load_mini_lm(

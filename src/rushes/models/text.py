@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rushes.errors import CheckpointError
 from rushes.models.mini_lm import MiniLM, MiniLMTokenizer
+from rushes.models.streamed import stream_from_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,24 @@ class UMT5TextEncoder:
         model: transformers' UMT5 encoder.
         tokenizer: transformers' tokenizer of the same folder.
         text_len: tokens that a prompt is cut or padded to.
+
+    Attributes:
+        is_streamed: the weights stay in host memory (`rushes.models.streamed`).
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, text_len: int = 512) -> None:
         self.model = model
         self.text_len = text_len
+        self.is_streamed = False
         self._tokenizer = tokenizer
+        self._device = next(model.parameters()).device
+
+    def stream(self, device: torch.device) -> None:
+        """Run on `device` from now on with the weights in host memory, which leave the device if they are on
+        it. Not beside a call of `encode`."""
+        assert not self.is_streamed, "its weights are in host memory already"
+        stream_from_host(self.model, device)
+        self._device, self.is_streamed = device, True
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> PromptEmbeds:
@@ -85,7 +98,7 @@ class UMT5TextEncoder:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        device = next(self.model.parameters()).device
+        device = self._device
         mask = tokens.attention_mask.to(device)
         states = self.model(tokens.input_ids.to(device), mask).last_hidden_state
         return PromptEmbeds(states=states * mask[..., None].to(states.dtype))

@@ -16,7 +16,7 @@ from rushes.models.checkpoint import Checkpoint, open_checkpoint
 from rushes.models.text import PromptEmbeds
 from rushes.passes.plan import Plan, read_plan
 from rushes.pipelines.base import Parts, run
-from rushes.pipelines.device import check_memory, choose_device, choose_dtype
+from rushes.pipelines.device import check_memory, choose_device, choose_dtype, residency_notes
 from rushes.pipelines.parts import CheckpointParts
 from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
 from rushes.pipelines.wan import WanPipeline
@@ -310,15 +310,15 @@ def load(
     precision = choose_dtype(dtype if dtype is not None else settings.dtype, place)
     passes = plan if isinstance(plan, Plan) else Plan() if plan is None else read_plan(Path(plan))
     passes.check_model(checkpoint.pipeline)
-    check_memory(checkpoint, place, precision)
+    residency = check_memory(checkpoint, place, precision)
     return Model(
         load_rules(checkpoint.pipeline),
-        CheckpointParts(checkpoint, place, precision, passes),
+        CheckpointParts(checkpoint, place, precision, passes, streams_text="streamed" in residency),
         boundary=checkpoint.boundary.value,
         device=place,
         defaults=checkpoint.decided,
         fields=passes.fields,
-        notes=checkpoint.notes,
+        notes=(*checkpoint.notes, *residency_notes(checkpoint, precision, residency)),
     )
 
 

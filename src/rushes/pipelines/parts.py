@@ -24,17 +24,26 @@ class CheckpointParts:
         device: where the networks run.
         dtype: of their weights, float32 islands aside.
         plan: the passes that each network goes through once it is loaded.
+        streams_text: the text encoder's weights stay in host memory (`rushes.models.streamed`).
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, plan: Plan | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        plan: Plan | None = None,
+        *,
+        streams_text: bool = False,
     ) -> None:
         self._checkpoint = checkpoint
         self._plan = plan or Plan()
         self._device = device
         self._dtype = dtype
         self._experts: dict[str | None, ExpertPair] = {}
-        self._to_come = {"vae", "text_encoder"} & checkpoint.parts.keys()
+        self._streams_text = streams_text
+        to_come = {"vae"} if streams_text else {"vae", "text_encoder"}
+        self._to_come = to_come & checkpoint.parts.keys()
 
     @cached_property
     def transformer_config(self) -> WanConfig:
@@ -116,6 +125,6 @@ class CheckpointParts:
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
-        encoder = self._checkpoint.load_text_encoder(self._device, self._dtype)
+        encoder = self._checkpoint.load_text_encoder(self._device, self._dtype, streamed=self._streams_text)
         self._to_come.discard("text_encoder")
         return encoder
