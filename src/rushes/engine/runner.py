@@ -17,6 +17,7 @@ from rushes.engine.delivery import Delivery, Listener
 from rushes.engine.run import Run
 from rushes.engine.scheduler import Batch, Scheduler
 from rushes.engine.slots import Slot, slots_of
+from rushes.engine.spans import is_waiting, job_ids, open_request, work_for
 from rushes.engine.waiting import MayBegin, WaitingRoom
 from rushes.errors import (
     DeadlineExceeded,
@@ -26,8 +27,10 @@ from rushes.errors import (
     RushesError,
     StageError,
 )
+from rushes.pipelines.base import run_unit
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
+from rushes.trace import end, under
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +140,7 @@ class Runner:
         """Schedule a run as soon as there is room for it; its job may be anywhere on its way."""
         with self._changed:
             self._runs[run.id] = run
+            open_request(run, self._clock())
             self._waiting.park(run)
             self._begin_waiting()
 
@@ -167,10 +171,11 @@ class Runner:
             task = self._take(slot)
         if task is None:
             return False
-        error = self._prepare(task)
-        begin = self._begin(slot)
-        error = error or self._run_unit(slot, task)
-        self._settle(slot, task, self._clock() - begin, error)
+        with work_for(task.runs, task.stage.name):
+            error = self._prepare(task)
+            begin = self._begin(slot)
+            error = error or self._run_unit(slot, task)
+            self._settle(slot, task, self._clock() - begin, error)
         return True
 
     # The loop of a slot.
@@ -257,7 +262,7 @@ class Runner:
         held = [(job.denoise, job.text, job.decode, list(job.latents)) for job in jobs]
         try:
             with slot.unit():
-                task.stage.run(jobs)
+                run_unit(task.stage, jobs, jobs=job_ids(task.runs))
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
             if _is_fatal(error):
                 raise
@@ -333,6 +338,7 @@ class Runner:
         return run.deadline_at is not None and self._clock() > run.deadline_at
 
     def _schedule(self, run: Run) -> None:
+        is_waiting(run)
         try:
             ticket = run.ticket(self._key(run))
         except Exception as error:  # a job's first state is made here, and may find no memory
@@ -370,7 +376,9 @@ class Runner:
 
     def _hand_over(self, run: Run) -> None:
         """On the courier's thread, behind the last frames."""
-        self._delivery.finish(run)
+        with under(run.span):
+            self._delivery.finish(run)
+        end(run.span)
         self._leave(run)
 
     def _drop(self, run: Run) -> None:
@@ -384,7 +392,9 @@ class Runner:
             run.outlet.abort()
         except RushesError as failure:
             log.error("job %s: its output could not be removed: %s", run.id, failure)
-        self._listener.ended(run, error)
+        with under(run.span):
+            self._listener.ended(run, error)
+        end(run.span, error)
         self._leave(run)
 
     def _leave(self, run: Run) -> None:

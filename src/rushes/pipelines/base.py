@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from rushes.stages.base import Given, Job, Stage
+from rushes.trace import Value, is_on, span
 from rushes.types import GenerateRequest, Progress, Timing
 
 if TYPE_CHECKING:
@@ -76,12 +77,43 @@ def run(pipeline: Pipeline, job: Job) -> Iterator[Progress]:
     while stage := pipeline.current(job):
         stage.prepare(job)
         begin = perf_counter()
-        stage.run([job])
+        run_unit(stage, [job])
         if pipeline.current(job) is not stage:
             # Devices run behind: without this a stage's work would be timed as the next one's. In the causal
             # mode stages take turns, long before they have done all their units.
             pipeline.synchronize()
         yield record_unit(job, stage, perf_counter() - begin)
+
+
+def run_unit(stage: Stage, jobs: Sequence[Job], /, **attributes: Value) -> None:
+    """`stage.run`, as a span of the stage's name that tells which noise expert and how many forwards it ran.
+
+    Args:
+        attributes: more of the span.
+    """
+    if not is_on():
+        stage.run(jobs)
+        return
+    first = jobs[0]
+    with span(stage.name, is_first=first.num_decoded == 0, batch=len(jobs), **attributes) as unit:
+        expert = stage.key(first).expert
+        if expert is None:
+            stage.run(jobs)
+            return
+        before = _forwards(jobs)
+        unit.note(expert=expert, step=_num_units(first, stage))
+        stage.run(jobs)
+        conditional, unconditional = _forwards(jobs)
+        unit.note(conditional=conditional - before[0], unconditional=unconditional - before[1])
+
+
+def _forwards(jobs: Sequence[Job]) -> tuple[int, int]:
+    return sum(job.forwards.conditional for job in jobs), sum(job.forwards.unconditional for job in jobs)
+
+
+def _num_units(job: Job, stage: Stage) -> int:
+    timing = job.timings.get(stage.name)
+    return timing.units if timing else 0
 
 
 def record_unit(job: Job, stage: Stage, seconds: float) -> Progress:
