@@ -22,6 +22,7 @@ from rushes.pipelines.device import choose_device, choose_dtype
 from rushes.pipelines.model import Model
 from rushes.pipelines.parts import CheckpointParts
 from rushes.pipelines.rules import load_rules
+from rushes.profiling.quality.pixels import PEAK, psnr_db
 from rushes.sampling.guidance import cfg
 from rushes.sampling.noise import initial_noise
 from rushes.sampling.solvers import load_solver, schedule_for
@@ -177,6 +178,6 @@ def restore_clips(bench: Bench, video: Tensor) -> Tensor:
 
 
 def psnr(video: Tensor, restored: Tensor) -> Tensor:
-    """Decibels of each clip [B], pixels in [0, 1]."""
-    squared = ((video.float() - restored.float()) / 2).square().flatten(1).mean(1)
-    return -10 * squared.clamp_min(1e-12).log10()
+    """Decibels of each clip [B], of pixels in [-1, 1] before they are rounded to 8 bits."""
+    squared = ((video.float() - restored.float()) * PEAK / 2).square().flatten(1).mean(1)
+    return torch.tensor([psnr_db(mse) for mse in squared.tolist()])

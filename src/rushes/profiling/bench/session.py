@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from time import perf_counter
 from typing import Any, Literal
 
 from rushes.engine.local import LocalEngine
@@ -53,6 +54,11 @@ Say = Callable[[str], None]
 OpenEngine = Callable[[Model], AbstractContextManager[LoadEngine]]
 
 
+def open_local(model: Model) -> LocalEngine:
+    """An engine by the load's clock: nothing that sets the system's time strikes a figure."""
+    return LocalEngine(model, clock=perf_counter)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is measured.
@@ -88,12 +94,12 @@ class Plan:
         return replace(self.place, device=self.peer_device or self.place.device)
 
 
-def run_plan(plan: Plan, *, say: Say = lambda line: None, open_engine: OpenEngine = LocalEngine) -> Report:
+def run_plan(plan: Plan, *, say: Say = lambda line: None, open_engine: OpenEngine = open_local) -> Report:
     """Measure.
 
     Args:
         say: told what is going on.
-        open_engine: what is put under load.
+        open_engine: what is put under load; dates its events by `perf_counter`.
 
     Raises:
         ConfigError: a peer cannot run here; it says what is missing. Before anything is measured.

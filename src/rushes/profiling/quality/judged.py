@@ -46,12 +46,21 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share (Wilson, JASA 22, 1927)."""
-        share, z2 = self.share, Z_95**2
-        centre = (share + z2 / (2 * self.num)) / (1 + z2 / self.num)
-        spread = math.sqrt(share * (1 - share) / self.num + z2 / (4 * self.num**2))
-        half = Z_95 * spread / (1 + z2 / self.num)
-        return max(0.0, centre - half), min(1.0, centre + half)
+        """See `wilson`."""
+        return wilson(self.right, self.num)
+
+
+def wilson(right: int, num: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, JASA 22, 1927).
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson(8, 10)]
+        [0.49, 0.943]
+    """
+    share, z2 = right / num, Z_95**2
+    centre = (share + z2 / (2 * num)) / (1 + z2 / num)
+    half = Z_95 * math.sqrt(share * (1 - share) / num + z2 / (4 * num**2)) / (1 + z2 / num)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 class ClipJudge:
