@@ -43,10 +43,19 @@ class Bench:
     batch: int
 
 
-def open_bench(assets: Path, batch: int | None) -> Bench:
-    """Load everything from a folder that `training.ship` wrote."""
-    device = choose_device(None)
-    dtype = choose_dtype(None, device)
+def open_bench(
+    assets: Path, batch: int | None, *, device: str | None = None, dtype: str | None = None
+) -> Bench:
+    """Load everything from a folder that `training.ship` wrote.
+
+    Args:
+        device, dtype: as `rushes.load` takes them.
+    """
+    place = choose_device(device)
+    return _open(assets, batch, place, choose_dtype(dtype, place))
+
+
+def _open(assets: Path, batch: int | None, device: torch.device, dtype: torch.dtype) -> Bench:
     parts = CheckpointParts(open_checkpoint(assets / "toy"), device, dtype)
     return Bench(
         model=Model(load_rules("toy"), parts, boundary=None, device=device),

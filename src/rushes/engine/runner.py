@@ -27,7 +27,7 @@ from rushes.errors import (
     RushesError,
     StageError,
 )
-from rushes.pipelines.base import run_unit
+from rushes.pipelines.base import unit_span
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
 from rushes.trace import end, under
@@ -261,8 +261,9 @@ class Runner:
         # stream, say, and would be given away before this one has read it.
         held = [(job.denoise, job.text, job.decode, list(job.latents)) for job in jobs]
         try:
-            with slot.unit():
-                run_unit(task.stage, jobs, jobs=job_ids(task.runs))
+            # The span is around the slot's wait for the device, which belongs to the unit.
+            with unit_span(task.stage, jobs, jobs=job_ids(task.runs)), slot.unit():
+                task.stage.run(jobs)
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
             if _is_fatal(error):
                 raise

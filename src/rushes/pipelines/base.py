@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,7 +78,8 @@ def run(pipeline: Pipeline, job: Job) -> Iterator[Progress]:
     while stage := pipeline.current(job):
         stage.prepare(job)
         begin = perf_counter()
-        run_unit(stage, [job])
+        with unit_span(stage, [job]):
+            stage.run([job])
         if pipeline.current(job) is not stage:
             # Devices run behind: without this a stage's work would be timed as the next one's. In the causal
             # mode stages take turns, long before they have done all their units.
@@ -85,24 +87,25 @@ def run(pipeline: Pipeline, job: Job) -> Iterator[Progress]:
         yield record_unit(job, stage, perf_counter() - begin)
 
 
-def run_unit(stage: Stage, jobs: Sequence[Job], /, **attributes: Value) -> None:
-    """`stage.run`, as a span of the stage's name that tells which noise expert and how many forwards it ran.
+@contextmanager
+def unit_span(stage: Stage, jobs: Sequence[Job], /, **attributes: Value) -> Iterator[None]:
+    """A span of the stage's name around `stage.run`: which noise expert it ran, and how many forwards.
 
     Args:
         attributes: more of the span.
     """
     if not is_on():
-        stage.run(jobs)
+        yield
         return
     first = jobs[0]
     with span(stage.name, is_first=first.num_decoded == 0, batch=len(jobs), **attributes) as unit:
         expert = stage.key(first).expert
         if expert is None:
-            stage.run(jobs)
+            yield
             return
         before = _forwards(jobs)
         unit.note(expert=expert, step=_num_units(first, stage))
-        stage.run(jobs)
+        yield
         conditional, unconditional = _forwards(jobs)
         unit.note(conditional=conditional - before[0], unconditional=unconditional - before[1])
 

@@ -6,7 +6,7 @@
 | resolve | | request checked, job made |
 | load | stage | `Stage.prepare` |
 | weights | part | a network read from its files, inside `load` |
-| text_encode, denoise, vae_decode | is_first, expert | a unit: `rushes.pipelines.base.run_unit` |
+| text_encode, denoise, vae_decode | is_first, expert | a unit: `rushes.pipelines.base.unit_span` |
 | tokenize, encode_text | | inside the text encoder |
 | noise | | initial noise |
 | expert_weights | | a noise expert brought to the device, where only one has room |

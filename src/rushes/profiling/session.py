@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import torch
 
+from rushes.errors import OutOfMemory
 from rushes.profiling.calls import Call, calls_of
 from rushes.profiling.capture import Recorded, record
 from rushes.profiling.ceilings import measure_ceilings
@@ -112,16 +113,35 @@ def profile(
     """
     for subject in subjects:
         say(f"{subject.label}: load and warm up")
-        subject.warm_up()
-        with subject.spans():
-            subject.clip(is_short=True)
+        with _at(subject):
+            subject.warm_up()
+            with subject.spans():
+                subject.clip(is_short=True)
     clips: list[list[Clip]] = [[] for _ in subjects]
     for repeat in range(options.repeats):
         for subject, made in zip(subjects, clips, strict=True):
             say(f"{subject.label}: run {repeat + 1} of {options.repeats}")
-            with subject.spans():
+            with _at(subject), subject.spans():
                 made.append(subject.clip(is_short=options.is_short))
-    return [_finished(subject, made, options, say) for subject, made in zip(subjects, clips, strict=True)]
+    sessions = []
+    for subject, made in zip(subjects, clips, strict=True):
+        with _at(subject):
+            sessions.append(_finished(subject, made, options, say))
+    return sessions
+
+
+@contextmanager
+def _at(subject: Subject) -> Iterator[None]:
+    """With the subject's device as the current one, of which torch's events and waits are; an error of ours
+    where it has no memory left."""
+    device = subject.device
+    try:
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{subject.label}: the device ran out of memory; ask for a smaller or shorter clip ({error})"
+        ) from error
 
 
 def _finished(subject: Subject, clips: list[Clip], options: Options, say: Callable[[str], None]) -> Session:

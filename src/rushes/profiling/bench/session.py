@@ -9,6 +9,8 @@ from functools import cached_property, partial
 from time import perf_counter
 from typing import Any, Literal
 
+import torch
+
 from rushes.engine.local import LocalEngine
 from rushes.errors import InvalidRequest
 from rushes.pipelines.model import Model, load
@@ -227,7 +229,7 @@ class Bench:
             yield Variation(name=rival.name, make=partial(make_clip, rival))
 
     def _by_other_kernel(self, request: GenerateRequest) -> Made:
-        with other_kernel(self._model.device):
+        with other_kernel(self._model.device, getattr(torch, self._plan.place.dtype)):
             return make_clip(self._ours, request)
 
     def _with_reuse(self, request: GenerateRequest) -> GenerateRequest:
@@ -240,7 +242,7 @@ class Bench:
 
     @cached_property
     def _judge_of_clips(self) -> ClipJudge:
-        return ClipJudge()
+        return ClipJudge(device=self._model.device)
 
     @cached_property
     def _rivals(self) -> list[Contender]:
