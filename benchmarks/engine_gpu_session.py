@@ -22,6 +22,9 @@ from rushes.stores.base import JobRecord
 from rushes.trace import Span, listen
 from rushes.types import FINAL, Frames, GenerateRequest, JobOptions, Lane
 
+JOBS = "jobs"
+"""What only the spans of the engine's units have."""
+
 POLL_S = 0.002
 PATIENCE_S = 180.0
 
@@ -36,13 +39,13 @@ class Units:
 
     def opened(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.name == "unit":
+        if JOBS in span.attributes:
             with self._lock:
                 self._running.append(span)
 
     def closed(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.name == "unit":
+        if JOBS in span.attributes:
             with self._lock:
                 self._running = [each for each in self._running if each is not span]
                 self._over.append(span)
@@ -60,12 +63,12 @@ class Units:
 
 
 def _has(span: Span, stage: str, job_ids: Sequence[str]) -> bool:
-    return span.attributes["stage"] == stage and not set(job_ids).isdisjoint(jobs_of(span))
+    return span.name == stage and not set(job_ids).isdisjoint(jobs_of(span))
 
 
 def jobs_of(span: Span) -> list[str]:
     """Ids of a unit's jobs."""
-    return str(span.attributes["jobs"]).split()
+    return str(span.attributes[JOBS]).split(",")
 
 
 def seconds(spans: Sequence[Span]) -> float:

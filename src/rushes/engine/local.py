@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,6 +50,7 @@ class LocalEngine:
         reserve_bytes: device memory that is always kept free; None for 2 GB on a GPU, and nothing of a host
             that other programs share anyway.
         on_preview: takes the previews of a job, by its id, on a thread of the engine's.
+        clock: dates jobs and events, in seconds.
 
     Attributes:
         planner: what it expects of its device; it learns while jobs run.
@@ -68,6 +70,7 @@ class LocalEngine:
         reserve_bytes: int | None = None,
         scheduling: Policy | None = None,
         on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         scheduling = scheduling or Policy()
         if reserve_bytes is None:
@@ -77,7 +80,7 @@ class LocalEngine:
         )
         self._stack = ExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))
-        self._store = SqliteJobStore(":memory:")
+        self._store = SqliteJobStore(":memory:", clock=clock)
         self._stack.callback(self._store.close)
         self._client = StoreClient(self._store, poll_s=0.02, wait=self._wait)
         self._lock = threading.Lock()
@@ -92,6 +95,7 @@ class LocalEngine:
             policy=policy or WorkerPolicy(checkpoint_every=0, poll_s=0.2),
             on_preview=on_preview,
             on_hang=self._hangs,
+            clock=clock,
         )
 
     def __enter__(self) -> LocalEngine:

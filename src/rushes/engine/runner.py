@@ -18,6 +18,7 @@ from rushes.engine.delivery import Delivery, Listener
 from rushes.engine.run import Run
 from rushes.engine.scheduler import Batch, Scheduler
 from rushes.engine.slots import Slot, slots_of
+from rushes.engine.spans import is_waiting, job_ids, open_request, work_for
 from rushes.engine.waiting import MayBegin, WaitingRoom
 from rushes.errors import (
     DeadlineExceeded,
@@ -27,9 +28,10 @@ from rushes.errors import (
     RushesError,
     StageError,
 )
+from rushes.pipelines.base import unit_span
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
-from rushes.trace import span
+from rushes.trace import end, under
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +141,7 @@ class Runner:
         """Schedule a run as soon as there is room for it; its job may be anywhere on its way."""
         with self._changed:
             self._runs[run.id] = run
+            open_request(run, self._clock())
             self._waiting.park(run)
             self._begin_waiting()
 
@@ -169,10 +172,11 @@ class Runner:
             task = self._take(slot)
         if task is None:
             return False
-        error = self._prepare(task)
-        begin = self._begin(slot)
-        error = error or self._run_unit(slot, task)
-        self._settle(slot, task, self._clock() - begin, error)
+        with work_for(task.runs, task.stage.name):
+            error = self._prepare(task)
+            begin = self._begin(slot)
+            error = error or self._run_unit(slot, task)
+            self._settle(slot, task, self._clock() - begin, error)
         return True
 
     # The loop of a slot.
@@ -258,7 +262,8 @@ class Runner:
         # stream, say, and would be given away before this one has read it.
         held = [(job.denoise, job.text, job.decode, list(job.latents)) for job in jobs]
         try:
-            with span("unit", stage=task.stage.name, jobs=_ids(task.runs)), slot.unit():
+            # The span is around the slot's wait for the device, which belongs to the unit.
+            with unit_span(task.stage, jobs, jobs=job_ids(task.runs)), slot.unit():
                 task.stage.run(jobs)
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
             if _is_fatal(error):
@@ -344,6 +349,7 @@ class Runner:
         return run.deadline_at is not None and self._clock() > run.deadline_at
 
     def _schedule(self, run: Run) -> None:
+        is_waiting(run)
         try:
             ticket = run.ticket(self._key(run))
         except Exception as error:  # a job's first state is made here, and may find no memory
@@ -381,7 +387,9 @@ class Runner:
 
     def _hand_over(self, run: Run) -> None:
         """On the courier's thread, behind the last frames."""
-        self._delivery.finish(run)
+        with under(run.span):
+            self._delivery.finish(run)
+        end(run.span)
         self._leave(run)
 
     def _drop(self, run: Run) -> None:
@@ -395,7 +403,9 @@ class Runner:
             run.outlet.abort()
         except RushesError as failure:
             log.error("job %s: its output could not be removed: %s", run.id, failure)
-        self._listener.ended(run, error)
+        with under(run.span):
+            self._listener.ended(run, error)
+        end(run.span, error)
         self._leave(run)
 
     def _leave(self, run: Run) -> None:
@@ -411,10 +421,6 @@ class Runner:
                 self.end(run.id, error)
                 return
         run.courier.close(partial(self._tell_end, run, error))
-
-
-def _ids(runs: Sequence[Run]) -> str:
-    return " ".join(run.id for run in runs)
 
 
 def _final(stage: Stage, error: Exception) -> Exception:

@@ -31,6 +31,7 @@ from rushes.pipelines.model import Model
 from rushes.stages.base import Given, Job
 from rushes.stages.job_state import from_bytes, unpack
 from rushes.stores.base import JobRecord, JobStore, Lease
+from rushes.trace import under
 from rushes.types import GenerateRequest, Lane, Preview
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,8 @@ class Worker:
     def _save(self, run: Run) -> None:
         try:
             if not run.is_over:
-                self._recorder.saved(run)
+                with under(run.span):
+                    self._recorder.saved(run)
         except Exception as error:  # it goes back to the queue with its last checkpoint
             log.warning("job %s: not saved: %s", run.id, error)
 

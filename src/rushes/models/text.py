@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rushes.errors import CheckpointError
 from rushes.models.mini_lm import MiniLM, MiniLMTokenizer
 from rushes.models.streamed import stream_from_host
+from rushes.trace import span, traced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class TextEncoder(Protocol):
         ...
 
 
+@traced("tokenize")
 def clean_prompt(prompt: str) -> str:
     """What Wan's reference makes of a prompt: ftfy, HTML unescaped twice, white space collapsed.
 
@@ -89,15 +91,16 @@ class UMT5TextEncoder:
     @torch.inference_mode()
     def encode(self, prompt: str) -> PromptEmbeds:
         """States [1, text_len, D] in the model's dtype; those behind the prompt's last token are zero."""
-        tokens = self._tokenizer(
-            [clean_prompt(prompt)],
-            padding="max_length",
-            max_length=self.text_len,
-            truncation=True,
-            add_special_tokens=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
+        with span("tokenize"):
+            tokens = self._tokenizer(
+                [clean_prompt(prompt)],
+                padding="max_length",
+                max_length=self.text_len,
+                truncation=True,
+                add_special_tokens=True,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
         device = self._device
         mask = tokens.attention_mask.to(device)
         states = self.model(tokens.input_ids.to(device), mask).last_hidden_state

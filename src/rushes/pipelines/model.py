@@ -22,6 +22,7 @@ from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rul
 from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import Given, Job
 from rushes.stages.preview import fit_latent_rgb, preview_frames
+from rushes.trace import Span, begin, each_under, end, span, traced, under
 from rushes.types import Done, Event, Frames, LatentVideo, Mode, Preview, Progress, Video
 
 OUTPUTS = ("video", "latents")
@@ -198,6 +199,7 @@ class Model:
         job = self.job(prompt, wants_preview=preview_every > 0, **fields)
         return self._events(job, on_progress, preview_every)
 
+    @traced("resolve")
     def job(
         self,
         prompt: str = "",
@@ -230,12 +232,14 @@ class Model:
     def _events(
         self, job: Job, on_progress: OnProgress | None, preview_every: int = 0
     ) -> Generator[Event, None, None]:
-        with _memory_errors():
-            for progress in run(self.pipeline, job):
+        with _memory_errors(), _request_span(job) as request:
+            for progress in each_under(request, run(self.pipeline, job)):
                 if on_progress is not None:
                     on_progress(progress)
                 if job.predicted is not None and progress.units % preview_every == 0:
-                    yield self.preview(job.predicted, progress)
+                    with under(request):
+                        preview = self.preview(job.predicted, progress)
+                    yield preview
                 job.predicted = None
                 while job.frames:
                     yield job.frames.popleft()
@@ -250,9 +254,10 @@ class Model:
     def preview(self, latents: torch.Tensor, progress: Progress) -> Preview:
         """What predicted clean latents [1, C, T, H, W] look like. The first call loads the VAE; each waits
         for the device."""
-        if self._latent_rgb is None:
-            self._latent_rgb = fit_latent_rgb(self.parts.vae())
-        frames = preview_frames(latents, self._latent_rgb)
+        with span("preview", step=progress.units):
+            if self._latent_rgb is None:
+                self._latent_rgb = fit_latent_rgb(self.parts.vae())
+            frames = preview_frames(latents, self._latent_rgb)
         return Preview(step=progress.units, num_steps=progress.total, frames=frames)
 
 
@@ -270,6 +275,28 @@ def _embeds(field: str, value: object) -> PromptEmbeds | None:
     raise InvalidRequest(
         field, f"is a {type(value).__name__}; give a tensor [1, L, D] or rushes.PromptEmbeds"
     )
+
+
+@contextmanager
+def _request_span(job: Job) -> Iterator[Span | None]:
+    """Of a call of the library's, which is suspended between two of its events."""
+    request, video = job.request, job.request.video
+    begun = begin(
+        "request",
+        pipeline=request.pipeline,
+        mode=request.mode,
+        seed=request.sampling.seed,
+        steps=request.sampling.num_inference_steps,
+        width=video.width,
+        height=video.height,
+        frames=video.num_frames,
+    )
+    try:
+        yield begun
+    except BaseException as error:
+        end(begun, error)
+        raise
+    end(begun)
 
 
 @contextmanager

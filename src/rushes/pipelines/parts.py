@@ -15,6 +15,7 @@ from rushes.models.lora import fuse, read_lora
 from rushes.models.revision import revision
 from rushes.models.text import TextEncoder
 from rushes.passes.plan import Plan
+from rushes.trace import traced
 
 
 class CheckpointParts:
@@ -102,6 +103,7 @@ class CheckpointParts:
     def _revision_of(self, name: str) -> str:
         return self._checkpoint.parts[name].revision
 
+    @traced("weights", part="transformer")
     def _load_experts(self, lora: str | None) -> ExpertPair:
         if lora is None:
             return self._checkpoint.load_experts(
@@ -118,12 +120,14 @@ class CheckpointParts:
         return self._plan.apply("transformer", network)
 
     @cached_property
+    @traced("weights", part="vae")
     def _vae(self) -> wan_vae.WanVAE:
         vae = self._plan.apply("vae", self._checkpoint.load_vae(self._device, self._dtype))
         self._to_come.discard("vae")
         return vae
 
     @cached_property
+    @traced("weights", part="text_encoder")
     def _text_encoder(self) -> TextEncoder:
         encoder = self._checkpoint.load_text_encoder(self._device, self._dtype, streamed=self._streams_text)
         self._to_come.discard("text_encoder")

@@ -116,14 +116,9 @@ class Diffusers:
 
     def _make(self, request: GenerateRequest, path: Path) -> None:
         frames = [event.frames for event in self.contender.events(request) if isinstance(event, Frames)]
-        with ExitStack() as stack:
-            with span("video_encode", is_edge=True):
-                writer = stack.enter_context(VideoWriter(path, **asdict(request.video)))
+        with VideoWriter(path, **asdict(request.video)) as writer:
             for each in frames:
-                with span("video_encode", frames=len(each)):
-                    writer.write(each)
-            with span("video_encode", is_edge=True):
-                stack.close()
+                writer.write(each)
 
     def _experts(self, request: GenerateRequest) -> list[str]:
         timesteps = schedule_for(request.sampling).timesteps

@@ -117,10 +117,10 @@ def run_clip(
         stack.enter_context(_texts_forgotten(model))
         device.synchronize()
         with span("request"):
-            with span("resolve"):
-                job = model.job(ask.prompt, **ask.fields)
-                request = job.request
-                if is_short:
+            job = model.job(ask.prompt, **ask.fields)
+            request = job.request
+            if is_short:
+                with span("resolve"):
                     job = model.pipeline.job(short_request(request, model.boundary, steps), Given())
             _make(model, job, Path(folder) / "clip.mp4", is_short=is_short)
             model.pipeline.synchronize()
@@ -137,18 +137,12 @@ def _make(model: Model, job: Job, path: Path, *, is_short: bool) -> None:
     video = asdict(job.request.video)
     if is_short:
         video["num_frames"] = None  # not all of them will come
-    with ExitStack() as stack:
-        with span("video_encode", is_edge=True):
-            writer = stack.enter_context(VideoWriter(path, **video))
+    with VideoWriter(path, **video) as writer:
         for _ in run(model.pipeline, job):
             while job.frames:
-                frames = job.frames.popleft().frames
-                with span("video_encode", frames=len(frames)):
-                    writer.write(frames)
+                writer.write(job.frames.popleft().frames)
             if is_short and job.num_decoded > UNITS:
                 break
-        with span("video_encode", is_edge=True):
-            stack.close()
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class CpuDevice:
 
 
 class CudaDevice:
-    """A CUDA device; marks are events on the current stream.
+    """A CUDA device; marks are events on its current stream.
 
     Event times are laid onto the host's clock by two points at which the device stood still: one when this is
     made, one when `passed` is called. Between them the clocks are taken to run evenly.
@@ -91,6 +91,7 @@ class CudaDevice:
 
     def mark(self) -> torch.cuda.Event:
         """See `Device`."""
+        # Of this device, which need not be the current one: times between events of two devices are errors.
         event = _timed_event()
         event.record(torch.cuda.current_stream(self._device))
         return event

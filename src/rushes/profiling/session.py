@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 import torch
 
+from rushes.errors import OutOfMemory
 from rushes.profiling.calls import Call, calls_of
 from rushes.profiling.capture import Recorded, record
 from rushes.profiling.ceilings import measure_ceilings
@@ -118,10 +119,12 @@ def profile(
     made = timed(subjects, options, say)
     sessions = []
     for subject, clips in zip(subjects, made, strict=True):
-        taken, ceilings = capture(subject, options, say, clips), Ceilings()
-        if taken.recorded is not None:
-            say(f"{subject.label}: measure what the device can do")
-            measure_ceilings(taken.calls, subject.device, budget_s=options.ceiling_s, known=ceilings)
+        ceilings = Ceilings()
+        with at(subject):
+            taken = capture(subject, options, say, clips)
+            if taken.recorded is not None:
+                say(f"{subject.label}: measure what the device can do")
+                measure_ceilings(taken.calls, subject.device, budget_s=options.ceiling_s, known=ceilings)
         sessions.append(finish(taken, options, ceilings))
     return sessions
 
@@ -130,16 +133,31 @@ def timed(subjects: Sequence[Subject], options: Options, say: Callable[[str], No
     """Warm every subject up, and make its clips, in turns."""
     for subject in subjects:
         say(f"{subject.label}: load and warm up")
-        subject.warm_up()
-        with subject.spans():
-            subject.clip(is_short=True)
+        with at(subject):
+            subject.warm_up()
+            with subject.spans():
+                subject.clip(is_short=True)
     clips: list[list[Clip]] = [[] for _ in subjects]
     for repeat in range(options.repeats):
         for subject, made in zip(subjects, clips, strict=True):
             say(f"{subject.label}: run {repeat + 1} of {options.repeats}")
-            with subject.spans():
+            with at(subject), subject.spans():
                 made.append(subject.clip(is_short=options.is_short))
     return clips
+
+
+@contextmanager
+def at(subject: Subject) -> Iterator[None]:
+    """With the subject's device as the current one, of which torch's events and waits are; an error of ours
+    where it has no memory left."""
+    device = subject.device
+    try:
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{subject.label}: the device ran out of memory; ask for a smaller or shorter clip ({error})"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from rushes.pipelines.model import Model
 from rushes.profiling.clip import UNITS, Ask, Clip, run_clip, scale_of
 from rushes.profiling.device import device_for
-from rushes.profiling.instrument import replaced, spans_around
+from rushes.profiling.instrument import replaced
 from rushes.profiling.session import Options, Session, profile
 from rushes.profiling.stage_table import Factors
 from rushes.trace import Listener
@@ -47,12 +47,11 @@ class Rushes:
 
     @contextmanager
     def spans(self) -> Iterator[None]:
-        """See `Subject`."""
+        """See `Subject`. Our own code opens them; what is put in place here is the attention kernel."""
         with ExitStack() as stack:
             if self.attention is not None:
                 for module in self._attentions():
                     stack.enter_context(replaced(module, "backend", self.attention))
-            stack.enter_context(spans_around(self.net))
             yield
 
     def clip(self, *, is_short: bool, beside: Sequence[Listener] = ()) -> Clip:
