@@ -171,7 +171,7 @@ def candidates(net: WordNet, names: tuple[Subject, ...]) -> list[str]:
         if plain.fullmatch(word)
         and word not in nouns | net.rarely_nouns
         and not used.issuperset(word.split())
-        and not word.split()[0].removesuffix("s") in used
+        and word.split()[0].removesuffix("s") not in used
     ]
 
 

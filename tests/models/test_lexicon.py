@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from training.world.prompts import evaluation_prompts
+from training.world.subjects import subjects
 
 from rushes.config import TOY_FOLDER
 from rushes.errors import CheckpointError
 from rushes.models.lexicon import Lexicon, read_lexicon
-from training.world.prompts import evaluation_prompts
-from training.world.subjects import subjects
 
 LINES = ["dog, dogs: beagle, guide dog, husky", "fish, fish: trout", "box of fries, boxes of fries: chip"]
 
