@@ -27,6 +27,7 @@ from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts
 from rushes.models.text import TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.tiny_tokenizer import write_tokenizer
 from rushes.models.umt5 import UMT5Config
+from rushes.passes.base import ClipShape
 from rushes.pipelines.model import Model
 from rushes.pipelines.rules import load_rules
 from rushes.profiling.against import Diffusers
@@ -130,6 +131,9 @@ class RandomParts:
     def text_encoder(self) -> TextEncoder:
         """See `Parts`."""
         return self._text_encoder
+
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """See `Parts`. No pass changes these networks."""
 
 
 class RandomDiffusers(DiffusersPipeline):

@@ -161,6 +161,7 @@ def calibrate(planner: CostPlanner, model: Model) -> None:
     preset = replace(rules.preset(), positions=None, timesteps=None, lora=None)
     plain = replace(rules, presets={rules.default_preset: preset})
     request = resolve(plain, "calibration", num_frames=num_frames, num_inference_steps=2, seed=0)
+    model.warm_up([request])  # or the compiler's time would be taken for the device's
     job = model.pipeline.job(request, Given())
     while stage := model.pipeline.current(job):
         stage.prepare(job)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from rushes.registry import Registry
 
@@ -18,6 +18,7 @@ PASSES = Registry(
     "pass",
     {
         "attention": "rushes.passes.attention:Attention",
+        "compile": "rushes.passes.compile:Compile",
     },
     group="rushes.passes",
 )
@@ -43,6 +44,31 @@ class Pass(Protocol):
 
     def apply(self, network: nn.Module) -> nn.Module:
         """The network changed: in place or a new one; what was given is not used any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipShape:
+    """What decides the shapes of every tensor in a clip's forwards.
+
+    Attributes:
+        latent_shape: (C, T, H, W) of one clip's latents.
+        text_len: text tokens.
+        batch: clips in one forward.
+    """
+
+    latent_shape: tuple[int, int, int, int]
+    text_len: int
+    batch: int = 1
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A pass whose work is done at the first call of a shape: it can be made to do it before."""
+
+    def warm_up(self, network: nn.Module, shape: ClipShape) -> None:
+        """Have everything ready that a clip of this shape runs in `network`, which `apply` returned. Holds no
+        more memory afterwards than before."""
         ...
 
 

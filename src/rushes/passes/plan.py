@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rushes.errors import ConfigError, UnknownName, did_you_mean
-from rushes.passes.base import PASSES, Part, Pass, settings_of
+from rushes.passes.base import PASSES, ClipShape, Part, Pass, WarmsUp, settings_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +59,13 @@ class Plan:
                 assert isinstance(changed, kind), f"pass {one.name} made a {type(changed).__name__}"
                 network = changed
         return network
+
+    def warm_up(self, part: Part, network: nn.Module, shape: ClipShape) -> None:
+        """Have ready what clips of this shape run in a network that `apply` returned: nothing is compiled for
+        them any more."""
+        for one in self.passes:
+            if one.part == part and isinstance(one, WarmsUp):
+                one.warm_up(network, shape)
 
     @property
     def identity(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from rushes.passes.base import ClipShape
 from rushes.stages.base import Given, Job, Stage
 from rushes.types import GenerateRequest, Progress, Timing
 
@@ -46,6 +47,9 @@ class Parts(Protocol):
 
     def text_encoder(self) -> TextEncoder:
         """The text encoder."""
+
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """Say which clips will come: networks that are loaded, and those that will be, get ready for them."""
 
 
 class Pipeline(Protocol):

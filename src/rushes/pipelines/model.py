@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast, overload
@@ -14,6 +14,7 @@ from rushes.config import TOY_FOLDER, read_settings
 from rushes.errors import CheckpointError, EngineError, InvalidRequest, UnknownName
 from rushes.models.checkpoint import Checkpoint, open_checkpoint
 from rushes.models.text import PromptEmbeds
+from rushes.passes.base import ClipShape
 from rushes.passes.plan import Plan, read_plan
 from rushes.pipelines.base import Parts, run
 from rushes.pipelines.device import check_memory, choose_device, choose_dtype
@@ -22,7 +23,7 @@ from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rul
 from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import Given, Job
 from rushes.stages.preview import fit_latent_rgb, preview_frames
-from rushes.types import Done, Event, Frames, LatentVideo, Mode, Preview, Progress, Video
+from rushes.types import Done, Event, Frames, GenerateRequest, LatentVideo, Mode, Preview, Progress, Video
 
 OUTPUTS = ("video", "latents")
 
@@ -241,9 +242,30 @@ class Model:
                     yield job.frames.popleft()
         yield Done(request=job.request, timings=tuple(job.timings.values()), forwards=job.forwards)
 
-    def warm_up(self) -> None:
-        """Load every part now, not when a call first needs it. Raises `CheckpointError`."""
-        self.parts.experts()
+    def warm_up(self, requests: Sequence[GenerateRequest] = (), *, batches: Sequence[int] = (1,)) -> None:
+        """Load every part now, not when a call first needs it, and compile what the model's plan compiles.
+
+        Args:
+            requests: clips of the sizes that will be asked for; the model's default one when empty. Calls
+                of another size, or with given embeddings of another length, may compile when they come.
+            batches: clips in one forward.
+
+        Raises:
+            CheckpointError: a part is missing or damaged.
+        """
+        expected = requests or (self.job("warm").request,)
+        text_len = self.parts.transformer_config.text_len
+        self.parts.expect(
+            [
+                ClipShape(
+                    latent_shape=self.pipeline.latent_shape(request.video), text_len=text_len, batch=batch
+                )
+                for request in expected
+                for batch in batches
+            ]
+        )
+        for lora in dict.fromkeys(request.sampling.lora for request in expected):
+            self.parts.experts(lora)
         self.parts.vae()
         self.parts.text_encoder()
 

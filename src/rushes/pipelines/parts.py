@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -14,6 +16,7 @@ from rushes.models.headers import read_json
 from rushes.models.lora import fuse, read_lora
 from rushes.models.revision import revision
 from rushes.models.text import TextEncoder
+from rushes.passes.base import ClipShape
 from rushes.passes.plan import Plan
 
 
@@ -34,6 +37,9 @@ class CheckpointParts:
         self._device = device
         self._dtype = dtype
         self._experts: dict[str | None, ExpertPair] = {}
+        self._networks: list[wan.Wan] = []
+        self._shapes: list[ClipShape] = []
+        self._lock = threading.Lock()
         self._to_come = {"vae", "text_encoder"} & checkpoint.parts.keys()
 
     @cached_property
@@ -85,6 +91,16 @@ class CheckpointParts:
         """See `Parts`."""
         return self._text_encoder
 
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """See `Parts`."""
+        with self._lock:
+            new = [shape for shape in dict.fromkeys(shapes) if shape not in self._shapes]
+            self._shapes += new
+            for network in self._networks:
+                self._warm_up(network, new)
+        for shape in new if "_vae" in vars(self) else ():
+            self._plan.warm_up("vae", self._vae, shape)
+
     def bytes_to_come(self) -> int:
         """Device memory that the VAE and the text encoder will take, where they are not loaded yet."""
         values = sum(self._checkpoint.parts[name].num_parameters for name in self._to_come)
@@ -106,11 +122,23 @@ class CheckpointParts:
         return OneExpert(self._changed(wan.cast_weights(fused, self._dtype)))
 
     def _changed(self, network: wan.Wan) -> wan.Wan:
-        return self._plan.apply("transformer", network)
+        changed = self._plan.apply("transformer", network)
+        with self._lock:
+            self._networks.append(changed)
+            self._warm_up(changed, self._shapes)
+        return changed
+
+    def _warm_up(self, network: wan.Wan, shapes: Sequence[ClipShape]) -> None:
+        if network.head.weight.device.type != self._device.type:
+            return  # its weights only wait here, for the other noise expert's module
+        for shape in shapes:
+            self._plan.warm_up("transformer", network, shape)
 
     @cached_property
     def _vae(self) -> wan_vae.WanVAE:
         vae = self._plan.apply("vae", self._checkpoint.load_vae(self._device, self._dtype))
+        for shape in self._shapes:
+            self._plan.warm_up("vae", vae, shape)
         self._to_come.discard("vae")
         return vae
 
