@@ -141,7 +141,7 @@ class Checkpoint:
         *,
         resident: bool | None = None,
         reserved: int = 0,
-        change: Callable[[Wan], Wan] | None = None,
+        change: Callable[[Wan, Expert], Wan] | None = None,
     ) -> ExpertPair:
         """Load the network or both noise experts, each changed by `change`; None lets `both_fit` decide who
         stays on the device, where `reserved` bytes are left to parts still to come."""

@@ -30,10 +30,10 @@ __all__ = [
 
 CPU = torch.device("cpu")
 
-Change = Callable[[wan.Wan], wan.Wan]
+Change = Callable[[wan.Wan, Expert], wan.Wan]
 
 
-def _unchanged(model: wan.Wan) -> wan.Wan:
+def _unchanged(model: wan.Wan, expert: Expert) -> wan.Wan:
     return model
 
 
@@ -70,14 +70,14 @@ def load_experts(
         reserved: bytes of parts that are still to come to the device.
     """
     place = torch.device(device)
-    high = change(load_transformer(checkpoint, "high", place, dtype))
+    high = change(load_transformer(checkpoint, "high", place, dtype), "high")
     boundary = checkpoint.boundary.value
     if boundary is None:
         return OneExpert(high)
     if resident if resident is not None else both_fit(high, place, reserved=reserved):
-        low = change(load_transformer(checkpoint, "low", place, dtype))
+        low = change(load_transformer(checkpoint, "low", place, dtype), "low")
         return ResidentExperts(high, low, boundary=boundary)
-    low = change(load_transformer(checkpoint, "low", CPU, dtype))
+    low = change(load_transformer(checkpoint, "low", CPU, dtype), "low")
     return SwappedExperts(high, low, boundary=boundary)
 
 

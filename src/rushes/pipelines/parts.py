@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from rushes.models import wan, wan_vae
-from rushes.models.checkpoint import Checkpoint, transformer_folder
+from rushes.models.checkpoint import Checkpoint, Expert, transformer_folder
 from rushes.models.configs import WanConfig, WanVAEConfig
 from rushes.models.expert_pair import ExpertPair, OneExpert
 from rushes.models.headers import read_json
@@ -119,10 +119,11 @@ class CheckpointParts:
         # Fused in float32: rounded once, not before and after.
         fused = self._checkpoint.load_transformer("high", self._device, torch.float32)
         fuse(fused, tensors, wan.sources(fused.config, self._checkpoint.layout))
-        return OneExpert(self._changed(wan.cast_weights(fused, self._dtype)))
+        return OneExpert(self._changed(wan.cast_weights(fused, self._dtype), "high"))
 
-    def _changed(self, network: wan.Wan) -> wan.Wan:
-        changed = self._plan.apply("transformer", network)
+    def _changed(self, network: wan.Wan, expert: Expert) -> wan.Wan:
+        is_only = self._checkpoint.boundary.value is None
+        changed = self._plan.apply("transformer", network, "only" if is_only else expert)
         with self._lock:
             self._networks.append(changed)
             self._warm_up(changed, self._shapes)
