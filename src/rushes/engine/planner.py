@@ -90,7 +90,7 @@ class CostPlanner:
 
 def planner_for(model: Model, *, max_batch: int = 8, reserve_bytes: int = RESERVE_BYTES) -> CostPlanner:
     """For a model whose weights are loaded: the rest of the device is its budget, but for the reserve."""
-    model.warm_up()
+    model.warm_up(waits_for_low=False)
     shapes = {model.rules.name: shape_of(model)}
     cost = CostModel(rates_for(device_name(model.device)), shapes)
     memory = DeviceMemory(
@@ -161,7 +161,7 @@ def calibrate(planner: CostPlanner, model: Model) -> None:
     preset = replace(rules.preset(), positions=None, timesteps=None, lora=None)
     plain = replace(rules, presets={rules.default_preset: preset})
     request = resolve(plain, "calibration", num_frames=num_frames, num_inference_steps=2, seed=0)
-    model.warm_up([request])  # or the compiler's time would be taken for the device's
+    model.warm_up([request], waits_for_low=False)  # or the compiler's time would be taken for the device's
     job = model.pipeline.job(request, Given())
     while stage := model.pipeline.current(job):
         stage.prepare(job)

@@ -242,13 +242,23 @@ class Model:
                     yield job.frames.popleft()
         yield Done(request=job.request, timings=tuple(job.timings.values()), forwards=job.forwards)
 
-    def warm_up(self, requests: Sequence[GenerateRequest] = (), *, batches: Sequence[int] = (1,)) -> None:
+    def warm_up(
+        self,
+        requests: Sequence[GenerateRequest] = (),
+        *,
+        batches: Sequence[int] = (1,),
+        waits_for_low: bool = True,
+    ) -> None:
         """Load every part now, not when a call first needs it, and compile what the model's plan compiles.
+
+        Afterwards the model is ready: clips of these shapes read no weights and compile nothing.
 
         Args:
             requests: clips of the sizes that will be asked for; the model's default one when empty. Calls
                 of another size, or with given embeddings of another length, may compile when they come.
             batches: clips in one forward.
+            waits_for_low: on a GPU that holds both noise experts, False returns when a clip can begin; the clip
+                waits for the low-noise one when it gets there, and fails if that cannot be read.
 
         Raises:
             CheckpointError: a part is missing or damaged.
@@ -264,10 +274,11 @@ class Model:
                 for batch in batches
             ]
         )
-        for lora in dict.fromkeys(request.sampling.lora for request in expected):
-            self.parts.experts(lora)
+        experts = [self.parts.experts(lora) for lora in dict.fromkeys(one.sampling.lora for one in expected)]
         self.parts.vae()
         self.parts.text_encoder()
+        for pair in experts if waits_for_low else ():
+            pair.wait()
 
     def preview(self, latents: torch.Tensor, progress: Progress) -> Preview:
         """What predicted clean latents [1, C, T, H, W] look like. The first call loads the VAE; each waits
