@@ -257,8 +257,8 @@ class Model:
             requests: clips of the sizes that will be asked for; the model's default one when empty. Calls
                 of another size, or with given embeddings of another length, may compile when they come.
             batches: clips in one forward.
-            waits_for_low: on a GPU that holds both noise experts, False returns when a clip can begin; the clip
-                waits for the low-noise one when it gets there, and fails if that cannot be read.
+            waits_for_low: on a GPU that holds both noise experts, False returns when a clip can begin; that
+                waits for the low-noise one when it gets there, and fails if it cannot be read.
 
         Raises:
             CheckpointError: a part is missing or damaged.
