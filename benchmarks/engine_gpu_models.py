@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from rushes.models import umt5, wan_vae
 from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts
 from rushes.models.text import TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.tiny_tokenizer import write_tokenizer
+from rushes.passes.base import ClipShape
 from rushes.pipelines.model import Model
 from rushes.pipelines.rules import load_rules
 from rushes.types import GenerateRequest
@@ -99,6 +100,9 @@ class RandomParts:
     def text_encoder(self) -> TextEncoder:
         """See `Parts`."""
         return self._encoder
+
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """See `Parts`. No pass changes these networks."""
 
 
 class Bench:

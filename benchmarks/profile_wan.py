@@ -6,7 +6,7 @@ Both noise experts, and both libraries, have the same weights in the same memory
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from rushes.models.text import TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.tiny_tokenizer import write_tokenizer
 from rushes.models.umt5 import UMT5Config
 from rushes.models.wan import Wan
+from rushes.passes.base import ClipShape
 from rushes.pipelines.model import Model
 from rushes.pipelines.rules import load_rules
 from rushes.profiling.against import Diffusers
@@ -131,6 +132,9 @@ class RandomParts:
     def text_encoder(self) -> TextEncoder:
         """See `Parts`."""
         return self._text_encoder
+
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """See `Parts`. No pass changes these networks."""
 
 
 class RandomDiffusers(DiffusersPipeline):

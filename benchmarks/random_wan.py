@@ -5,7 +5,7 @@ Every weight is a bfloat16 number, so a float32 model and a bfloat16 one of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from rushes.models.expert_pair import ExpertPair, ResidentExperts
 from rushes.models.text import TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.tiny_tokenizer import write_tokenizer
 from rushes.models.umt5 import UMT5Config
+from rushes.passes.base import ClipShape
 from rushes.types import VideoSpec
 
 M = TypeVar("M", bound=nn.Module)
@@ -236,6 +237,9 @@ class RandomParts:
     def text_encoder(self) -> TextEncoder:
         """See `Parts`."""
         return self._text_encoder
+
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """See `Parts`. No pass changes these networks."""
 
 
 def random_vae(config: WanVAEConfig, seed: int, device: torch.device, dtype: torch.dtype) -> wan_vae.WanVAE:

@@ -6,6 +6,7 @@
 | `RUSHES_DTYPE` | `float32`, `bfloat16` or `float16` | bfloat16 on cuda, float32 elsewhere |
 | `RUSHES_NUM_THREADS` | CPU threads of torch | torch's own choice |
 | `RUSHES_STORE` | folder of jobs, checkpoints and results | `~/.rushes` |
+| `RUSHES_CACHE` | folder of what can be made again: compiled code | `~/.cache/rushes` |
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Settings:
     dtype: str | None = None
     num_threads: int | None = None
     store: str | None = None
+    cache: str | None = None
 
 
 def let_threads_sleep(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -48,7 +50,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of `environ`. Raises `ConfigError` for an unknown variable or a value that cannot be read.
 
     >>> read_settings({"RUSHES_DEVICE": "cpu", "RUSHES_NUM_THREADS": "2"})
-    Settings(device='cpu', dtype=None, num_threads=2, store=None)
+    Settings(device='cpu', dtype=None, num_threads=2, store=None, cache=None)
     """
     given = {name.removeprefix(_PREFIX).lower(): value for name, value in environ.items() if _is_ours(name)}
     for name in given.keys() - Settings.__dataclass_fields__.keys():
@@ -59,12 +61,18 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         dtype=_dtype(given.get("dtype")),
         num_threads=_count("NUM_THREADS", given.get("num_threads")),
         store=given.get("store"),
+        cache=given.get("cache"),
     )
 
 
 def store_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of jobs that clients and workers of this machine share. Raises as `read_settings`."""
     return Path(read_settings(environ).store or "~/.rushes").expanduser()
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of what can be made again, such as compiled code. Raises as `read_settings`."""
+    return Path(read_settings(environ).cache or "~/.cache/rushes").expanduser()
 
 
 def _is_ours(name: str) -> bool:

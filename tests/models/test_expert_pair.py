@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -10,9 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rushes.errors import CheckpointError
+from rushes.models.checkpoint import Expert
 from rushes.models.checkpoint_writer import make_checkpoint
-from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts, both_fit
-from rushes.models.loader import open_checkpoint
+from rushes.models.expert_pair import (
+    ArrivingExperts,
+    ExpertPair,
+    OneExpert,
+    ResidentExperts,
+    SwappedExperts,
+    both_fit,
+)
+from rushes.models.loader import load_experts, open_checkpoint
 from rushes.models.wan import Wan
 
 HIGH, LOW = 900.0, 100.0
@@ -107,6 +117,50 @@ class InterruptedCopies(TorchDispatchMode):
         if self.left == 0:
             raise KeyboardInterrupt
         return func(*args, **(kwargs or {}))
+
+
+def test_the_low_noise_expert_arrives_while_the_high_one_works(folder: Path) -> None:
+    checkpoint, may_arrive, asked = open_checkpoint(folder), Event(), Event()
+
+    def held_up(model: Wan, expert: Expert) -> Wan:
+        if expert == "low":
+            assert may_arrive.wait(60)
+        return model
+
+    pair = load_experts(checkpoint, "cpu", torch.float32, change=held_up, in_background=True)
+    assert isinstance(pair, ArrivingExperts)
+    resident = load(folder, resident=True)
+    assert torch.equal(run(pair.select(HIGH), HIGH), run(resident.select(HIGH), HIGH))
+    pair.prefetch_low()
+    found: list[Tensor] = []
+
+    def ask() -> None:
+        asked.set()
+        found.append(run(pair.select(LOW), LOW))
+
+    asking = Thread(target=ask)
+    asking.start()
+    assert asked.wait(60)
+    asking.join(0.2)
+    assert asking.is_alive()
+    assert not found
+    may_arrive.set()
+    asking.join(60)
+    pair.wait()
+    assert torch.equal(found[0], run(resident.select(LOW), LOW))
+
+
+def test_a_low_noise_expert_that_cannot_be_read_fails_when_it_is_needed(tmp_path: Path) -> None:
+    folder = make_checkpoint("a14b", tmp_path / "tiny")
+    shard = next((folder / "transformer_2").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    pair = load_experts(open_checkpoint(folder), "cpu", torch.float32, in_background=True)
+    assert run(pair.select(HIGH), HIGH).isfinite().all()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="truncated"):
+            pair.select(LOW)
+    with pytest.raises(CheckpointError, match="truncated"):
+        pair.wait()
 
 
 @pytest.mark.parametrize("then", [LOW, HIGH])

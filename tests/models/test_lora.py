@@ -137,6 +137,37 @@ def test_what_few_step_training_writes_fuses_to_the_trained_weights():
         torch.testing.assert_close(fused.get_parameter(name), trained, rtol=1e-5, atol=1e-6)
 
 
+def test_the_names_of_lightx2v_change_what_diffusers_names_do(model):
+    """The original layout's modules behind a prefix; whole differences of weights, biases and modulation."""
+    generator = torch.Generator().manual_seed(0)
+    lora = pair("blocks.0.attn1.to_v") | pair("blocks.1.attn2.to_q")
+    twin = copy.deepcopy(model)
+    fuse(twin, lora)
+    theirs = {
+        name.replace("attn1.to_v", "self_attn.v")
+        .replace("attn2.to_q", "cross_attn.q")
+        .replace("lora_A", "lora_down")
+        .replace("lora_B", "lora_up"): tensor
+        for name, tensor in lora.items()
+    }
+    diffs = {
+        "blocks.0.self_attn.norm_q.diff": ("blocks.0.self_attn.norm_q.weight", (DIM,)),
+        "blocks.0.self_attn.k.diff_b": ("blocks.0.self_attn.qkv.bias", (DIM,)),
+        "blocks.1.diff_m": ("blocks.1.modulation", (1, 6, DIM)),
+        "patch_embedding.diff": ("patch_embed.weight", (DIM, 4, 1, 2, 2)),
+    }
+    for name, (_, shape) in diffs.items():
+        theirs[name] = torch.randn(shape, generator=generator)
+    fuse(model, {f"diffusion_model.{name}": tensor for name, tensor in theirs.items()})
+    for name, tensor in model.named_parameters():
+        expected = twin.get_parameter(name).clone()
+        for diff, (changed, _) in diffs.items():
+            if changed == name:
+                rows = expected[DIM : 2 * DIM] if name.endswith("qkv.bias") else expected
+                rows += theirs[diff].reshape(rows.shape)
+        torch.testing.assert_close(tensor, expected, msg=name)
+
+
 @pytest.mark.parametrize(
     ("lora", "words"),
     [
@@ -146,8 +177,13 @@ def test_what_few_step_training_writes_fuses_to_the_trained_weights():
         (pair("blocks.0.ffn.experts_up"), "'blocks.0.ffn.experts_up' is no matrix"),
         (pair("blocks.0.attn1.to_q", out=23), r"wrong shape of blocks.0.attn1.to_q: B \[23, 3\]"),
         (pair("blocks.0.attn1.to_q", width=8), r"A \[3, 8\]; the weight is \[24, 24\]"),
+        ({"blocks.0.attn1.to_qq.diff_b": torch.zeros(DIM)}, "changes nothing .*mean 'blocks.0.attn1.to_q'"),
+        ({"blocks.0.attn1.to_q.diff": torch.zeros(5)}, r"wrong shape of .*diff: \[5\]; .* is \[24, 24\]"),
         ({"blocks.0.attn1.to_q.lora_A.weight": torch.zeros(3, DIM)}, r"to_q.lora_B.weight' is missing"),
-        ({"blocks.0.attn1.to_q.lora_up": torch.zeros(3, DIM)}, r"to_q.lora_up' does not end in .lora_A"),
+        (
+            {"blocks.0.attn1.to_q.lora_up": torch.zeros(3, DIM)},
+            r"to_q.lora_up' does not end in one of .lora_A",
+        ),
     ],
 )
 def test_a_file_for_another_model_is_refused_and_changes_nothing(model, lora, words):

@@ -103,13 +103,14 @@ def _job_memory(shape: ModelShape, grid: LatentGrid, num_guided: int, is_causal:
 def activation_bytes(shape: ModelShape, tokens: int) -> int:
     """Most bytes of a forward's live activations, float32 islands included.
 
-    A block peaks in one of two places. In self-attention: 7 float32 tensors and 7 others of the model's
-    width. In the FFN: 4 and 8 of them, and the hidden units before and after the activation. Beside either
-    lie the RoPE tables. Measured by following the lifetime of every tensor of `rushes.models.wan.Wan`.
+    A block peaks in one of two places. In self-attention: 6 float32 tensors and 4 others of the model's
+    width. In the FFN: 4 float32 ones, and the hidden units before and after the activation. Beside either
+    lie the RoPE tables. Compiled blocks hold less. Measured by following the lifetime of every tensor of
+    `rushes.models.wan.Wan`.
     """
     config, b = shape.transformer, shape.value_bytes
-    attention = config.dim * (7 * FLOAT32 + 7 * b)
-    ffn = config.dim * (4 * FLOAT32 + 8 * b) + _hidden_bytes(config, b)
+    attention = config.dim * (6 * FLOAT32 + 4 * b)
+    ffn = config.dim * 4 * FLOAT32 + _hidden_bytes(config, b)
     return tokens * (max(attention, ffn) + 2 * FLOAT32 * config.attention_head_dim)
 
 

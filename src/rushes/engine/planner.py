@@ -95,7 +95,7 @@ def planner_for(model: Model, *, max_batch: int = 8, reserve_bytes: int = RESERV
     Where the model's own clip does not fit beside all weights, the text encoder leaves the device
     (`rushes.models.streamed`), and a note of the model says so.
     """
-    model.warm_up()
+    model.warm_up(waits_for_low=False)
     planner = _planner(model, max_batch, reserve_bytes)
     encoder = leaving_encoder(model, planner.memory)
     if encoder is None:
@@ -188,6 +188,7 @@ def calibrate(planner: CostPlanner, model: Model) -> None:
     preset = replace(rules.preset(), positions=None, timesteps=None, lora=None)
     plain = replace(rules, presets={rules.default_preset: preset})
     request = resolve(plain, "calibration", num_frames=num_frames, num_inference_steps=2, seed=0)
+    model.warm_up([request], waits_for_low=False)  # or the compiler's time would be taken for the device's
     job = model.pipeline.job(request, Given())
     while stage := model.pipeline.current(job):
         stage.prepare(job)

@@ -141,14 +141,13 @@ class Checkpoint:
         *,
         resident: bool | None = None,
         reserved: int = 0,
-        change: Callable[[Wan], Wan] | None = None,
+        change: Callable[[Wan, Expert], Wan] | None = None,
     ) -> ExpertPair:
         """Load the network or both noise experts, each changed by `change`; None lets `both_fit` decide who
         stays on the device, where `reserved` bytes are left to parts still to come."""
         from rushes.models.loader import load_experts
 
-        changed = {} if change is None else {"change": change}
-        return load_experts(self, device, dtype, resident=resident, reserved=reserved, **changed)
+        return load_experts(self, device, dtype, resident=resident, reserved=reserved, change=change)
 
     def load_vae(self, device: torch.device | str, dtype: torch.dtype) -> WanVAE:
         """Build and load the VAE."""

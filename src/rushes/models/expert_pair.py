@@ -1,5 +1,7 @@
 """Two noise experts on one device: both resident when they fit, else one set of memory that is refilled.
 
+Where both stay, the second may still be on its way while the first works (`ArrivingExperts`).
+
 Rule: both stay when the second expert and the parts not loaded yet fit into the free memory and half an
 expert's size stays free for activations, so the order of loading decides nothing.
 Otherwise the two, which have the same shape, share the device memory of one, and both lie in pinned host
@@ -10,6 +12,9 @@ the host, for the last of these copies.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -40,6 +45,10 @@ class ExpertPair(Protocol):
     def prefetch_low(self) -> None:
         """Say that the next forward is the last one of the high-noise expert; does nothing when both are
         resident."""
+        ...
+
+    def wait(self) -> None:
+        """Until every network is there. Raises `CheckpointError` when one cannot be read."""
         ...
 
 
@@ -79,6 +88,9 @@ class OneExpert:
     def prefetch_low(self) -> None:
         """Nothing to do."""
 
+    def wait(self) -> None:
+        """Nothing to do."""
+
 
 class ResidentExperts:
     """Both experts on the device."""
@@ -94,6 +106,41 @@ class ResidentExperts:
 
     def prefetch_low(self) -> None:
         """Nothing to do."""
+
+    def wait(self) -> None:
+        """Nothing to do."""
+
+
+class ArrivingExperts:
+    """The high-noise expert on the device, and the low-noise one on its way there: most clips reach it late.
+
+    Args:
+        load_low: run at once in a thread of its own, with a function to call as soon as the device memory of
+            the expert is taken; the constructor returns then, so that what is free afterwards stays free.
+    """
+
+    num_resident = 2
+
+    def __init__(self, high: Wan, load_low: Callable[[Callable[[], None]], Wan], *, boundary: float) -> None:
+        self._high, self._boundary = high, boundary
+        is_taken = threading.Event()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="low-noise-expert")
+        self._low = pool.submit(load_low, is_taken.set)
+        self._low.add_done_callback(lambda _: is_taken.set())
+        pool.shutdown(wait=False)
+        is_taken.wait()
+
+    def select(self, timestep: float) -> Wan:
+        """The expert for a timestep in [0, 1000]; waits for the low-noise one. Raises `CheckpointError` when
+        that cannot be read."""
+        return self._high if is_high_noise(timestep, self._boundary) else self._low.result()
+
+    def prefetch_low(self) -> None:
+        """Nothing to do: it is on its way."""
+
+    def wait(self) -> None:
+        """See `ExpertPair`."""
+        self._low.result()
 
 
 class SwappedExperts:
@@ -142,12 +189,15 @@ class SwappedExperts:
         """Overwrite each block with the low-noise expert's as soon as the coming forward has left it.
 
         Call it directly before the last forward of the high-noise expert (the second one of a step that runs
-        its two guidance branches apart), and `select` after it. Blocks that torch.compile already compiled
-        do not call back; `select` copies them.
+        its two guidance branches apart), and `select` after it. Blocks whose call as a whole torch.compile
+        has compiled (the pass `compile` takes less) do not call back; `select` copies them.
         """
         event("expert_prefetch", expert="low")
         for name, block in self._model.blocks.named_children():
             self._hooks.append(block.register_forward_hook(self._refill_after(f"blocks.{name}")))
+
+    def wait(self) -> None:
+        """Nothing to do: both are in memory."""
 
     def _refill_after(self, group: str) -> Any:
         def hook(*_: Any) -> None:

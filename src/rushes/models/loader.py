@@ -13,7 +13,14 @@ from rushes.models import mini_lm, umt5, wan, wan_vae
 from rushes.models.base import Source
 from rushes.models.checkpoint import Checkpoint, Expert, Part, open_checkpoint
 from rushes.models.configs import WanVAEConfig
-from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts, both_fit
+from rushes.models.expert_pair import (
+    ArrivingExperts,
+    ExpertPair,
+    OneExpert,
+    ResidentExperts,
+    SwappedExperts,
+    both_fit,
+)
 from rushes.models.headers import read_json
 from rushes.models.lexicon import read_lexicon
 from rushes.models.text import MiniLMTextEncoder, TextEncoder, UMT5TextEncoder, load_tokenizer
@@ -33,17 +40,25 @@ CPU = torch.device("cpu")
 LEXICON = "lexicon.txt"
 """Beside the tokenizer of the toy."""
 
-Change = Callable[[wan.Wan], wan.Wan]
+Change = Callable[[wan.Wan, Expert], wan.Wan]
 
 
-def _unchanged(model: wan.Wan) -> wan.Wan:
+def _unchanged(model: wan.Wan, expert: Expert) -> wan.Wan:
     return model
 
 
 def load_transformer(
-    checkpoint: Checkpoint, expert: Expert, device: torch.device | str, dtype: torch.dtype
+    checkpoint: Checkpoint,
+    expert: Expert,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    on_allocated: Callable[[], None] = lambda: None,
 ) -> wan.Wan:
     """One network in `dtype` with its float32 islands; "high" is also the only one of a one-expert model.
+
+    Args:
+        on_allocated: see `rushes.models.weights.load_weights`.
 
     Raises:
         CheckpointError: the part is missing, incomplete, damaged or of another shape than its config says.
@@ -53,7 +68,9 @@ def load_transformer(
     with torch.device("meta"):
         model = wan.Wan(config)
     table = wan.sources(config, checkpoint.layout)
-    return load_weights(model, part.weights.present, table, wan.keep_float32, dtype, device)
+    return load_weights(
+        model, part.weights.present, table, wan.keep_float32, dtype, device, on_allocated=on_allocated
+    )
 
 
 def load_experts(
@@ -63,7 +80,8 @@ def load_experts(
     *,
     resident: bool | None = None,
     reserved: int = 0,
-    change: Change = _unchanged,
+    change: Change | None = None,
+    in_background: bool | None = None,
 ) -> ExpertPair:
     """The network of a one-expert model, or both noise experts.
 
@@ -71,16 +89,25 @@ def load_experts(
         change: what is done to each network as soon as it is loaded, before the next one is.
         resident: keep both experts on the device; None decides by `both_fit` once the first is there.
         reserved: bytes of parts that are still to come to the device.
+        in_background: return when the high-noise expert is there, with the low-noise one on its way, if both
+            stay; None does so on a GPU.
     """
-    place = torch.device(device)
-    high = change(load_transformer(checkpoint, "high", place, dtype))
+    place, change = torch.device(device), change or _unchanged
+    high = change(load_transformer(checkpoint, "high", place, dtype), "high")
     boundary = checkpoint.boundary.value
     if boundary is None:
         return OneExpert(high)
     if resident if resident is not None else both_fit(high, place, reserved=reserved):
-        low = change(load_transformer(checkpoint, "low", place, dtype))
-        return ResidentExperts(high, low, boundary=boundary)
-    low = change(load_transformer(checkpoint, "low", CPU, dtype))
+
+        def load_low(on_allocated: Callable[[], None] = lambda: None) -> wan.Wan:
+            low = load_transformer(checkpoint, "low", place, dtype, on_allocated=on_allocated)
+            return change(low, "low")
+
+        checkpoint.part("transformer_low")  # one that is not there is missed at once
+        if in_background if in_background is not None else place.type == "cuda":
+            return ArrivingExperts(high, load_low, boundary=boundary)
+        return ResidentExperts(high, load_low(), boundary=boundary)
+    low = change(load_transformer(checkpoint, "low", CPU, dtype), "low")
     return SwappedExperts(high, low, boundary=boundary)
 
 

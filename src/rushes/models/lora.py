@@ -1,12 +1,21 @@
-"""LoRA files in diffusers' names, fused into a transformer: W + scale * B A (Hu et al., 2106.09685).
+"""LoRA files fused into a transformer: W + scale * B A (Hu et al., 2106.09685), and whole differences.
 
-A file holds `X.lora_A.weight` [rank, in] and `X.lora_B.weight` [out, rank] for each adapted module X of the
-checkpoint, and may hold `X.alpha`, which makes its scale alpha / rank. Its tensors may be int8 at rest.
+A file names modules X of the original or of diffusers' layout, with or without `diffusion_model.` or
+`transformer.` before them, and holds for each what it has of
+
+| tensor | changes |
+|---|---|
+| `X.lora_A.weight` (`lora_down`) [rank, in] with `X.lora_B.weight` (`lora_up`) [out, rank] | the weight |
+| `X.alpha` | the scale, which it makes alpha / rank |
+| `X.diff`, `X.diff_b` | the weight or the bias, by adding it |
+| `X.diff_m` | the modulation, by adding it |
+
+Its tensors may be int8 at rest. LightX2V's files for Wan2.2 have these names, one file for each noise expert.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +26,56 @@ from rushes.errors import CheckpointError, did_you_mean
 from rushes.models.at_rest import restore
 from rushes.models.base import Sources
 from rushes.models.wan import Wan
+from rushes.models.wan_checkpoint import Layout, sources
 from rushes.models.weights import open_store
 
-DOWN, UP, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
+PREFIXES = ("diffusion_model.", "transformer.")
+_SPELLINGS = {
+    ".lora_A.weight": "down",
+    ".lora_down.weight": "down",
+    ".lora_A.default.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_up.weight": "up",
+    ".lora_B.default.weight": "up",
+    ".alpha": "alpha",
+    ".diff": "diff",
+    ".diff_b": "diff_b",
+    ".diff_m": "diff_m",
+}
+_LAYOUTS: tuple[Layout, ...] = ("diffusers", "wan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Update:
-    """What is added to some rows of a weight: scale * up @ down."""
+    """What is added to some rows of a parameter: scale * up @ down, or `diff`."""
 
     rows: Tensor
-    down: Tensor
-    up: Tensor
-    scale: float
+    down: Tensor | None = None
+    up: Tensor | None = None
+    scale: float = 1.0
+    diff: Tensor | None = None
+
+    def added(self, device: torch.device) -> Tensor:
+        if self.diff is not None:
+            return self.scale * self.diff.to(device, torch.float32).reshape(self.rows.shape)
+        assert self.up is not None
+        assert self.down is not None
+        up, down = (matrix.to(device, torch.float32) for matrix in (self.up, self.down))
+        return self.scale * (up @ down)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """A tensor of a file: the module that it is for, what it is, and its name in the file."""
+
+    stem: str
+    kind: str
+    name: str
+
+    def target(self, names: Container[str]) -> str | None:
+        """The checkpoint's tensor of these names that it changes."""
+        endings = {"diff_b": [".bias"], "diff_m": [".modulation"]}.get(self.kind, [".weight", ""])
+        return next((self.stem + ending for ending in endings if self.stem + ending in names), None)
 
 
 def read_lora(file: Path) -> dict[str, Tensor]:
@@ -38,57 +84,105 @@ def read_lora(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file.parent}: no {file.name}, the LoRA that this preset samples with")
     with open_store([file], torch.device("cpu")) as store:
         stored = {name: store.read(name) for name in store.headers}
-    return {name: restore(stored, name) for name in stored if not name.endswith(".scale")}
+    return {
+        name: restore(stored, name) if f"{name}.scale" in stored else stored[name]
+        for name in stored
+        if not name.endswith(".scale")
+    }
 
 
 @torch.no_grad()
-def fuse(model: Wan, lora: Mapping[str, Tensor], sources: Sources, *, scale: float = 1.0) -> None:
-    """Add a LoRA to the weights, in place: in float32, then rounded to each weight's dtype.
+def fuse(model: Wan, lora: Mapping[str, Tensor], table: Sources | None = None, *, scale: float = 1.0) -> None:
+    """Add a LoRA to the parameters, in place: in float32, then rounded to each parameter's dtype.
 
     Args:
         lora: as `read_lora` returns it.
-        sources: of the model, in the layout whose names the LoRA uses.
+        table: where the parameters come from, in the layout whose names the LoRA uses; None finds out.
+        scale: of all of it.
 
     Raises:
-        CheckpointError: names the tensor that fits no weight, and the nearest; no weight has changed then.
+        CheckpointError: names the tensor that fits no parameter, and the nearest; none has changed then.
     """
-    targets = _targets(model, sources)
-    stems = dict.fromkeys(_stem(name, targets) for name in lora)
-    updates = [_update(lora, stem, targets[stem], scale) for stem in stems]
-    for update in updates:
-        device = update.rows.device
-        change = update.up.to(device) @ update.down.to(device)
-        update.rows.copy_(update.rows.float() + update.scale * change)
+    named = [_named(name) for name in lora]
+    targets = _targets(model, _table(model, named) if table is None else table)
+    for update in list(_updates(lora, named, targets, scale)):
+        update.rows.copy_(update.rows.float() + update.added(update.rows.device))
 
 
-def _targets(model: Wan, sources: Sources) -> dict[str, Tensor]:
-    """The checkpoint's modules that can be adapted, each with its rows of our weight."""
+def _named(name: str) -> _Named:
+    bare = name
+    for prefix in PREFIXES:
+        bare = bare.removeprefix(prefix)
+    for ending, kind in _SPELLINGS.items():
+        if bare.endswith(ending):
+            return _Named(stem=bare.removesuffix(ending), kind=kind, name=name)
+    raise CheckpointError(f"LoRA: tensor {name!r} does not end in one of {', '.join(_SPELLINGS)}")
+
+
+def _table(model: Wan, named: list[_Named]) -> Sources:
+    """The layout that more of the names, or at least more of their words, are of."""
+    tables = [sources(model.config, layout) for layout in _LAYOUTS]
+
+    def likeness(table: Sources) -> tuple[int, int]:
+        names = {name for source in table.values() for name in source.names}
+        words = {word for name in names for word in name.split(".")}
+        num_names = sum(one.target(names) is not None for one in named)
+        return num_names, sum(word in words for one in named for word in one.stem.split("."))
+
+    return max(tables, key=likeness)
+
+
+def _targets(model: Wan, table: Sources) -> dict[str, Tensor]:
+    """The checkpoint's tensors, each as its rows of our parameter."""
     parameters = dict(model.named_parameters())
     return {
-        theirs.removesuffix(".weight"): rows
-        for ours, source in sources.items()
-        if parameters[ours].ndim == 2
+        theirs: rows
+        for ours, source in table.items()
         for theirs, rows in zip(source.names, parameters[ours].detach().chunk(len(source.names)), strict=True)
     }
 
 
-def _stem(name: str, targets: Mapping[str, Tensor]) -> str:
-    stem = next((name.removesuffix(end) for end in (DOWN, UP, ALPHA) if name.endswith(end)), None)
-    if stem is None:
-        raise CheckpointError(f"LoRA: tensor {name!r} does not end in {DOWN}, {UP} or {ALPHA}")
-    if stem not in targets:
-        raise CheckpointError(f"LoRA: {stem!r} is no matrix of this model{did_you_mean(stem, targets)}")
-    return stem
+def _updates(
+    lora: Mapping[str, Tensor], named: list[_Named], targets: Mapping[str, Tensor], scale: float
+) -> Iterator[_Update]:
+    pairs: dict[str, dict[str, str]] = {}
+    for one in named:
+        target = one.target(targets)
+        if one.kind in ("down", "up", "alpha"):
+            if target is None or targets[target].ndim != 2:
+                raise _no_matrix(one.stem, targets)
+            pairs.setdefault(target, {"stem": one.stem})[one.kind] = one.name
+        elif target is None:
+            hint = did_you_mean(one.stem, {name.rpartition(".")[0] for name in targets})
+            raise CheckpointError(f"LoRA: {one.name!r} changes nothing that this model has{hint}")
+        else:
+            yield _difference(lora[one.name], one.name, targets[target], scale)
+    for target, names in pairs.items():
+        yield _product(lora, names, targets[target], scale)
 
 
-def _update(lora: Mapping[str, Tensor], stem: str, rows: Tensor, scale: float) -> _Update:
-    for name in (stem + DOWN, stem + UP):
-        if name not in lora:
+def _no_matrix(stem: str, targets: Mapping[str, Tensor]) -> CheckpointError:
+    matrices = [name.removesuffix(".weight") for name, rows in targets.items() if rows.ndim == 2]
+    return CheckpointError(f"LoRA: {stem!r} is no matrix of this model{did_you_mean(stem, matrices)}")
+
+
+def _difference(diff: Tensor, name: str, rows: Tensor, scale: float) -> _Update:
+    if diff.numel() != rows.numel():
+        found, wanted = list(diff.shape), list(rows.shape)
+        raise CheckpointError(f"LoRA: wrong shape of {name}: {found}; what it changes is {wanted}")
+    return _Update(rows=rows, diff=diff, scale=scale)
+
+
+def _product(lora: Mapping[str, Tensor], names: Mapping[str, str], rows: Tensor, scale: float) -> _Update:
+    stem = names["stem"]
+    for kind, spelling in (("down", "lora_A"), ("up", "lora_B")):
+        if kind not in names:
+            name = f"{stem}.{spelling}.weight"
             raise CheckpointError(f"LoRA: tensor {name!r} is missing{did_you_mean(name, lora)}")
-    down, up = lora[stem + DOWN].float(), lora[stem + UP].float()
+    down, up = lora[names["down"]], lora[names["up"]]
     if down.ndim != 2 or up.shape != (rows.shape[0], down.shape[0]) or down.shape[1] != rows.shape[1]:
         found = f"B {list(up.shape)} times A {list(down.shape)}"
         raise CheckpointError(f"LoRA: wrong shape of {stem}: {found}; the weight is {list(rows.shape)}")
-    if stem + ALPHA in lora:
-        scale *= lora[stem + ALPHA].item() / down.shape[0]
+    if "alpha" in names:
+        scale *= lora[names["alpha"]].item() / down.shape[0]
     return _Update(rows=rows, down=down, up=up, scale=scale)

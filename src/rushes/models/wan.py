@@ -55,13 +55,21 @@ class TextContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
-    """What every block of one forward reads alike."""
+class Call:
+    """What every block of one forward reads alike.
+
+    Attributes:
+        is_causal: a token does not see later latent frames, which may lie in a cache.
+        keeps_kv: return keys and values, for a cache.
+        counts_loads: return the tokens per expert.
+    """
 
     dtype: torch.dtype
     rope: Rope
     mask: FrameCausal | None
-    counts_loads: bool
+    is_causal: bool = False
+    keeps_kv: bool = False
+    counts_loads: bool = False
 
 
 class _MLP(nn.Module):
@@ -82,15 +90,15 @@ class SelfAttention(nn.Module):
         self.norm_k = nn.RMSNorm(config.dim, config.eps)
         self.out = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, call: _Call, past: tuple[LayerKV, ...]) -> tuple[Tensor, LayerKV]:
-        """x [B, N, d] -> the same, and this call's roped keys and values."""
+    def forward(self, x: Tensor, call: Call, past: tuple[LayerKV, ...]) -> tuple[Tensor, LayerKV | None]:
+        """x [B, N, d] -> the same, and this call's roped keys and values if asked for."""
         q, k, v = self.qkv(x.to(call.dtype)).chunk(3, dim=-1)
         q = self._rotated(q, self.norm_q.weight, call.rope)
         k = self._rotated(k, self.norm_k.weight, call.rope)
         v = torch.unflatten(v, -1, (-1, self.head_dim))
         keys, values = join(past, k, v)
         out = attention(q, keys, values, mask=call.mask, backend=self.backend)
-        return self.out(out.flatten(2)), (k, v)
+        return self.out(out.flatten(2)), (k, v) if call.keeps_kv else None
 
     def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
         heads = torch.unflatten(rms_norm(x, weight, self.eps), -1, (-1, self.head_dim))
@@ -132,7 +140,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.dim, config.ffn_dim)
         self.down = nn.Linear(config.ffn_dim, config.dim)
 
-    def forward(self, x: Tensor, call: _Call) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, call: Call) -> tuple[Tensor, None]:
         """x [B, N, d] -> the same, and no loads."""
         return self.down(F.gelu(self.up(x.to(call.dtype)), approximate="tanh")), None
 
@@ -153,7 +161,7 @@ class Experts(nn.Module):
         self.shared_up = _weight(config.shared_dim, dim) if config.shared_dim else None
         self.shared_down = _weight(dim, config.shared_dim) if config.shared_dim else None
 
-    def forward(self, x: Tensor, call: _Call) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
         """x float32 [B, N, d] -> the same in the weights' dtype, and the tokens per expert [E] if asked
         for."""
         tokens = x.flatten(0, 1)
@@ -189,10 +197,10 @@ class Block(nn.Module):
         self.modulation = _weight(6, config.dim)
 
     def forward(
-        self, x: Tensor, time: Tensor, text: LayerKV, call: _Call, past: tuple[LayerKV, ...] = ()
-    ) -> tuple[Tensor, LayerKV, Tensor | None]:
-        """x [B, N, d], time [B, S, 1, 6, d], both float32 -> x, this call's roped keys and values, expert
-        loads."""
+        self, x: Tensor, time: Tensor, text: LayerKV, call: Call, past: tuple[LayerKV, ...] = ()
+    ) -> tuple[Tensor, LayerKV | None, Tensor | None]:
+        """x [B, N, d], time [B, S, 1, 6, d], both float32 -> x; this call's roped keys and values, and expert
+        loads, if asked for."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
         y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), call, past)
         x = gated_add(x, y, gate)
@@ -288,13 +296,10 @@ class Wan(nn.Module):
             ConfigError: weights that must stay float32 were cast, or the frames (cached ones included), rows
                 or columns of tokens are more than `rope_max_seq_len`.
         """
-        self._check_islands()
-        grid = self._grid(latents)
-        timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2]).to(latents.device)
-        embedding, time = self._embed_time(timestep, context)
-        call = self._call_inputs(grid, latents.device, cache, causal, router_loads is not None)
-        with float32_island(latents.device):
-            x = self.patch_embed(patchify(latents.float(), self.config.patch_size))
+        call = self.call_of(
+            latents, cache=cache, causal=causal, keeps_kv=write_cache, counts_loads=router_loads is not None
+        )
+        x, time, embedding = self.embed(latents, timestep, context)
         chunk = []
         for layer, block in enumerate(self.blocks):
             past = cache.past(layer) if cache is not None else ()
@@ -306,8 +311,50 @@ class Wan(nn.Module):
                 chunk.append((kv[0], kv[1].clone(memory_format=torch.contiguous_format)))
         if write_cache:
             assert cache is not None, "write_cache needs a cache"
-            cache.append(tuple(chunk), grid[0])
-        return self._read_out(x, embedding, grid)
+            cache.append(tuple(chunk), latents.shape[2] // self.config.patch_size[0])
+        return self._read_out(x, embedding, self._grid(latents))
+
+    def embed(self, latents: Tensor, timestep: Tensor, context: TextContext) -> tuple[Tensor, Tensor, Tensor]:
+        """What the first block reads: x [B, N, d] and time [B, S, 1, 6, d]; and the time embedding
+        [B, S, 1, d] for the head. Arguments and errors are those of `forward`."""
+        self._check_islands()
+        grid = self._grid(latents)
+        timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2]).to(latents.device)
+        embedding, time = self._embed_time(timestep, context)
+        with float32_island(latents.device):
+            x = self.patch_embed(patchify(latents.float(), self.config.patch_size))
+        return x, time, embedding
+
+    def call_of(
+        self,
+        latents: Tensor,
+        *,
+        cache: KVCache | None = None,
+        causal: bool = False,
+        keeps_kv: bool = False,
+        counts_loads: bool = False,
+    ) -> Call:
+        """What every block reads alike. Raises `ConfigError` as `forward` does."""
+        grid = self._grid(latents)
+        offset = cache.num_frames if cache is not None else 0
+        self._check_positions((offset + grid[0], *grid[1:]))
+        rope = rope_tables(
+            grid,
+            self.config.attention_head_dim,
+            theta=self.config.rope_theta,
+            frame_offset=offset,
+            device=latents.device,
+        )
+        is_causal = causal or cache is not None
+        mask = FrameCausal(frame_tokens=grid[1] * grid[2]) if is_causal and grid[0] > 1 else None
+        return Call(
+            dtype=self.dtype,
+            rope=rope,
+            mask=mask,
+            is_causal=is_causal,
+            keeps_kv=keeps_kv,
+            counts_loads=counts_loads,
+        )
 
     def _grid(self, latents: Tensor) -> tuple[int, int, int]:
         """Frames, rows and columns of tokens."""
@@ -332,27 +379,6 @@ class Wan(nn.Module):
                 x = x + context.pooled[:, None]
             time = self.time_proj(F.silu(x))
         return x[:, :, None], torch.unflatten(time, -1, (6, -1))[:, :, None]
-
-    def _call_inputs(
-        self,
-        grid: tuple[int, int, int],
-        device: torch.device,
-        cache: KVCache | None,
-        causal: bool,
-        counts_loads: bool,
-    ) -> _Call:
-        offset = cache.num_frames if cache is not None else 0
-        self._check_positions((offset + grid[0], *grid[1:]))
-        rope = rope_tables(
-            grid,
-            self.config.attention_head_dim,
-            theta=self.config.rope_theta,
-            frame_offset=offset,
-            device=device,
-        )
-        masked = (causal or cache is not None) and grid[0] > 1
-        mask = FrameCausal(frame_tokens=grid[1] * grid[2]) if masked else None
-        return _Call(dtype=self.dtype, rope=rope, mask=mask, counts_loads=counts_loads)
 
     def _check_positions(self, ends: tuple[int, int, int]) -> None:
         limit = self.config.rope_max_seq_len

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rushes.errors import ConfigError, UnknownName
+from rushes.ops.fa3 import check_fa3, fa3_attention, fa3_module
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q [B, N, H, D], k and v [B, M, H, D] -> [B, N, H, D], every query on every key."""
@@ -56,7 +54,7 @@ def attention(
         >>> attention(q, k, k, mask=FrameCausal(frame_tokens=2)).shape
         torch.Size([1, 4, 2, 8])
     """
-    kernel = attention_kernel(backend)
+    kernel = _kernel(backend)
     if mask is None:
         return kernel(q, k, v)
     if isinstance(mask, FrameCausal):
@@ -73,12 +71,29 @@ def attention_kernel(backend: str) -> Kernel:
         UnknownName: no such backend.
         ConfigError: its package is not installed.
     """
+    if backend == "fa3":
+        check_fa3()
+    return _kernel(backend)
+
+
+def best_backend(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[str, str]:
+    """The fastest backend that this machine has for self-attention, and why, to be shown to the user: nothing
+    else falls back from one to the other."""
+    if device.type != "cuda":
+        return "sdpa", f"torch's own kernel is the one for {device.type}"
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) != (9, 0) or dtype != torch.bfloat16:
+        return "cudnn", f"fa3 needs bfloat16 and compute capability 9.0, not {dtype} and {major}.{minor}"
+    found = fa3_module()
+    return ("cudnn", "fa3 is not installed (pip install fa3-fwd)") if found is None else ("fa3", found)
+
+
+def _kernel(backend: str) -> Kernel:
+    # Looks nothing up outside this module: torch.compile traces it.
     if backend == "auto":
         return _sdpa
     if backend not in BACKENDS:
         raise UnknownName("attention_backend", backend, ["auto", *BACKENDS])
-    if backend == "fa3" and importlib.util.find_spec("flash_attn_interface") is None:
-        raise ConfigError("attention backend fa3 needs the package flash_attn_interface (FlashAttention 3)")
     return BACKENDS[backend]
 
 
@@ -106,9 +121,9 @@ def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _fa3(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # FlashAttention 3 returns (out, log-sum-exp) or out alone, by version.
-    out = importlib.import_module("flash_attn_interface").flash_attn_func(q, k, v)
-    return cast(Tensor, out[0] if isinstance(out, tuple) else out)
+    if q.dtype != torch.bfloat16:
+        raise ConfigError(f"attention backend fa3 takes bfloat16, not {q.dtype}; choose cudnn")
+    return fa3_attention(q, k, v)
 
 
 BACKENDS: dict[str, Kernel] = {"sdpa": _sdpa, "cudnn": _cudnn, "flash": _flash, "fa3": _fa3}

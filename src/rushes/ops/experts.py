@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +92,26 @@ def expert_kernel(name: str) -> ExpertKernel:
 
 def _grouped_mm(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     """x [M, a] in runs that end at `ends` [E], each times its own matrix of weights [E, a, b]."""
+    # The shape rule that torch.compile asks knows bfloat16 only; the kernels know float32 too.
+    if torch.compiler.is_compiling() and x.dtype != torch.bfloat16:
+        return cast(Tensor, _GROUPED(x, weights, ends))
+    return _run_grouped(x, weights, ends)
+
+
+def _run_grouped(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     if hasattr(F, "grouped_mm"):
         return F.grouped_mm(x, weights, offs=ends)
     return torch._grouped_mm(x, weights, offs=ends)
+
+
+_GROUPED = torch.library.custom_op(
+    "rushes::grouped_mm",
+    _run_grouped,
+    mutates_args=(),
+    schema="(Tensor x, Tensor weights, Tensor ends) -> Tensor",
+)
+
+
+@_GROUPED.register_fake
+def _grouped_shape(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weights.shape[2])

@@ -11,7 +11,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rushes.errors import ConfigError, UnknownName, did_you_mean
-from rushes.passes.base import PASSES, Part, Pass, settings_of
+from rushes.models.revision import revision
+from rushes.passes.base import (
+    PASSES,
+    ClipShape,
+    Expert,
+    Part,
+    Pass,
+    PerExpert,
+    ReadsFiles,
+    WarmsUp,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,22 +61,32 @@ class Plan:
             if names.count(name) > 1:
                 raise ConfigError(f"plan: pass {name!r} is listed {names.count(name)} times; once is enough")
 
-    def apply(self, part: Part, network: N) -> N:
+    def apply(self, part: Part, network: N, expert: Expert = "only") -> N:
         """The network after the passes of its part. Raises `ConfigError` when one cannot change it."""
         kind = type(network)
         for one in sorted(self.passes, key=lambda one: one.order):
             if one.part == part:
-                changed = one.apply(network)
+                mine = one.for_expert(expert) if isinstance(one, PerExpert) else one
+                changed = mine.apply(network)
                 assert isinstance(changed, kind), f"pass {one.name} made a {type(changed).__name__}"
                 network = changed
         return network
+
+    def warm_up(self, part: Part, network: nn.Module, shape: ClipShape) -> None:
+        """Have ready what clips of this shape run in a network that `apply` returned: nothing is compiled for
+        them any more."""
+        for one in self.passes:
+            if one.part == part and isinstance(one, WarmsUp):
+                one.warm_up(network, shape)
 
     @property
     def identity(self) -> str:
         """Equal for plans that change a clip alike; empty without passes. Fields are part of requests."""
         if not self.passes:
             return ""
-        return blake2b(json.dumps(self._passes()).encode(), digest_size=8).hexdigest()
+        files = [file for one in self.passes if isinstance(one, ReadsFiles) for file in one.files()]
+        content = json.dumps(self._passes()) + (revision(files) if files else "")
+        return blake2b(content.encode(), digest_size=8).hexdigest()
 
     def check_model(self, model: str) -> None:
         """Raises `ConfigError` when it was made for another model."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from rushes.passes.base import ClipShape
 from rushes.stages.base import Given, Job, Stage
 from rushes.trace import Value, is_on, span
 from rushes.types import GenerateRequest, Progress, Timing
@@ -48,6 +49,9 @@ class Parts(Protocol):
 
     def text_encoder(self) -> TextEncoder:
         """The text encoder."""
+
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """Say which clips will come: networks that are loaded, and those that will be, get ready for them."""
 
 
 class Pipeline(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast, overload
@@ -14,6 +14,7 @@ from rushes.config import TOY_FOLDER, read_settings
 from rushes.errors import CheckpointError, EngineError, InvalidRequest, UnknownName
 from rushes.models.checkpoint import Checkpoint, open_checkpoint
 from rushes.models.text import PromptEmbeds
+from rushes.passes.base import ClipShape
 from rushes.passes.plan import Plan, read_plan
 from rushes.pipelines.base import Parts, run
 from rushes.pipelines.device import check_memory, choose_device, choose_dtype, residency_notes
@@ -23,7 +24,7 @@ from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import Given, Job
 from rushes.stages.preview import fit_latent_rgb, preview_frames
 from rushes.trace import Span, begin, each_under, end, span, traced, under
-from rushes.types import Done, Event, Frames, LatentVideo, Mode, Preview, Progress, Video
+from rushes.types import Done, Event, Frames, GenerateRequest, LatentVideo, Mode, Preview, Progress, Video
 
 OUTPUTS = ("video", "latents")
 
@@ -245,11 +246,43 @@ class Model:
                     yield job.frames.popleft()
         yield Done(request=job.request, timings=tuple(job.timings.values()), forwards=job.forwards)
 
-    def warm_up(self) -> None:
-        """Load every part now, not when a call first needs it. Raises `CheckpointError`."""
-        self.parts.experts()
+    def warm_up(
+        self,
+        requests: Sequence[GenerateRequest] = (),
+        *,
+        batches: Sequence[int] = (1,),
+        waits_for_low: bool = True,
+    ) -> None:
+        """Load every part now, not when a call first needs it, and compile what the model's plan compiles.
+
+        Afterwards the model is ready: clips of these shapes read no weights and compile nothing.
+
+        Args:
+            requests: clips of the sizes that will be asked for; the model's default one when empty. Calls
+                of another size, or with given embeddings of another length, may compile when they come.
+            batches: clips in one forward.
+            waits_for_low: on a GPU that holds both noise experts, False returns when a clip can begin; that
+                waits for the low-noise one when it gets there, and fails if it cannot be read.
+
+        Raises:
+            CheckpointError: a part is missing or damaged.
+        """
+        expected = requests or (self.job("warm").request,)
+        text_len = self.parts.transformer_config.text_len
+        self.parts.expect(
+            [
+                ClipShape(
+                    latent_shape=self.pipeline.latent_shape(request.video), text_len=text_len, batch=batch
+                )
+                for request in expected
+                for batch in batches
+            ]
+        )
+        experts = [self.parts.experts(lora) for lora in dict.fromkeys(one.sampling.lora for one in expected)]
         self.parts.vae()
         self.parts.text_encoder()
+        for pair in experts if waits_for_low else ():
+            pair.wait()
 
     def preview(self, latents: torch.Tensor, progress: Progress) -> Preview:
         """What predicted clean latents [1, C, T, H, W] look like. The first call loads the VAE; each waits

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 
 from rushes.models import wan, wan_vae
-from rushes.models.checkpoint import Checkpoint, transformer_folder
+from rushes.models.checkpoint import Checkpoint, Expert, transformer_folder
 from rushes.models.configs import WanConfig, WanVAEConfig
 from rushes.models.expert_pair import ExpertPair, OneExpert
 from rushes.models.headers import read_json
 from rushes.models.lora import fuse, read_lora
 from rushes.models.revision import revision
 from rushes.models.text import TextEncoder
+from rushes.passes.base import ClipShape
 from rushes.passes.plan import Plan
 from rushes.trace import traced
 
@@ -43,6 +46,9 @@ class CheckpointParts:
         self._dtype = dtype
         self._experts: dict[str | None, ExpertPair] = {}
         self._streams_text = streams_text
+        self._networks: list[wan.Wan] = []
+        self._shapes: list[ClipShape] = []
+        self._lock = threading.Lock()
         to_come = {"vae"} if streams_text else {"vae", "text_encoder"}
         self._to_come = to_come & checkpoint.parts.keys()
 
@@ -95,6 +101,16 @@ class CheckpointParts:
         """See `Parts`."""
         return self._text_encoder
 
+    def expect(self, shapes: Sequence[ClipShape]) -> None:
+        """See `Parts`."""
+        with self._lock:
+            new = [shape for shape in dict.fromkeys(shapes) if shape not in self._shapes]
+            self._shapes += new
+            for network in self._networks:
+                self._warm_up(network, new)
+        for shape in new if "_vae" in vars(self) else ():
+            self._plan.warm_up("vae", self._vae, shape)
+
     def bytes_to_come(self) -> int:
         """Device memory that the VAE and the text encoder will take, where they are not loaded yet."""
         values = sum(self._checkpoint.parts[name].num_parameters for name in self._to_come)
@@ -114,15 +130,28 @@ class CheckpointParts:
         # Fused in float32: rounded once, not before and after.
         fused = self._checkpoint.load_transformer("high", self._device, torch.float32)
         fuse(fused, tensors, wan.sources(fused.config, self._checkpoint.layout))
-        return OneExpert(self._changed(wan.cast_weights(fused, self._dtype)))
+        return OneExpert(self._changed(wan.cast_weights(fused, self._dtype), "high"))
 
-    def _changed(self, network: wan.Wan) -> wan.Wan:
-        return self._plan.apply("transformer", network)
+    def _changed(self, network: wan.Wan, expert: Expert) -> wan.Wan:
+        is_only = self._checkpoint.boundary.value is None
+        changed = self._plan.apply("transformer", network, "only" if is_only else expert)
+        with self._lock:
+            self._networks.append(changed)
+            self._warm_up(changed, self._shapes)
+        return changed
+
+    def _warm_up(self, network: wan.Wan, shapes: Sequence[ClipShape]) -> None:
+        if network.head.weight.device.type != self._device.type:
+            return  # its weights only wait here, for the other noise expert's module
+        for shape in shapes:
+            self._plan.warm_up("transformer", network, shape)
 
     @cached_property
     @traced("weights", part="vae")
     def _vae(self) -> wan_vae.WanVAE:
         vae = self._plan.apply("vae", self._checkpoint.load_vae(self._device, self._dtype))
+        for shape in self._shapes:
+            self._plan.warm_up("vae", vae, shape)
         self._to_come.discard("vae")
         return vae
 
