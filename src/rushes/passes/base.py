@@ -18,6 +18,8 @@ PASSES = Registry(
     "pass",
     {
         "attention": "rushes.passes.attention:Attention",
+        "vae-compile": "rushes.passes.vae:VaeCompile",
+        "vae-fused": "rushes.passes.vae:VaeFused",
     },
     group="rushes.passes",
 )
