@@ -77,7 +77,7 @@ TINY = VaeShapes(
 def bf16_latents(
     config: WanVAEConfig, batch: int, shape: tuple[int, int, int], device: torch.device
 ) -> Tensor:
-    """Normalised latents [B, z, T', h, w] in float32 that are bfloat16 numbers, so that no side rounds them."""
+    """Normalised latents [B, z, T', h, w] in float32 that are bfloat16 numbers: no side rounds them."""
     generator = torch.Generator(device).manual_seed(11)
     values = torch.empty(batch, config.z_dim, *shape, dtype=torch.bfloat16, device=device)
     return values.normal_(generator=generator).float()

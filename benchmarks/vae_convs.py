@@ -1,4 +1,4 @@
-"""How fast each convolution of the VAE decoders is, and each other way to compute it: a table to pick from."""
+"""How fast each convolution of the VAE decoders is, and each other way to compute it, to pick from."""
 
 from __future__ import annotations
 

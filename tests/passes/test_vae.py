@@ -123,10 +123,10 @@ def test_compiled_is_plain_in_two_graphs_a_size(config: WanVAEConfig) -> None:
         plain = [vae.decode(clip) for clip in clips]
         VaeCompile(backend="eager").apply(vae)
         counters.clear()
-        assert torch.equal(vae.decode(clips[0]), plain[0])
+        assert relative(vae.decode(clips[0]), plain[0]) < 1e-6
         assert counters["stats"]["unique_graphs"] == 2
-        assert torch.equal(vae.decode(clips[1]), plain[1])
-        assert torch.equal(stream(vae, clips[0])[0], plain[0])
+        assert relative(vae.decode(clips[1]), plain[1]) < 1e-6
+        assert relative(stream(vae, clips[0])[0], plain[0]) < 1e-6
         assert counters["stats"]["unique_graphs"] == 2
         vae.decode(clips[0][..., :2])
         assert counters["stats"]["unique_graphs"] == 4
@@ -142,7 +142,7 @@ def test_more_sizes_than_the_compilers_limit() -> None:
         VaeCompile(backend="eager").apply(vae)
         for columns in range(1, 13):
             frames, _ = vae.decode_step(torch.ones(1, 16, 1, 1, columns))
-    assert torch.equal(frames, expected)
+    assert relative(frames, expected) < 1e-6
 
 
 @pytest.mark.parametrize(

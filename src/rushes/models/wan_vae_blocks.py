@@ -47,8 +47,8 @@ class FrameCache:
         return window
 
     def _write(self, frames: Tensor) -> None:
-        # A view would hold the whole window until the next call. Strides alike in every call: a compiler makes
-        # one more graph for others, be it only that of a dimension of size 1.
+        # A view would hold the whole window until the next call. Contiguous: for other strides, be it of a
+        # dimension of size 1, a compiler makes one more graph.
         if self._keep:
             self.next.append(frames.clone(memory_format=torch.contiguous_format))
 

@@ -1,8 +1,8 @@
 """What stands between two causal convolutions of a video VAE, in one pass over memory.
 
 A residual sum is finished (bias, shortcut), normed, put through SiLU and written behind its 2 past frames,
-where the next convolution reads it; the last 2 frames are written once more for the next call. This file is the
-specification in PyTorch; `rushes.ops.frame_window_triton` is the kernel.
+where the next convolution reads it; the last 2 frames are written once more for the next call. This file is
+the specification in PyTorch; `rushes.ops.frame_window_triton` is the kernel.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def unphased(values: Tensor) -> Tensor:
     """[B, T, H + 1, W + 1, 4 * C] -> [B, T, 2 * H, 2 * W, C]: undo `phase_weight`'s order of pixels."""
     b, t, h, w, c = values.shape
     h, w, c = h - 1, w - 1, c // 4
-    cells = values.unflatten(-1, (2, 2, c))
+    cells = torch.unflatten(values, -1, (2, 2, c))
     rows = [torch.stack([cells[:, :, i : i + h, j : j + w, i, j] for j in (0, 1)], dim=4) for i in (0, 1)]
     return torch.stack(rows, dim=3).reshape(b, t, 2 * h, 2 * w, c)
 

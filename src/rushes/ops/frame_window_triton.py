@@ -15,8 +15,8 @@ VALUES_PER_PROGRAM = 4096
 
 
 # No variant of its own for a size of 1, which would be no tensor here, or for a multiple of 16.
-@triton.jit(do_not_specialize=["height", "width", "num_frames"])
-def _kernel(
+@triton.jit(do_not_specialize=["height", "width", "num_frames"])  # type: ignore[untyped-decorator]
+def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the annotations
     values,
     bias,
     shortcut,
@@ -127,7 +127,7 @@ def _launch(
     rows = max(1, VALUES_PER_PROGRAM // block_c)
     grid = (triton.cdiv(h * w, rows), b * (t + num_past))
     launch: Any = _kernel[grid]
-    with torch.cuda.device_of(addends.values):
+    with torch.cuda.device(addends.values.device):
         launch(
             # An absent tensor is never read; its place still takes a pointer.
             *(addends.values if tensor is None else tensor for tensor in tensors),

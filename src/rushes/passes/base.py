@@ -20,6 +20,8 @@ PASSES = Registry(
         "attention": "rushes.passes.attention:Attention",
         "vae-compile": "rushes.passes.vae:VaeCompile",
         "vae-fused": "rushes.passes.vae:VaeFused",
+        "vae-tiling": "rushes.passes.vae:VaeTiling",
+        "vae-tiny": "rushes.passes.vae:VaeTiny",
     },
     group="rushes.passes",
 )
@@ -33,7 +35,7 @@ class Pass(Protocol):
         name: in plan files, reports and errors.
         part: the network that it changes; with two noise experts, both.
         order: passes of a plan are applied by rising order, whatever order they are listed in: 10 kernels,
-            20 other weights, 80 layouts, 90 compilation.
+            20 other weights, 80 layouts, 90 compilation, 95 around a compiled step.
 
     A field that is out of range stops with `ConfigError` when the pass is made; a network that it cannot
     change (another architecture, device or dtype) when it is applied. No pass ends as a silent no-op.

@@ -1,18 +1,23 @@
-"""The VAE's decode step made faster: by kernels that suit any size, or by a compiler, size by size."""
+"""The VAE's decode step made faster: by kernels that suit any size, by a compiler, size by size, or by a
+decoder of a hundredth of the work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from torch import nn
 
-from rushes.errors import ConfigError
+from rushes.config import TOY_FOLDER
+from rushes.errors import CheckpointError, ConfigError
+from rushes.models.tiny_vae import TinyStep, load_tiny_decoder
 from rushes.models.wan_vae import WanVAE
 from rushes.ops.frame_window import KERNELS, window_kernels
 from rushes.passes.base import Part
 from rushes.passes.vae_compiled_step import BACKENDS, CompiledStep
 from rushes.passes.vae_fused_step import FusedStep
+from rushes.passes.vae_tiled_step import TiledStep
 
 
 def plain_vae(name: str, network: nn.Module) -> WanVAE:
@@ -75,3 +80,72 @@ class VaeCompile:
         vae = plain_vae(self.name, network)
         vae.step = CompiledStep(vae, self.backend)
         return vae
+
+
+TINY_TOY = "toy"
+TINY_TOY_FILE = TOY_FOLDER / "tiny_vae" / "tiny_decoder.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeTiny:
+    """Decode by a tiny decoder: another picture, near that of the VAE. Encoding stays the VAE's.
+
+    Attributes:
+        weights: a file in the layout of madebyollin/taehv (`taew2_1.pth`, `taew2_2.pth`, or the same as
+            safetensors), or "toy", the one that is shipped for the toy model.
+    """
+
+    name: ClassVar[str] = "vae-tiny"
+    part: ClassVar[Part] = "vae"
+    order: ClassVar[int] = 80
+
+    weights: str = TINY_TOY
+
+    def apply(self, network: nn.Module) -> nn.Module:
+        """See `Pass`."""
+        vae = plain_vae(self.name, network)
+        file = TINY_TOY_FILE if self.weights == TINY_TOY else Path(self.weights)
+        weight = vae.post_quant_conv.weight
+        try:
+            decoder = load_tiny_decoder(file, vae.config, weight.device, weight.dtype)
+        except CheckpointError as error:
+            raise ConfigError(f"pass vae-tiny: {error}") from error
+        vae.step = TinyStep(decoder)
+        return vae
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeTiling:
+    """Decode in equal tiles that overlap, by whatever step the passes before it left.
+
+    One after another they need less memory at a time, and more work: cells that overlap are decoded twice.
+    Together they are one batch.
+
+    Attributes:
+        tile: rows and columns of latent cells; the default makes four tiles of 480p.
+        overlap: cells that neighbours share at least, blended in pixels.
+        together: all tiles as one batch.
+    """
+
+    name: ClassVar[str] = "vae-tiling"
+    part: ClassVar[Part] = "vae"
+    order: ClassVar[int] = 95
+
+    tile: tuple[int, int] = (34, 56)
+    overlap: int = 8
+    together: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.tile) != 2 or not 0 < self.overlap < min(self.tile):
+            raise ConfigError(
+                f"pass vae-tiling: overlap {self.overlap} of tiles of {self.tile}; it is at least 1 cell and "
+                "less than a tile's rows and columns"
+            )
+
+    def apply(self, network: nn.Module) -> nn.Module:
+        """See `Pass`."""
+        if not isinstance(network, WanVAE):
+            raise ConfigError(f"pass vae-tiling: a {type(network).__name__} is no WanVAE")
+        inner = network.step or WanVAE.plain_step
+        network.step = TiledStep(inner, self.tile, self.overlap, together=self.together)
+        return network

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from threading import Lock
 from types import FunctionType
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from rushes.models.wan_vae import DecodeState, DecodeStep, WanVAE
-from rushes.passes.vae_fused_step import lay_out
+from rushes.ops.layout import channels_last
 
 BACKENDS = ("inductor", "eager")
 
@@ -23,7 +24,7 @@ class CompiledStep:
     """
 
     def __init__(self, vae: WanVAE, backend: str) -> None:
-        lay_out(vae.decoder)
+        channels_last(vae.decoder)
         self._backend = backend
         self._lock = Lock()
         self._graphs: dict[_Key, DecodeStep] = {}
@@ -49,7 +50,10 @@ class CompiledStep:
 
     def _compiled(self) -> DecodeStep:
         step: DecodeStep = torch.compile(
-            _fresh(WanVAE.plain_step), fullgraph=True, dynamic=False, backend=self._backend
+            _fresh(cast(FunctionType, WanVAE.plain_step)),
+            fullgraph=True,
+            dynamic=False,
+            backend=self._backend,
         )
         return step
 

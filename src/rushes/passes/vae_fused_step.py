@@ -9,6 +9,7 @@ into the 2-D convolution behind it: 4/9 of the products, and the doubled activat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from rushes.models.wan_vae_blocks import (
     unfold_pixels,
 )
 from rushes.ops.frame_window import PAST, Addends, WindowKernels, phase_weight
+from rushes.ops.layout import channels_last
 
 OUT_CHANNELS_MULTIPLE = 8
 """Tensor core convolutions take rows of 16 bytes; pixels have 3 or 12 channels."""
@@ -47,7 +49,7 @@ class FusedStep:
     """Implements `DecodeStep` for the weights of `vae`, which it lays out for the kernels, in place."""
 
     def __init__(self, vae: WanVAE, kernels: WindowKernels) -> None:
-        lay_out(vae.decoder)
+        channels_last(vae.decoder)
         self.kernels = kernels
         self.phase_weights = {
             id(conv): phase_weight(conv.weight).contiguous(memory_format=torch.channels_last)
@@ -63,12 +65,10 @@ class FusedStep:
         return _Walk(self, state).decode(vae, latent)
 
 
-def lay_out(module: nn.Module) -> None:
-    """Weights of convolutions channels last, in place: cuDNN would transpose them at every call."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in module.parameters():
-        if parameter.ndim in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+def with_bias(out: Tensor, conv: nn.Conv3d) -> Tensor:
+    """In place."""
+    assert conv.bias is not None, "every convolution of the VAE has one"
+    return out.add_(conv.bias)
 
 
 class _Walk:
@@ -86,10 +86,10 @@ class _Walk:
         x = self.conv(decoder.conv_in, self.window(Addends(values=z)))
         x = self.mid_block(decoder.mid_block, x)
         for block in decoder.up_blocks:
-            x = self.up_block(block, x)
+            x = self.up_block(cast(UpBlock, block), x)
         window = self.window(x, decoder.norm_out)
-        conv = decoder.conv_out
-        pixels = convolve(window, conv, self.step.out_weight)[..., : self.step.num_pixel_channels] + conv.bias
+        padded = convolve(window, decoder.conv_out, self.step.out_weight)
+        pixels = with_bias(padded[..., : self.step.num_pixel_channels], decoder.conv_out)
         frames = unfold_pixels(pixels, vae.config.patch_size).clamp(-1, 1)
         return frames, DecodeState(past=tuple(self.next))
 
@@ -116,15 +116,15 @@ class _Walk:
         return self.conv(block.conv2, window, block.conv_shortcut(total)), total
 
     def mid_block(self, block: MidBlock, x: Addends) -> Addends:
-        x, _ = self.residual_block(block.resnets[0], x)
+        x, _ = self.residual_block(cast(ResidualBlock, block.resnets[0]), x)
         attended = block.attention(self.step.kernels.total(x))
-        x, _ = self.residual_block(block.resnets[1], Addends(values=attended))
+        x, _ = self.residual_block(cast(ResidualBlock, block.resnets[1]), Addends(values=attended))
         return x
 
     def up_block(self, block: UpBlock, x: Addends) -> Addends:
         block_input = None
         for resnet in block.resnets:
-            x, total = self.residual_block(resnet, x)
+            x, total = self.residual_block(cast(ResidualBlock, resnet), x)
             block_input = total if block_input is None else block_input
         if block.upsample is None:
             return x
@@ -152,6 +152,6 @@ class _Walk:
 
     def double(self, time_conv: TimeConv3d, x: Addends) -> Tensor:
         """Two frames of each: the temporal convolution makes both, side by side in channels."""
-        both = convolve(self.window(x), time_conv) + time_conv.bias
-        pairs = both.unflatten(-1, (2, -1)).movedim(4, 2)
+        both = with_bias(convolve(self.window(x), time_conv), time_conv)
+        pairs: Tensor = torch.unflatten(both, -1, (2, -1)).movedim(4, 2)
         return pairs.flatten(1, 2).contiguous()
