@@ -25,6 +25,7 @@ class VaeShapes:
         short: latents at which a float32 reference is made.
         convs: (model, frames, rows, columns, channels in, channels out) of 3x3x3 convolutions.
         doublings: the same of 2-D convolutions behind a doubling; rows and columns before it.
+        tiles: (rows, columns) of a tile in latent cells, and the cells that neighbours share.
         few: latent frames of the rows that need no whole clip.
     """
 
@@ -33,6 +34,7 @@ class VaeShapes:
     short: tuple[int, int, int]
     convs: tuple[tuple[str, int, int, int, int, int], ...]
     doublings: tuple[tuple[str, int, int, int, int, int], ...]
+    tiles: tuple[tuple[tuple[int, int], int], ...]
     few: int
 
 
@@ -57,6 +59,7 @@ TRUE = VaeShapes(
         ("2.2", 4, 88, 160, 1024, 1024),
         ("2.2", 4, 176, 320, 512, 512),
     ),
+    tiles=(((34, 56), 8), ((34, 54), 4), ((24, 32), 8)),
     few=5,
 )
 
@@ -70,6 +73,7 @@ TINY = VaeShapes(
     short=(2, 2, 3),
     convs=(("2.1", 2, 4, 6, 8, 8), ("2.2", 1, 4, 6, 16, 8)),
     doublings=(("2.1", 2, 3, 4, 8, 4),),
+    tiles=(((3, 4), 2),),
     few=2,
 )
 

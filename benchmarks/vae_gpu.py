@@ -36,7 +36,7 @@ from torch import Tensor
 
 from rushes.models.wan_vae import WanVAE, to_uint8
 from rushes.ops.frame_window import window_kernels
-from rushes.passes.vae import VaeCompile, VaeFused
+from rushes.passes.vae import VaeCompile, VaeFused, VaeTiling
 from rushes.stages.preview import preview_frames
 
 BF16, F32 = torch.bfloat16, torch.float32
@@ -134,6 +134,28 @@ def batches(report: Report, name: str, shapes: VaeShapes, device: torch.device) 
 
 
 @torch.no_grad()
+def tiled(report: Report, name: str, shapes: VaeShapes, device: torch.device) -> None:
+    """Time and peak memory over a few latent frames: whole, in tiles in turn, in equal patches as a batch."""
+    config = shapes.configs[name.split()[0]]
+    latents = bf16_latents(config, 1, (shapes.few, *shapes.clips[name][1:]), device)
+    vae = fused(random_vae(config, SEED, device, BF16))
+    whole_step = vae.step
+    whole = add_decode(report, f"whole, {shapes.few} latent frames", vae.decode, latents, device, repeats=2)
+
+    def add_tiled(label: str, tiling: VaeTiling) -> None:
+        vae.step = whole_step
+        tiling.apply(vae)
+        seconds = add_decode(report, label, vae.decode, latents, device, repeats=2)
+        report.add(f"{label}, speed of the whole (published: 3.2)", whole / seconds, "times")
+
+    for tile, overlap in shapes.tiles:
+        for together in (False, True):
+            tiling = VaeTiling(tile=tile, overlap=overlap, together=together)
+            label = f"tiles {tile[0]}x{tile[1]}, overlap {overlap}, {'together' if together else 'in turn'}"
+            report.attempt(label, partial(add_tiled, label, tiling))
+
+
+@torch.no_grad()
 def compiled(report: Report, name: str, shapes: VaeShapes, device: torch.device) -> None:
     """The same clip by `vae-compile`; the first two latent frames ever include making both graphs."""
     config = shapes.configs[name.split()[0]]
@@ -171,6 +193,7 @@ def all_parts(shapes: VaeShapes, device: torch.device) -> dict[str, tuple[Callab
         "windows": (lambda report: window_table(report, kernels, shapes, device, dtype), 2.0),
         "previews": (lambda report: previews(report, shapes, device), 1.0),
         "batches": (lambda report: batches(report, "2.1 480p81", shapes, device), 7.0),
+        "tiles": (lambda report: tiled(report, "2.1 480p81", shapes, device), 6.0),
         "2.1 720p81": (lambda report: clip(report, "2.1 720p81", shapes, device, with_eager=False), 14.0),
         "compile": (lambda report: compiled(report, "2.1 480p81", shapes, device), 60.0),
     }

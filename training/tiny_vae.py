@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rushes.models.at_rest import quantize_state, restore
+from rushes.models.at_rest import quantize_int8, restore
+from rushes.models.configs import WanVAEConfig
 from rushes.models.tiny_vae import TRAINED_FOR, TinyDecoder, statistics_of
 from rushes.models.wan_vae import WanVAE
 from training.clips import ClipSource
@@ -114,9 +115,13 @@ def train(teacher: Teacher, student: TinyDecoder, dtype: torch.dtype, args: argp
     return average
 
 
-def at_rest(average: Average) -> dict[str, Tensor]:
-    """The weights as they are shipped: matrices int8 with a float32 scale a row, the rest float32."""
-    return quantize_state(average.state)
+def write(average: Average, config: WanVAEConfig, file: Path) -> None:
+    """The weights as they are shipped: kernels int8 with a float32 scale a row, biases float32."""
+    stored: dict[str, Tensor] = {}
+    for name, tensor in average.state.items():
+        parts = quantize_int8(tensor.cpu()) if tensor.ndim > 1 else {"": tensor.cpu()}
+        stored |= {name + suffix: part for suffix, part in parts.items()}
+    save_file(stored, file, metadata={TRAINED_FOR: statistics_of(config)})
 
 
 @torch.no_grad()
@@ -151,7 +156,7 @@ def main() -> None:
     student = new_student(vae).to(source.device)
     average = train(teacher, student, source.dtype, args)
     args.out.mkdir(parents=True, exist_ok=True)
-    save_file(at_rest(average), args.out / FILE, metadata={TRAINED_FOR: statistics_of(vae.config)})
+    write(average, vae.config, args.out / FILE)
     value = measure(student, args.out / FILE, teacher, args.clips)
     size = (args.out / FILE).stat().st_size
     print(

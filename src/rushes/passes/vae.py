@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from rushes.config import TOY_FOLDER
@@ -34,7 +35,7 @@ def plain_vae(name: str, network: nn.Module) -> WanVAE:
 class VaeFused:
     """One kernel between two convolutions, and no doubled activation: `rushes.passes.vae_fused_step`.
 
-    Nothing is compiled for a size, so every size, tile and batch is ready when the kernel is.
+    Nothing is compiled for a size: when the pass has been applied, every size, tile and batch is ready.
 
     Attributes:
         kernels: triton on CUDA; torch is the slow specification of the same, anywhere.
@@ -53,7 +54,11 @@ class VaeFused:
     def apply(self, network: nn.Module) -> nn.Module:
         """See `Pass`."""
         vae = plain_vae(self.name, network)
-        vae.step = FusedStep(vae, window_kernels(self.kernels, vae.post_quant_conv.weight.device))
+        device = vae.post_quant_conv.weight.device
+        vae.step = FusedStep(vae, window_kernels(self.kernels, device))
+        # The kernel's variants differ by layer, not by size: two latent frames of any size build them all.
+        with torch.no_grad():
+            vae.decode(torch.zeros(1, vae.config.z_dim, 2, 2, 2, device=device))
         return vae
 
 
