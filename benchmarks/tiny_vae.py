@@ -78,13 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="the tiny decoder beside the whole one")
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--preset", default="fast")
-    parser.add_argument("--num-frames", type=int, help="of a clip; the preset's if left out")
     parser.add_argument("--weights", default=TINY_TOY, help="a file, or the shipped one")
     parser.add_argument("--batch", type=int)
     args = parser.parse_args(argv)
     bench = open_bench(ASSETS, args.batch)
     prompts = evaluation_prompts(args.prompts)
-    fields = {"preset": args.preset} | ({"num_frames": args.num_frames} if args.num_frames else {})
+    fields = {"preset": args.preset}
     latents = latents_of(bench, prompts, fields)
     rows: dict[str, dict[str, Any]] = {}
     whole, seconds = decode_all(bench, latents)

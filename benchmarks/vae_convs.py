@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from rushes.models.wan_vae_blocks import as_images
 from rushes.ops.frame_window import Addends, WindowKernels, phase_weight
+
+if TYPE_CHECKING:
+    from rushes.ops.conv3d_triton import ConvTile
 
 REPEATS = 5
 LAST_3D, LAST = torch.channels_last_3d, torch.channels_last
@@ -97,6 +101,37 @@ def add_doubling(
 
     report.add(f"{label}, written out", best_of(written_out, device) * 1e3, "ms")
     report.add(f"{label}, folded", best_of(partial(F.conv2d, images, folded, padding=1), device) * 1e3, "ms")
+
+
+@torch.no_grad()
+def own_conv_table(report: Report, shapes: VaeShapes, device: torch.device) -> None:
+    """TFLOP/s of our own convolution kernel in each of its tiles, for the layers where cuDNN is slow."""
+    for model, t, h, w, c, o in shapes.own_convs:
+        label = f"VAE {model} {t}x{h}x{w} {c}->{o}"
+        report.attempt(f"{label}, own", partial(add_own_conv, report, label, (t, h, w, c, o), device))
+
+
+def add_own_conv(report: Report, label: str, size: tuple[int, ...], device: torch.device) -> None:
+    """One shape: error against cuDNN's, and the rate of every tile."""
+    from rushes.ops.conv3d_triton import TILES  # only where Triton is
+    from rushes.ops.conv3d_triton import conv3d as own_conv3d
+
+    t, h, w, c, o = size
+    work = 2 * 27 * c * o * t * h * w / 1e12
+    window = torch.randn(1, t + 2, h, w, c, device=device, dtype=torch.bfloat16)
+    weight = torch.randn(o, c, 3, 3, 3, device=device, dtype=torch.bfloat16).contiguous(memory_format=LAST_3D)
+    expected = conv3d(window, weight).movedim(1, -1)
+    found = own_conv3d(window, weight, TILES[0])
+    difference = (found.float() - expected.float()).norm() / expected.float().norm()
+    report.add(f"{label}, own against 3-D, relative", difference.item())
+    for tile in TILES:
+        name = f"{tile.rows}x{tile.columns}x{tile.inner}, {tile.warps} warps, {tile.stages} stages"
+
+        def add_tile(tile: ConvTile = tile, name: str = name) -> None:
+            seconds = best_of(partial(own_conv3d, window, weight, tile), device)
+            report.add(f"{label}, own {name}", work / seconds, "TFLOP/s")
+
+        report.attempt(f"{label}, own {name}", add_tile)
 
 
 @torch.no_grad()
