@@ -115,10 +115,9 @@ def test_fused_state_is_two_frames_and_no_larger_storage() -> None:
     assert all(past.untyped_storage().nbytes() == past.nbytes for past in state.past)
 
 
-@pytest.mark.parametrize("config", [SHALLOW, WAN22], ids=["shallow", "2.2"])
-def test_compiled_is_plain_in_two_graphs_a_size(config: WanVAEConfig) -> None:
-    vae = random_vae(config)
-    clips = torch.randn(2, 1, config.z_dim, 4, 2, 3)
+def test_compiled_is_plain_in_two_graphs_a_size() -> None:
+    vae = random_vae(SHALLOW)
+    clips = torch.randn(2, 1, SHALLOW.z_dim, 4, 2, 3)
     with torch.no_grad():
         plain = [vae.decode(clip) for clip in clips]
         VaeCompile(backend="eager").apply(vae)
@@ -138,9 +137,9 @@ def test_compiled_is_plain_in_two_graphs_a_size(config: WanVAEConfig) -> None:
 def test_more_sizes_than_the_compilers_limit() -> None:
     vae = random_vae(SHALLOW)
     with torch.no_grad():
-        expected = vae.decode_step(torch.ones(1, 16, 1, 1, 12))[0]
+        expected = vae.decode_step(torch.ones(1, 16, 1, 1, 10))[0]
         VaeCompile(backend="eager").apply(vae)
-        for columns in range(1, 13):
+        for columns in range(1, 11):
             frames, _ = vae.decode_step(torch.ones(1, 16, 1, 1, columns))
     assert relative(frames, expected) < 1e-6
 
