@@ -84,14 +84,19 @@ def finish(bench: Bench, jobs: Sequence[Job], *, causal: bool) -> Tensor:
 
     The VAE decodes them in one batch, where its stage would call it for each clip.
     """
+    return to_uint8(bench.vae.decode(denoised(bench, jobs, causal=causal)))
+
+
+@torch.no_grad()
+def denoised(bench: Bench, jobs: Sequence[Job], *, causal: bool = False) -> Tensor:
+    """Latents [B, z, T', h, w] of jobs of one schedule."""
     text, denoise, _ = bench.model.pipeline.stages(jobs[0])
     text.run(jobs)
     if causal:
         denoise_causal(bench.wan, jobs)
     while not denoise.done(jobs[0]):
         denoise.run(jobs)
-    latents = torch.cat([torch.cat(list(job.latents), dim=2) for job in jobs])
-    return to_uint8(bench.vae.decode(latents))
+    return torch.cat([torch.cat(list(job.latents), dim=2) for job in jobs])
 
 
 @torch.no_grad()

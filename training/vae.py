@@ -23,6 +23,7 @@ from rushes.models import wan_vae
 from rushes.models.configs import WanVAEConfig
 from rushes.models.loader import open_checkpoint
 from rushes.models.wan_vae import WanVAE
+from rushes.ops.layout import channels_last
 from training.checkpoints import to_layout
 from training.clips import ClipSource
 from training.optim import Average, Shadow, optimisers, set_rate, warm_cosine
@@ -64,15 +65,6 @@ def loss_of(vae: WanVAE, video: Tensor) -> tuple[Tensor, Tensor]:
 def psnr(squared: float) -> float:
     """Decibels from a mean squared error in [0, 1] units."""
     return -10 * math.log10(max(squared, 1e-12))
-
-
-def channels_last(vae: WanVAE) -> WanVAE:
-    """Lay the convolutions' weights out for the tensor cores, in place."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in vae.parameters():
-        if parameter.ndim in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
-    return vae
 
 
 def initial(resume: Path | None) -> WanVAE:

@@ -10,7 +10,7 @@ from rushes.models import wan_vae
 from rushes.models.headers import find_weights, read_json
 from rushes.models.wan_vae import WanVAE
 from rushes.models.weights import load_weights
-from training.vae import channels_last
+from rushes.ops.layout import channels_last
 
 
 def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> WanVAE:

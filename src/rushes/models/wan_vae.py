@@ -7,7 +7,7 @@ on the module changes in a call, so one module decodes any number of clips side 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,6 +113,10 @@ class DecodeState:
     past: tuple[Tensor, ...]
 
 
+DecodeStep = Callable[["WanVAE", Tensor, DecodeState | None], tuple[Tensor, DecodeState]]
+"""`WanVAE.plain_step`, or what a pass puts in its place."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeState:
     """Where an encoding clip stands: past input frames of each temporal convolution, in encoder order."""
@@ -125,6 +129,9 @@ class WanVAE(nn.Module):
 
     Latents are normalised per channel by the config's mean and std, float32 when we make them. Videos are
     [B, 3, T, H, W] in [-1, 1], T = 1 + temporal stride * n, in the dtype of the weights when we make them.
+
+    Attributes:
+        step: what decodes a latent frame instead of `plain_step`, with states of its own; a pass sets it.
 
     Example:
         >>> config = WanVAEConfig(base_dim=8, dim_mult=(1, 2), num_res_blocks=1, temporal_downsample=(True,))
@@ -140,6 +147,7 @@ class WanVAE(nn.Module):
         self.quant_conv = nn.Linear(2 * config.z_dim, 2 * config.z_dim)
         self.post_quant_conv = nn.Linear(config.z_dim, config.z_dim)
         self.decoder = Decoder(config)
+        self.step: DecodeStep | None = None
 
     def decode(self, latents: Tensor) -> Tensor:
         """[B, z, T', h, w] normalised -> [B, 3, T, H, W] in [-1, 1]: `decode_step` over the latent frames."""
@@ -166,6 +174,10 @@ class WanVAE(nn.Module):
             frames [B, 3, 1 or temporal stride, H, W] in [-1, 1], and the state for the next latent frame.
         """
         assert latent.shape[2] == 1, "one latent frame a step"
+        return self.plain_step(latent, state) if self.step is None else self.step(self, latent, state)
+
+    def plain_step(self, latent: Tensor, state: DecodeState | None = None) -> tuple[Tensor, DecodeState]:
+        """`decode_step` as the blocks are written."""
         cache = FrameCache(state.past if state else None)
         return self._decode(latent, cache).clamp(-1, 1), DecodeState(past=tuple(cache.next))
 
@@ -175,8 +187,12 @@ class WanVAE(nn.Module):
         return self._decode(latents, FrameCache(None, keep=False))
 
     def _decode(self, latents: Tensor, cache: FrameCache) -> Tensor:
-        z = self._denormalise(latents).to(self._weights().dtype).movedim(1, -1)
-        return unfold_pixels(self.decoder(self.post_quant_conv(z), cache), self.config.patch_size)
+        return unfold_pixels(self.decoder(self.decoder_input(latents), cache), self.config.patch_size)
+
+    def decoder_input(self, latents: Tensor) -> Tensor:
+        """[B, z, T', h, w] normalised -> [B, T', h, w, z], what the decoder's first convolution takes."""
+        z: Tensor = self.post_quant_conv(self._denormalise(latents).to(self._weights().dtype).movedim(1, -1))
+        return z
 
     def encode(self, video: Tensor) -> Tensor:
         """[B, 3, T, H, W] -> [B, z, T', H', W'] normalised posterior mean: `encode_step` over the clip.

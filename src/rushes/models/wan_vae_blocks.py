@@ -47,9 +47,10 @@ class FrameCache:
         return window
 
     def _write(self, frames: Tensor) -> None:
-        # A view would hold the whole window until the next call.
+        # A view would hold the whole window until the next call. Contiguous: for other strides, be it of a
+        # dimension of size 1, a compiler makes one more graph.
         if self._keep:
-            self.next.append(frames.clone())
+            self.next.append(frames.clone(memory_format=torch.contiguous_format))
 
 
 def as_images(x: Tensor) -> Tensor:
@@ -79,18 +80,17 @@ class TimeConv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.is_cpu:
-            return self._sum_over_taps(input)
+            return self.sum_over_taps(input, self.weight, self.bias)
         return super().forward(input.movedim(-1, 1)).movedim(1, -1).contiguous()
 
-    def _sum_over_taps(self, x: Tensor) -> Tensor:
+    def sum_over_taps(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One 2-D convolution per tap in time. PyTorch sends a small float32 `conv3d` of batch 1 to a kernel
         5 times slower than oneDNN's, which every `conv2d` of this size gets."""
         span = x.shape[1] - self.kernel_size[0] + 1
-        bias = self.bias
         out: Tensor | None = None
         for tap in range(self.kernel_size[0]):
             images = as_images(x[:, tap : tap + span : self.stride[0]])
-            part = F.conv2d(images, self.weight[:, :, tap], bias, self.stride[1:], self.padding[1:])
+            part = F.conv2d(images, weight[:, :, tap], bias, self.stride[1:], self.padding[1:])
             out, bias = part if out is None else out.add_(part), None
         assert out is not None
         return as_frames(out, x.shape[0])

@@ -23,6 +23,10 @@ PASSES = Registry(
         "attention": "rushes.passes.attention:Attention",
         "lora": "rushes.passes.lora:Lora",
         "compile": "rushes.passes.compile:Compile",
+        "vae-compile": "rushes.passes.vae:VaeCompile",
+        "vae-fused": "rushes.passes.vae:VaeFused",
+        "vae-tiling": "rushes.passes.vae:VaeTiling",
+        "vae-tiny": "rushes.passes.vae:VaeTiny",
     },
     group="rushes.passes",
 )
@@ -36,7 +40,8 @@ class Pass(Protocol):
         name: in plan files, reports and errors.
         part: the network that it changes; with two noise experts, both.
         order: passes of a plan are applied by rising order, whatever order they are listed in: 5 weights
-            of another training, 10 kernels, 20 other weights, 80 layouts, 90 compilation.
+            of another training, 10 kernels, 20 other weights, 80 layouts, 90 compilation, 95 around a
+            compiled step.
 
     A field that is out of range stops with `ConfigError` when the pass is made; a network that it cannot
     change (another architecture, device or dtype) when it is applied. No pass ends as a silent no-op.

@@ -1,0 +1,157 @@
+"""`WanVAE.decode_step` with nothing between two convolutions but one kernel, for any size and batch.
+
+The plain blocks write every activation several times on its way from one convolution to the next: bias,
+shortcut, norm, SiLU, past frames, a copy of the last frames. Here a block hands on what is still to be added
+up (`Addends`), and the kernel that makes the next convolution's window adds it. A nearest doubling is folded
+into the 2-D convolution behind it: 4/9 of the products, and the doubled activation is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rushes.models.wan_vae import DecodeState, WanVAE
+from rushes.models.wan_vae_blocks import (
+    ChannelNorm,
+    MidBlock,
+    ResidualBlock,
+    TimeConv3d,
+    UpBlock,
+    Upsample,
+    as_frames,
+    as_images,
+    duplicate_up,
+    unfold_pixels,
+)
+from rushes.ops.frame_window import PAST, Addends, WindowKernels, phase_weight
+from rushes.ops.layout import channels_last
+
+OUT_CHANNELS_MULTIPLE = 8
+"""Tensor core convolutions take rows of 16 bytes; pixels have 3 or 12 channels."""
+
+
+def convolve(window: Tensor, conv: TimeConv3d, weight: Tensor | None = None) -> Tensor:
+    """[B, T + 2, H, W, C] -> [B, T, H, W, O] without the bias; no copies around the kernel on CUDA."""
+    weight = conv.weight if weight is None else weight
+    if window.is_cpu:
+        return conv.sum_over_taps(window, weight, None)
+    out = F.conv3d(window.movedim(-1, 1), weight, None, conv.stride, conv.padding).movedim(1, -1)
+    # cuDNN keeps channels last; should a library not, the next kernel would read rubbish.
+    return out.contiguous()
+
+
+class FusedStep:
+    """Implements `DecodeStep` for the weights of `vae`, which it lays out for the kernels, in place."""
+
+    def __init__(self, vae: WanVAE, kernels: WindowKernels) -> None:
+        channels_last(vae.decoder)
+        self.kernels = kernels
+        self.phase_weights = {
+            id(conv): phase_weight(conv.weight).contiguous(memory_format=torch.channels_last)
+            for conv in (module.conv for module in vae.decoder.modules() if isinstance(module, Upsample))
+        }
+        weight = vae.decoder.conv_out.weight
+        self.num_pixel_channels = len(weight)
+        padded = F.pad(weight, (0, 0) * 4 + (0, -len(weight) % OUT_CHANNELS_MULTIPLE))
+        self.out_weight = padded.contiguous(memory_format=torch.channels_last_3d)
+
+    def __call__(self, vae: WanVAE, latent: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
+        """See `DecodeStep`."""
+        return _Walk(self, state).decode(vae, latent)
+
+
+def with_bias(out: Tensor, conv: nn.Conv3d) -> Tensor:
+    """In place."""
+    assert conv.bias is not None, "every convolution of the VAE has one"
+    return out.add_(conv.bias)
+
+
+class _Walk:
+    """One call: goes through the decoder, takes past frames in order and gathers those for the next call."""
+
+    def __init__(self, step: FusedStep, state: DecodeState | None) -> None:
+        self.step = step
+        self.is_start = state is None
+        self.past: Iterator[Tensor] = iter(state.past if state else ())
+        self.next: list[Tensor] = []
+
+    def decode(self, vae: WanVAE, latent: Tensor) -> tuple[Tensor, DecodeState]:
+        decoder = vae.decoder
+        z = vae.decoder_input(latent).contiguous()
+        x = self.conv(decoder.conv_in, self.window(Addends(values=z)))
+        x = self.mid_block(decoder.mid_block, x)
+        for block in decoder.up_blocks:
+            x = self.up_block(cast(UpBlock, block), x)
+        window = self.window(x, decoder.norm_out)
+        padded = convolve(window, decoder.conv_out, self.step.out_weight)
+        pixels = with_bias(padded[..., : self.step.num_pixel_channels], decoder.conv_out)
+        frames = unfold_pixels(pixels, vae.config.patch_size).clamp(-1, 1)
+        return frames, DecodeState(past=tuple(self.next))
+
+    def window(self, x: Addends, norm: ChannelNorm | None = None) -> Tensor:
+        return self.window_and_total(x, norm, with_total=False)[0]
+
+    def window_and_total(
+        self, x: Addends, norm: ChannelNorm | None, *, with_total: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        past = None if self.is_start else next(self.past)
+        is_sum = x.is_phased or x.bias is not None or x.shortcut is not None
+        made = self.step.kernels.window(x, past, None if norm is None else norm.weight, with_total and is_sum)
+        self.next.append(made.past)
+        return made.frames, x.values if made.total is None else made.total
+
+    def conv(self, conv: TimeConv3d, window: Tensor, shortcut: Tensor | None = None) -> Addends:
+        return Addends(values=convolve(window, conv), bias=conv.bias, shortcut=shortcut)
+
+    def residual_block(self, block: ResidualBlock, x: Addends) -> tuple[Addends, Tensor]:
+        """The block's sum, and its input added up."""
+        window, total = self.window_and_total(x, block.norm1)
+        h = self.conv(block.conv1, window)
+        window = self.window(h, block.norm2)
+        return self.conv(block.conv2, window, block.conv_shortcut(total)), total
+
+    def mid_block(self, block: MidBlock, x: Addends) -> Addends:
+        x, _ = self.residual_block(cast(ResidualBlock, block.resnets[0]), x)
+        attended = block.attention(self.step.kernels.total(x))
+        x, _ = self.residual_block(cast(ResidualBlock, block.resnets[1]), Addends(values=attended))
+        return x
+
+    def up_block(self, block: UpBlock, x: Addends) -> Addends:
+        block_input = None
+        for resnet in block.resnets:
+            x, total = self.residual_block(cast(ResidualBlock, resnet), x)
+            block_input = total if block_input is None else block_input
+        if block.upsample is None:
+            return x
+        assert block_input is not None
+        shortcut = None
+        if block.has_shortcut:
+            shortcut = duplicate_up(
+                block_input, block.dim, time=block.time, space=block.space, is_start=self.is_start
+            ).contiguous()
+        return self.upsample(block.upsample, x, shortcut)
+
+    def upsample(self, block: Upsample, x: Addends, shortcut: Tensor | None) -> Addends:
+        if block.time_conv is None:
+            total = self.step.kernels.total(x)
+        elif self.is_start:
+            # The temporal convolution starts on zeros at the second latent frame.
+            total = self.step.kernels.total(x)
+            self.next.append(total.new_zeros(total.shape[0], PAST, *total.shape[2:]))
+        else:
+            total = self.double(block.time_conv, x)
+        weight = self.step.phase_weights[id(block.conv)]
+        images = F.conv2d(as_images(total), weight, None, padding=1)
+        values = as_frames(images, total.shape[0]).contiguous()
+        return Addends(values=values, bias=block.conv.bias, shortcut=shortcut, is_phased=True)
+
+    def double(self, time_conv: TimeConv3d, x: Addends) -> Tensor:
+        """Two frames of each: the temporal convolution makes both, side by side in channels."""
+        both = with_bias(convolve(self.window(x), time_conv), time_conv)
+        pairs: Tensor = torch.unflatten(both, -1, (2, -1)).movedim(4, 2)
+        return pairs.flatten(1, 2).contiguous()
