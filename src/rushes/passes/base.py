@@ -18,6 +18,7 @@ PASSES = Registry(
     "pass",
     {
         "attention": "rushes.passes.attention:Attention",
+        "fp8-linears": "rushes.passes.fp8:Fp8Linears",
     },
     group="rushes.passes",
 )
