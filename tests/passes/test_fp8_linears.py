@@ -1,4 +1,4 @@
-"""fp8-linears: how far a layer is off, what is replaced, what is refused, and who can work with the result."""
+"""fp8-linears: how far a layer is off, what is replaced, what is refused, who can use the result."""
 
 from dataclasses import replace
 

@@ -20,8 +20,8 @@ TARGETS = {
 }
 """Names a plan may list, in the order in which published work found them safe, with their modules.
 
-The rest stays as it is: embeddings, time path, norms, head and router are float32 islands, the keys and values
-of a text are computed once a prompt, and token experts are grouped matmuls.
+The rest stays as it is: embeddings, time path, norms, head and router are float32 islands, the keys and
+values of a text are computed once a prompt, and token experts are grouped matmuls.
 """
 
 ALL_TARGETS = tuple(TARGETS)
