@@ -7,7 +7,7 @@ run in the dtype of the weights, or autocast's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.configs import ExpertsConfig, WanConfig
+from rushes.models.phase import PLAIN, Phase, PhaseRule, phase_of
 from rushes.models.wan_checkpoint import config_from_dict, keep_float32, sources
 from rushes.ops.attention import FrameCausal, attention, attention_kernel
 from rushes.ops.experts import expert_kernel, route
 from rushes.ops.kv_cache import KVCache, LayerKV, join
 from rushes.ops.norm import gated_add, layer_norm, modulated_layer_norm, rms_norm
-from rushes.ops.patch import patchify, unpatchify
+from rushes.ops.patch import Size3, patchify, unpatchify
 from rushes.ops.precision import float32_island
 from rushes.ops.rope import Rope, apply_rope, rope_tables
 from rushes.ops.timestep import collapse_timestep, sinusoidal_embedding
@@ -62,6 +63,23 @@ class _Call:
     rope: Rope
     mask: FrameCausal | None
     counts_loads: bool
+    grid: Size3
+    phase: Phase
+
+
+GridKernel = Callable[[Tensor, Tensor, Tensor, Size3], Tensor]
+"""q, k, v [B, N, H, D] of a grid of (frames, rows, columns) tokens -> [B, N, H, D]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseKernel:
+    """A kernel that takes a self-attention's place while `label` is part of the phase; None: always.
+
+    Clips that are denoised frame by frame, and causal masks, keep the layer's own kernel.
+    """
+
+    label: str | None
+    kernel: GridKernel
 
 
 class _MLP(nn.Module):
@@ -77,6 +95,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: WanConfig, backend: str) -> None:
         super().__init__()
         self.head_dim, self.backend, self.eps = config.attention_head_dim, backend, config.eps
+        self.phase_kernels: tuple[PhaseKernel, ...] = ()
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.norm_q = nn.RMSNorm(config.dim, config.eps)
         self.norm_k = nn.RMSNorm(config.dim, config.eps)
@@ -88,9 +107,18 @@ class SelfAttention(nn.Module):
         q = self._rotated(q, self.norm_q.weight, call.rope)
         k = self._rotated(k, self.norm_k.weight, call.rope)
         v = torch.unflatten(v, -1, (-1, self.head_dim))
+        kernel = None if past or call.mask is not None else self._phase_kernel(call.phase)
+        if kernel is not None:
+            return self.out(kernel(q, k, v, call.grid).flatten(2)), (k, v)
         keys, values = join(past, k, v)
         out = attention(q, keys, values, mask=call.mask, backend=self.backend)
         return self.out(out.flatten(2)), (k, v)
+
+    def _phase_kernel(self, phase: Phase) -> GridKernel | None:
+        for one in self.phase_kernels:
+            if one.label is None or one.label in phase:
+                return one.kernel
+        return None
 
     def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
         heads = torch.unflatten(rms_norm(x, weight, self.eps), -1, (-1, self.head_dim))
@@ -224,6 +252,7 @@ class Wan(nn.Module):
         super().__init__()
         _check_names(attention_backend, expert_kernel)
         self.config = config
+        self.phase_rules: tuple[PhaseRule, ...] = ()
         dim, patch = config.dim, config.patch_size
         volume = patch[0] * patch[1] * patch[2]
         self.patch_embed = nn.Linear(config.in_channels * volume, dim)
@@ -241,6 +270,10 @@ class Wan(nn.Module):
     def dtype(self) -> torch.dtype:
         """In which the matmuls run."""
         return self.text_embed.fc1.weight.dtype
+
+    def phase(self, step: int, num_steps: int, timestep: float) -> Phase:
+        """What `forward` is to be told at `step` (from 0) of `num_steps`; `PLAIN` unless a pass says more."""
+        return phase_of(self.phase_rules, step, num_steps, timestep)
 
     def encode_text(self, states: Tensor, pooled: Tensor | None = None) -> TextContext:
         """Text states [B, L, text_dim] (and pooled [B, pooled_dim]) to what every step reads; once a prompt.
@@ -268,6 +301,7 @@ class Wan(nn.Module):
         cache: KVCache | None = None,
         write_cache: bool = False,
         router_loads: list[Tensor] | None = None,
+        phase: Phase = PLAIN,
     ) -> Tensor:
         """The velocity eps - x0 at `timestep`.
 
@@ -279,6 +313,7 @@ class Wan(nn.Module):
             cache: frames seen before; the latents are those that follow, and `causal` is implied.
             write_cache: append this call's keys and values to `cache`.
             router_loads: each layer with experts appends its tokens per expert, float32 [E].
+            phase: of all samples, see `phase`.
 
         Returns:
             float32 [B, out_channels, T, H, W].
@@ -292,7 +327,7 @@ class Wan(nn.Module):
         grid = self._grid(latents)
         timestep = collapse_timestep(timestep, grid[0], grid[0] * grid[1] * grid[2]).to(latents.device)
         embedding, time = self._embed_time(timestep, context)
-        call = self._call_inputs(grid, latents.device, cache, causal, router_loads is not None)
+        call = self._call_inputs(grid, latents.device, cache, causal, router_loads is not None, phase)
         with float32_island(latents.device):
             x = self.patch_embed(patchify(latents.float(), self.config.patch_size))
         chunk = []
@@ -340,6 +375,7 @@ class Wan(nn.Module):
         cache: KVCache | None,
         causal: bool,
         counts_loads: bool,
+        phase: Phase,
     ) -> _Call:
         offset = cache.num_frames if cache is not None else 0
         self._check_positions((offset + grid[0], *grid[1:]))
@@ -352,7 +388,9 @@ class Wan(nn.Module):
         )
         masked = (causal or cache is not None) and grid[0] > 1
         mask = FrameCausal(frame_tokens=grid[1] * grid[2]) if masked else None
-        return _Call(dtype=self.dtype, rope=rope, mask=mask, counts_loads=counts_loads)
+        return _Call(
+            dtype=self.dtype, rope=rope, mask=mask, counts_loads=counts_loads, grid=grid, phase=phase
+        )
 
     def _check_positions(self, ends: tuple[int, int, int]) -> None:
         limit = self.config.rope_max_seq_len

@@ -19,6 +19,7 @@ PASSES = Registry(
     {
         "attention": "rushes.passes.attention:Attention",
         "fp8-linears": "rushes.passes.fp8:Fp8Linears",
+        "sparse-attention": "rushes.passes.sparse:SparseAttention",
     },
     group="rushes.passes",
 )

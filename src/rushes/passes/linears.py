@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
 
 from torch import nn
 
 from rushes.errors import ConfigError, UnknownName
 from rushes.models.expert_pair import num_bytes
 from rushes.models.wan import Block, FeedForward, Wan
+from rushes.passes.blocks import changed_blocks, transformer
 
 TARGETS = {
     "ffn": ("ffn.up", "ffn.down"),
@@ -53,38 +53,20 @@ def replace_linears(
         ConfigError: another network, a block that is not there, a target that no block has, nothing replaced,
             or a network that did not shrink.
     """
-    if not isinstance(network, Wan):
-        raise ConfigError(f"{where}: a {type(network).__name__} is no transformer")
-    blocks = changed_blocks(where, network, keep_blocks)
+    wan = transformer(where, network)
+    blocks = changed_blocks(where, wan, keep_blocks)
     for target in targets:
         if target == "ffn" and not any(isinstance(block.ffn, FeedForward) for _, block in blocks):
             others = ", ".join(name for name in TARGETS if name != "ffn")
             raise ConfigError(
                 f"{where}: target ffn: the FFN of every block is token experts; choose from {others}"
             )
-    before = num_bytes(network)
+    before = num_bytes(wan)
     for name, parent, attribute, linear in list(_linears(blocks, targets)):
         setattr(parent, attribute, make(name, linear))
-    if num_bytes(network) >= before:
-        raise ConfigError(f"{where}: {before} bytes of weights became {num_bytes(network)}, no fewer")
-    return network
-
-
-def changed_blocks(where: str, network: Wan, keep_blocks: tuple[int, ...]) -> list[tuple[int, Block]]:
-    """Blocks with their numbers, without those to keep. Raises `ConfigError`: no such block, or none left."""
-    num_blocks = len(network.blocks)
-    for kept in keep_blocks:
-        if not -num_blocks <= kept < num_blocks:
-            raise ConfigError(f"{where}: block {kept} is to be kept; there are 0 to {num_blocks - 1}, or -1")
-    kept_numbers = {number % num_blocks for number in keep_blocks}
-    left = [
-        (number, cast(Block, block))
-        for number, block in enumerate(network.blocks)
-        if number not in kept_numbers
-    ]
-    if not left:
-        raise ConfigError(f"{where}: all {num_blocks} blocks are to be kept, so nothing would change")
-    return left
+    if num_bytes(wan) >= before:
+        raise ConfigError(f"{where}: {before} bytes of weights became {num_bytes(wan)}, no fewer")
+    return wan
 
 
 def _linears(

@@ -1,0 +1,65 @@
+"""The blocks of a transformer that a pass changes, and kernels that it puts into their self-attention."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import nn
+
+from rushes.errors import ConfigError
+from rushes.models.phase import PhaseRule
+from rushes.models.wan import Block, PhaseKernel, Wan
+
+
+def transformer(where: str, network: nn.Module) -> Wan:
+    """The network itself. Raises `ConfigError` for any other architecture."""
+    if not isinstance(network, Wan):
+        raise ConfigError(f"{where}: a {type(network).__name__} is no transformer")
+    return network
+
+
+def changed_blocks(where: str, network: Wan, keep_blocks: tuple[int, ...]) -> list[tuple[int, Block]]:
+    """Blocks with their numbers, without those to keep. Raises `ConfigError`: no such block, or none left."""
+    num_blocks = len(network.blocks)
+    for kept in keep_blocks:
+        if not -num_blocks <= kept < num_blocks:
+            raise ConfigError(f"{where}: block {kept} is to be kept; there are 0 to {num_blocks - 1}, or -1")
+    kept_numbers = {number % num_blocks for number in keep_blocks}
+    left = [
+        (number, cast(Block, block))
+        for number, block in enumerate(network.blocks)
+        if number not in kept_numbers
+    ]
+    if not left:
+        raise ConfigError(f"{where}: all {num_blocks} blocks are to be kept, so nothing would change")
+    return left
+
+
+def put_kernel(
+    where: str,
+    network: nn.Module,
+    one: PhaseKernel,
+    *,
+    rule: PhaseRule | None,
+    keep_blocks: tuple[int, ...],
+) -> Wan:
+    """Give self-attention a kernel of a phase, in front of those it has: the pass applied last wins.
+
+    Args:
+        rule: says when the kernel's label holds; None for a kernel that runs in every phase.
+
+    Raises:
+        ConfigError: another network, a block that is not there, or none left.
+    """
+    wan = transformer(where, network)
+    for _, block in changed_blocks(where, wan, keep_blocks):
+        block.self_attn.phase_kernels = (one, *block.self_attn.phase_kernels)
+    if rule is not None:
+        wan.phase_rules = (*wan.phase_rules, rule)
+    return wan
+
+
+def check_share(where: str, field: str, value: float, *, least: float, most: float) -> None:
+    """Raises `ConfigError` for a share that is out of range; `least` itself is."""
+    if not least < value <= most:
+        raise ConfigError(f"{where}: {field} is {value}; needs to be above {least} and at most {most}")
