@@ -1,6 +1,7 @@
 """The radial mask against its rule, token by token, and the kernels against dense and masked attention."""
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_what_is_always_kept() -> None:
 
 def test_more_density_keeps_more_and_all_of_what_less_kept() -> None:
     masks = [kept_blocks(RadialMask(density=d, block=4), GRID) for d in (0.4, 0.6, 0.8, 1.0)]
-    for fewer, more in zip(masks, masks[1:], strict=False):
+    for fewer, more in pairwise(masks):
         assert (fewer <= more).all()
         assert fewer.sum() < more.sum()
     assert masks[-1].all()
@@ -128,5 +129,5 @@ def test_it_is_one_operator_of_a_compiled_graph(device: str) -> None:
 def test_a_long_clip_does_not_fall_to_the_reference() -> None:
     grid = (2, 100, 100)
     q = torch.zeros(1, 1, 1, 8).expand(1, 20000, 1, 8)
-    with pytest.raises(ConfigError, match="20000 tokens in blocks of 64 .* takes 16384 at most"):
+    with pytest.raises(ConfigError, match=r"20000 tokens in blocks of 64 .* takes 16384 at most"):
         radial_attention(q, q, q, grid, RadialMask(density=0.8, block=64, sink_frames=0))

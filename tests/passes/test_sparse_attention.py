@@ -29,7 +29,7 @@ def test_the_plain_phase_is_the_plain_network() -> None:
 
 def test_a_sparse_step_is_another_and_a_full_mask_is_none() -> None:
     plain = forward(small_wan(), frames=6)
-    assert density_of(ONE.mask, (6, 4, 4)) < 0.6
+    assert density_of(ONE.mask, (6, 4, 4)) < 0.7
     assert 1e-4 < relative(forward(_sparse(), frames=6, phase=SPARSE), plain) < 0.5
     full = SparseAttention(density=1.0, block=8).apply(small_wan())
     assert relative(forward(full, frames=6, phase=SPARSE), plain) < 1e-6

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
@@ -118,8 +117,7 @@ def radial_attention(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: RadialM
 def radial_attention_reference(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: RadialMask) -> Tensor:
     """The same with dense scores and a boolean mask for every token."""
     allowed = _token_mask_on(mask, grid, q.device)
-    out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=allowed)
-    return out.transpose(1, 2).contiguous()
+    return attention(q, k, v, mask=allowed, backend="sdpa").contiguous()
 
 
 def radial_attention_flex(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: RadialMask) -> Tensor:
@@ -127,7 +125,7 @@ def radial_attention_flex(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: Ra
     blocks = _block_mask_on(mask, grid, q.device)
     # fullgraph: past the limit this raises; without it scores of N x N would be made, as large as the card.
     with torch._dynamo.config.patch(recompile_limit=64):
-        out = _compiled_flex()(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=blocks)
+        out: Tensor = _compiled_flex()(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=blocks)
     return out.transpose(1, 2).contiguous()
 
 
