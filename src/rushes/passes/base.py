@@ -18,7 +18,9 @@ PASSES = Registry(
     "pass",
     {
         "attention": "rushes.passes.attention:Attention",
+        "fp8-attention": "rushes.passes.attention_fp8:Fp8Attention",
         "fp8-linears": "rushes.passes.fp8:Fp8Linears",
+        "linear-attention": "rushes.passes.attention_linear:LinearAttention",
         "sparse-attention": "rushes.passes.sparse:SparseAttention",
     },
     group="rushes.passes",

@@ -49,10 +49,16 @@ def put_kernel(
         rule: says when the kernel's label holds; None for a kernel that runs in every phase.
 
     Raises:
-        ConfigError: another network, a block that is not there, or none left.
+        ConfigError: another network, a block that is not there, none left, or a kernel that this one would
+            leave no step to.
     """
     wan = transformer(where, network)
-    for _, block in changed_blocks(where, wan, keep_blocks):
+    for number, block in changed_blocks(where, wan, keep_blocks):
+        if one.label is None and block.self_attn.phase_kernels:
+            others = ", ".join(str(other.label) for other in block.self_attn.phase_kernels)
+            raise ConfigError(
+                f"{where}: block {number} would never run {others}; list one of the two, or keep that block"
+            )
         block.self_attn.phase_kernels = (one, *block.self_attn.phase_kernels)
     if rule is not None:
         wan.phase_rules = (*wan.phase_rules, rule)
