@@ -2,7 +2,7 @@
 
 import pytest
 
-from rushes.models.phase import PLAIN, MiddleSteps, num_steps_of, phase_of
+from rushes.models.phase import PLAIN, MiddleSteps, num_steps_of, phase_of, phases_of
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ def test_labels_of_all_rules_in_one_order() -> None:
     assert phase_of(rules, 0, 4, 0.0) == ("z",)
     assert phase_of(rules, 3, 4, 0.0) == phase_of(rules[::-1], 3, 4, 0.0) == ("a", "z")
     assert phase_of((), 0, 4, 0.0) == PLAIN
+
+
+def test_every_phase_once() -> None:
+    rules = (MiddleSteps(label="a", first=0.5), MiddleSteps(label="b", first=0.1, last=0.1))
+    assert phases_of(rules) == ((), ("a", "b"), ("a",), ("b",))
+    assert phases_of(()) == (PLAIN,)

@@ -11,6 +11,7 @@ from rushes.ops.linear_attention import linear_attention_reference
 from rushes.passes.attention import Attention
 from rushes.passes.attention_fp8 import Fp8Attention
 from rushes.passes.attention_linear import LinearAttention
+from rushes.passes.base import Pass
 from rushes.passes.fp8 import Fp8Linears
 from rushes.passes.plan import Plan, make_pass, plan_of
 from rushes.passes.sparse import SparseAttention
@@ -103,3 +104,14 @@ def test_pairs_compose_in_either_order(pair: tuple) -> None:
     for one, out in zip(pair, reversed(alone), strict=True):
         if one.name != "attention":
             assert relative(both, out) > 1e-5
+
+
+@pytest.mark.parametrize("one", PASSES[1:], ids=lambda one: one.name)
+def test_a_changed_block_is_one_graph_and_prints_without_addresses(one: Pass) -> None:
+    wan = one.apply(small_wan())
+    phase = wan.phases[-1]
+    expected = forward(wan, frames=6, phase=phase)
+    for block in wan.blocks:
+        assert " at 0x" not in repr(block.self_attn.phase_kernels)
+        block.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(forward(wan, frames=6, phase=phase), expected, rtol=1e-4, atol=1e-5)

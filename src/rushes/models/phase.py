@@ -66,3 +66,13 @@ def num_steps_of(share: float, num_steps: int) -> int:
 def phase_of(rules: tuple[PhaseRule, ...], step: int, num_steps: int, timestep: float) -> Phase:
     """The labels of all rules."""
     return tuple(sorted({label for rule in rules for label in rule.labels(step, num_steps, timestep)}))
+
+
+def phases_of(rules: tuple[PhaseRule, ...]) -> tuple[Phase, ...]:
+    """The phases of a short and of a long trajectory, each once."""
+    found = (
+        phase_of(rules, step, num_steps, 1000 * (1 - step / num_steps))
+        for num_steps in (4, 50)
+        for step in range(num_steps)
+    )
+    return tuple(dict.fromkeys(found))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.configs import ExpertsConfig, WanConfig
-from rushes.models.phase import PLAIN, Phase, PhaseRule, phase_of
+from rushes.models.phase import PLAIN, Phase, PhaseRule, phase_of, phases_of
 from rushes.models.wan_checkpoint import config_from_dict, keep_float32, sources
 from rushes.ops.attention import FrameCausal, attention, attention_kernel
 from rushes.ops.experts import expert_kernel, route
@@ -75,7 +75,8 @@ GridKernel = Callable[[Tensor, Tensor, Tensor, Size3], Tensor]
 class PhaseKernel:
     """A kernel that takes a self-attention's place while `label` is part of the phase; None: always.
 
-    Clips that are denoised frame by frame, and causal masks, keep the layer's own kernel.
+    Clips that are denoised frame by frame, and causal masks, keep the layer's own kernel. A kernel is printed
+    by its settings, without an address, as caches of compiled code are keyed by that.
     """
 
     label: str | None
@@ -274,6 +275,11 @@ class Wan(nn.Module):
     def phase(self, step: int, num_steps: int, timestep: float) -> Phase:
         """What `forward` is to be told at `step` (from 0) of `num_steps`; `PLAIN` unless a pass says more."""
         return phase_of(self.phase_rules, step, num_steps, timestep)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Every phase that a trajectory may pass through: what a warm-up has to run."""
+        return phases_of(self.phase_rules)
 
     def encode_text(self, states: Tensor, pooled: Tensor | None = None) -> TextContext:
         """Text states [B, L, text_dim] (and pooled [B, pooled_dim]) to what every step reads; once a prompt.

@@ -16,6 +16,12 @@ from rushes.passes.base import Part
 from rushes.passes.blocks import put_kernel, transformer
 
 
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, grid: Size3) -> Tensor:
+        return attention_fp8(q, k, v)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fp8Attention:
     """Run self-attention on float8 codes, the first and last steps and blocks aside.
@@ -52,11 +58,7 @@ class Fp8Attention:
         return put_kernel(
             where,
             wan,
-            PhaseKernel(label=self.name, kernel=_kernel),
+            PhaseKernel(label=self.name, kernel=_Kernel()),
             rule=MiddleSteps(label=self.name, first=self.first_share, last=self.last_share),
             keep_blocks=self.keep_blocks,
         )
-
-
-def _kernel(q: Tensor, k: Tensor, v: Tensor, grid: Size3) -> Tensor:
-    return attention_fp8(q, k, v)

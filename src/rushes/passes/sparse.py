@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.phase import MiddleSteps
 from rushes.models.wan import PhaseKernel
+from rushes.ops.patch import Size3
 from rushes.ops.sparse import KERNEL_BLOCK, RadialMask, radial_attention
 from rushes.passes.base import Part
 from rushes.passes.blocks import check_share, put_kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    mask: RadialMask
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, grid: Size3) -> Tensor:
+        return radial_attention(q, k, v, grid, self.mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,7 @@ class SparseAttention:
         return put_kernel(
             f"pass {self.name}",
             network,
-            PhaseKernel(label=self.name, kernel=partial(radial_attention, mask=self.mask)),
+            PhaseKernel(label=self.name, kernel=_Kernel(self.mask)),
             rule=MiddleSteps(label=self.name, first=self.dense_share),
             keep_blocks=self.dense_blocks,
         )
