@@ -28,12 +28,12 @@ def small_wan(config=SMALL, seed=0):
 
 
 @torch.no_grad()
-def forward(wan, *, batch=1, frames=3, seed=1, **options):
+def forward(wan, *, batch=1, frames=3, seed=1, timestep=700.0, **options):
     generator = torch.Generator().manual_seed(seed)
     context = wan.encode_text(torch.randn(batch, 5, wan.config.text_dim, generator=generator))
     latents = torch.randn(batch, 4, frames, 8, 8, generator=generator)
-    return wan(latents, torch.full((batch,), 700.0), context, **options)
+    return wan(latents, torch.full((batch,), timestep), context, **options)
 
 
 def relative(a, b):
-    return float((a - b).norm() / b.norm())
+    return float((a - b).detach().norm() / b.detach().norm())

@@ -83,6 +83,15 @@ class PhaseKernel:
     kernel: GridKernel
 
 
+class PhaseLinear(nn.Module):
+    """A linear layer that computes otherwise from phase to phase: called with x and the phase."""
+
+
+def _linear(layer: nn.Module, x: Tensor, call: _Call) -> Tensor:
+    out: Tensor = layer(x, call.phase) if isinstance(layer, PhaseLinear) else layer(x)
+    return out
+
+
 class _MLP(nn.Module):
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -104,16 +113,16 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, call: _Call, past: tuple[LayerKV, ...]) -> tuple[Tensor, LayerKV]:
         """x [B, N, d] -> the same, and this call's roped keys and values."""
-        q, k, v = self.qkv(x.to(call.dtype)).chunk(3, dim=-1)
+        q, k, v = _linear(self.qkv, x.to(call.dtype), call).chunk(3, dim=-1)
         q = self._rotated(q, self.norm_q.weight, call.rope)
         k = self._rotated(k, self.norm_k.weight, call.rope)
         v = torch.unflatten(v, -1, (-1, self.head_dim))
         kernel = None if past or call.mask is not None else self._phase_kernel(call.phase)
         if kernel is not None:
-            return self.out(kernel(q, k, v, call.grid).flatten(2)), (k, v)
+            return _linear(self.out, kernel(q, k, v, call.grid).flatten(2), call), (k, v)
         keys, values = join(past, k, v)
         out = attention(q, keys, values, mask=call.mask, backend=self.backend)
-        return self.out(out.flatten(2)), (k, v)
+        return _linear(self.out, out.flatten(2), call), (k, v)
 
     def _phase_kernel(self, phase: Phase) -> GridKernel | None:
         for one in self.phase_kernels:
@@ -145,12 +154,12 @@ class CrossAttention(nn.Module):
         shape = (-1, self.head_dim)
         return torch.unflatten(k, -1, shape), torch.unflatten(v, -1, shape).contiguous()
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, call: _Call) -> Tensor:
         """x [B, N, d] -> the same."""
-        q = self.q(x.to(dtype))
+        q = _linear(self.q, x.to(call.dtype), call)
         q = rms_norm(q, self.norm_q.weight, self.eps).to(values.dtype)
         q = torch.unflatten(q, -1, (-1, self.head_dim))
-        return cast(Tensor, self.out(attention(q, keys, values, backend=self.backend).flatten(2)))
+        return _linear(self.out, attention(q, keys, values, backend=self.backend).flatten(2), call)
 
 
 class FeedForward(nn.Module):
@@ -163,7 +172,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, call: _Call) -> tuple[Tensor, None]:
         """x [B, N, d] -> the same, and no loads."""
-        return self.down(F.gelu(self.up(x.to(call.dtype)), approximate="tanh")), None
+        hidden = F.gelu(_linear(self.up, x.to(call.dtype), call), approximate="tanh")
+        return _linear(self.down, hidden, call), None
 
 
 class Experts(nn.Module):
@@ -226,7 +236,7 @@ class Block(nn.Module):
         y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), call, past)
         x = gated_add(x, y, gate)
         y = layer_norm(x, self.cross_norm.weight, self.cross_norm.bias, eps=self.eps)
-        x = x + self.cross_attn(y, *text, call.dtype)
+        x = x + self.cross_attn(y, *text, call)
         y, loads = self.ffn(modulated_layer_norm(x, ffn_shift, ffn_scale, eps=self.eps), call)
         return gated_add(x, y, ffn_gate), kv, loads
 

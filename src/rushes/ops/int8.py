@@ -6,8 +6,6 @@ reference: exact sums, and no faster than float32.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +13,9 @@ from torch import Tensor
 LARGEST = 127.0
 ALIGNMENT = 8
 """Columns of both operands come in multiples of it (`torch._int_mm`)."""
+
+HAS_INT8_DOT = bool(getattr(torch.cpu, "_is_vnni_supported", lambda: False)())
+"""Whether this CPU multiplies int8 faster than float32, and without overflow."""
 
 LEAST_ROWS = 17
 """Of x (`torch._int_mm` on a GPU); fewer are padded."""
@@ -44,7 +45,7 @@ def int8_linear(
         bias: [N].
         dtype: of the result.
     """
-    if x.device.type == "cpu" and has_int8_dot():
+    if x.device.type == "cpu" and HAS_INT8_DOT:
         return _onednn(x, weight, x_scale, scale, bias).to(dtype)
     if x.device.type != "cuda":
         return int8_linear_reference(x, weight, x_scale, scale, bias, dtype)
@@ -60,12 +61,6 @@ def int8_linear_reference(
     """The same by its equation in float32, which holds sums of codes exactly up to 2^24."""
     out = F.linear(x.float(), weight.float()) * (x_scale * scale.t())
     return (out if bias is None else out + bias.float()).to(dtype)
-
-
-@cache
-def has_int8_dot() -> bool:
-    """Whether this CPU multiplies int8 faster than float32."""
-    return bool(getattr(torch.cpu, "_is_vnni_supported", lambda: False)())
 
 
 def _onednn(x: Tensor, weight: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

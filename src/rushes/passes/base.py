@@ -20,6 +20,7 @@ PASSES = Registry(
         "attention": "rushes.passes.attention:Attention",
         "fp8-attention": "rushes.passes.attention_fp8:Fp8Attention",
         "fp8-linears": "rushes.passes.fp8:Fp8Linears",
+        "int8-linears": "rushes.passes.int8:Int8Linears",
         "linear-attention": "rushes.passes.attention_linear:LinearAttention",
         "sparse-attention": "rushes.passes.sparse:SparseAttention",
     },

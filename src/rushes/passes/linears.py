@@ -62,14 +62,14 @@ def replace_linears(
                 f"{where}: target ffn: the FFN of every block is token experts; choose from {others}"
             )
     before = num_bytes(wan)
-    for name, parent, attribute, linear in list(_linears(blocks, targets)):
+    for name, parent, attribute, linear in list(linears_of(blocks, targets)):
         setattr(parent, attribute, make(name, linear))
     if num_bytes(wan) >= before:
         raise ConfigError(f"{where}: {before} bytes of weights became {num_bytes(wan)}, no fewer")
     return wan
 
 
-def _linears(
+def linears_of(
     blocks: list[tuple[int, Block]], targets: tuple[str, ...]
 ) -> Iterator[tuple[str, nn.Module, str, nn.Linear]]:
     """Name, parent, attribute and layer of each target; a layer that another pass replaced is an error."""
