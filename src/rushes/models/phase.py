@@ -7,8 +7,13 @@ a forward. The empty phase is the network as it was loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from torch import Tensor, nn
+
+from rushes.ops.patch import Size3
 
 Phase = tuple[str, ...]
 """Labels, sorted; a tuple, as compiled code compares it between calls."""
@@ -49,6 +54,26 @@ class MiddleSteps:
         """See `PhaseRule`."""
         begin, end = num_steps_of(self.first, num_steps), num_steps - num_steps_of(self.last, num_steps)
         return (self.label,) if begin <= step < end else PLAIN
+
+
+GridKernel = Callable[[Tensor, Tensor, Tensor, Size3], Tensor]
+"""q, k, v [B, N, H, D] of a grid of (frames, rows, columns) tokens -> [B, N, H, D]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseKernel:
+    """A kernel that takes a self-attention's place while `label` is part of the phase; None: always.
+
+    Clips that are denoised frame by frame, and causal masks, keep the layer's own kernel. A kernel is printed
+    by its settings, without an address, as caches of compiled code are keyed by that.
+    """
+
+    label: str | None
+    kernel: GridKernel
+
+
+class PhaseLinear(nn.Module):
+    """A linear layer that computes otherwise from phase to phase: called with x and the phase."""
 
 
 def num_steps_of(share: float, num_steps: int) -> int:

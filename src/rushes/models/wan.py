@@ -7,7 +7,7 @@ run in the dtype of the weights, or autocast's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.configs import ExpertsConfig, WanConfig
-from rushes.models.phase import PLAIN, Phase, PhaseRule, phase_of, phases_of
+from rushes.models.phase import (
+    PLAIN,
+    GridKernel,
+    Phase,
+    PhaseKernel,
+    PhaseLinear,
+    PhaseRule,
+    phase_of,
+    phases_of,
+)
 from rushes.models.wan_checkpoint import config_from_dict, keep_float32, sources
 from rushes.ops.attention import FrameCausal, attention, attention_kernel
 from rushes.ops.experts import expert_kernel, route
@@ -65,26 +74,6 @@ class _Call:
     counts_loads: bool
     grid: Size3
     phase: Phase
-
-
-GridKernel = Callable[[Tensor, Tensor, Tensor, Size3], Tensor]
-"""q, k, v [B, N, H, D] of a grid of (frames, rows, columns) tokens -> [B, N, H, D]."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseKernel:
-    """A kernel that takes a self-attention's place while `label` is part of the phase; None: always.
-
-    Clips that are denoised frame by frame, and causal masks, keep the layer's own kernel. A kernel is printed
-    by its settings, without an address, as caches of compiled code are keyed by that.
-    """
-
-    label: str | None
-    kernel: GridKernel
-
-
-class PhaseLinear(nn.Module):
-    """A linear layer that computes otherwise from phase to phase: called with x and the phase."""
 
 
 def _linear(layer: nn.Module, x: Tensor, call: _Call) -> Tensor:

@@ -8,8 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError
-from rushes.models.phase import MiddleSteps
-from rushes.models.wan import PhaseKernel
+from rushes.models.phase import MiddleSteps, PhaseKernel
 from rushes.ops.attention_fp8 import attention_fp8, check_attention_fp8
 from rushes.ops.patch import Size3
 from rushes.passes.base import Part

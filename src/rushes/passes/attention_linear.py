@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError
-from rushes.models.wan import PhaseKernel
+from rushes.models.phase import PhaseKernel
 from rushes.ops.linear_attention import feature_map, linear_attention
 from rushes.ops.patch import Size3
 from rushes.passes.base import Part

@@ -7,8 +7,8 @@ from typing import cast
 from torch import nn
 
 from rushes.errors import ConfigError
-from rushes.models.phase import PhaseRule
-from rushes.models.wan import Block, PhaseKernel, Wan
+from rushes.models.phase import PhaseKernel, PhaseRule
+from rushes.models.wan import Block, Wan
 
 
 def transformer(where: str, network: nn.Module) -> Wan:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError, UnknownName
-from rushes.models.phase import PLAIN, Phase
-from rushes.models.wan import PhaseLinear
+from rushes.models.phase import PLAIN, Phase, PhaseLinear
 from rushes.ops.int8 import ALIGNMENT, LARGEST, int8_linear, quantize_static, quantize_weight
 from rushes.passes.base import Part
 from rushes.passes.blocks import transformer

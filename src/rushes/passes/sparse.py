@@ -8,8 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError
-from rushes.models.phase import MiddleSteps
-from rushes.models.wan import PhaseKernel
+from rushes.models.phase import MiddleSteps, PhaseKernel
 from rushes.ops.patch import Size3
 from rushes.ops.sparse import KERNEL_BLOCK, RadialMask, radial_attention
 from rushes.passes.base import Part
