@@ -16,6 +16,7 @@ from training.world.scenes import NUM_VARIANTS, Scenes
 from rushes.models.checkpoint import open_checkpoint
 from rushes.models.expert_pair import OneExpert
 from rushes.models.judge import Judge, load_judge
+from rushes.models.phase import Phase
 from rushes.models.wan import KVCache, TextContext, Wan
 from rushes.models.wan_vae import WanVAE, to_uint8
 from rushes.pipelines.device import choose_device, choose_dtype
@@ -140,11 +141,12 @@ class CountingWan:
 
     def __init__(self, wan: Wan) -> None:
         self.encode_text = wan.encode_text
+        self.phase = wan.phase
         self.loads: list[Tensor] = []
         self._wan = wan
 
-    def __call__(self, latents: Tensor, timestep: Tensor, context: TextContext) -> Tensor:
-        return self._wan(latents, timestep, context, router_loads=self.loads)
+    def __call__(self, latents: Tensor, timestep: Tensor, context: TextContext, *, phase: Phase) -> Tensor:
+        return self._wan(latents, timestep, context, router_loads=self.loads, phase=phase)
 
 
 def expert_loads(bench: Bench, prompts: Prompts) -> list[float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.passes.small_wan import SMALL, forward, relative, small_wan
 from tests.tiny_parts import ROUTED, TRANSFORMER
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -20,7 +21,9 @@ from rushes.ops.kv_cache import KVCache
 from rushes.passes.base import ClipShape
 from rushes.passes.compile import Compile
 from rushes.passes.compile_cache import CompileCache
+from rushes.passes.fp8 import Fp8Linears
 from rushes.passes.plan import Plan
+from rushes.passes.sparse import SparseAttention
 
 MIXED = replace(ROUTED, num_layers=4, first_expert_layer=2)
 """Two dense blocks and two routed ones."""
@@ -90,6 +93,22 @@ def test_a_new_shape_compiles_once_or_stays_eager() -> None:
     assert num_graphs() == 2
     torch.testing.assert_close(velocity(limited), velocity(network()), rtol=0, atol=0)
     assert num_graphs() == 2
+
+
+def test_warm_up_compiles_every_phase_of_8_bit_and_sparse_blocks() -> None:
+    """Of two blocks the first stays dense: one graph for it, and two for the other."""
+    others = (SparseAttention(block=4, density=0.5), Fp8Linears(targets=("attn_out",)))
+    config = replace(SMALL, num_layers=2)
+    model = Plan(passes=others).apply("transformer", small_wan(config))
+    plan = Plan(passes=(*others, Compile(uses_cache=False, max_shapes=1)))
+    fast = plan.apply("transformer", small_wan(config))
+    assert len(fast.phases) == 2
+    plan.warm_up("transformer", fast, ClipShape(latent_shape=(4, 3, 8, 8), text_len=5))
+    assert num_graphs() == 3
+    for phase in fast.phases:
+        assert relative(forward(fast, phase=phase), forward(model, phase=phase)) < 1e-2
+    assert relative(forward(fast, phase=fast.phases[1]), forward(fast)) > 1e-4
+    assert num_graphs() == 3
 
 
 def test_causal_calls_stay_eager() -> None:

@@ -161,7 +161,10 @@ class ElementWan:
         mean = states.mean(dim=(1, 2))[:, None, None, None]
         return TextContext(keys=(mean,), values=(mean,))
 
-    def __call__(self, latents, timesteps, context):
+    def phase(self, step, num_steps, timestep):
+        return ()
+
+    def __call__(self, latents, timesteps, context, phase=()):
         self.batches.append(len(latents))
         text = context.keys[0][..., None]
         time = timesteps[:, None, None, None, None] / 1000
@@ -327,7 +330,7 @@ class FailingWan(ElementWan):
         super().__init__(pull)
         self.call = call
 
-    def __call__(self, latents, timesteps, context):
+    def __call__(self, latents, timesteps, context, phase=()):
         velocity = super().__call__(latents, timesteps, context)
         if len(self.batches) == self.call:
             raise torch.OutOfMemoryError

@@ -17,12 +17,22 @@ from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.configs import ExpertsConfig, WanConfig
+from rushes.models.phase import (
+    PLAIN,
+    GridKernel,
+    Phase,
+    PhaseKernel,
+    PhaseLinear,
+    PhaseRule,
+    phase_of,
+    phases_of,
+)
 from rushes.models.wan_checkpoint import config_from_dict, keep_float32, sources
 from rushes.ops.attention import FrameCausal, attention, attention_kernel
 from rushes.ops.experts import expert_kernel, route
 from rushes.ops.kv_cache import KVCache, LayerKV, join
 from rushes.ops.norm import gated_add, layer_norm, modulated_layer_norm, rms_norm
-from rushes.ops.patch import patchify, unpatchify
+from rushes.ops.patch import Size3, patchify, unpatchify
 from rushes.ops.precision import float32_island
 from rushes.ops.rope import Rope, apply_rope, rope_tables
 from rushes.ops.timestep import collapse_timestep, sinusoidal_embedding
@@ -59,6 +69,8 @@ class Call:
     """What every block of one forward reads alike.
 
     Attributes:
+        grid: frames, rows and columns of tokens.
+        phase: of all samples, see `Wan.phase`.
         is_causal: a token does not see later latent frames, which may lie in a cache.
         keeps_kv: return keys and values, for a cache.
         counts_loads: return the tokens per expert.
@@ -67,9 +79,16 @@ class Call:
     dtype: torch.dtype
     rope: Rope
     mask: FrameCausal | None
+    grid: Size3
+    phase: Phase = PLAIN
     is_causal: bool = False
     keeps_kv: bool = False
     counts_loads: bool = False
+
+
+def _linear(layer: nn.Module, x: Tensor, call: Call) -> Tensor:
+    out: Tensor = layer(x, call.phase) if isinstance(layer, PhaseLinear) else layer(x)
+    return out
 
 
 class _MLP(nn.Module):
@@ -85,6 +104,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: WanConfig, backend: str) -> None:
         super().__init__()
         self.head_dim, self.backend, self.eps = config.attention_head_dim, backend, config.eps
+        self.phase_kernels: tuple[PhaseKernel, ...] = ()
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.norm_q = nn.RMSNorm(config.dim, config.eps)
         self.norm_k = nn.RMSNorm(config.dim, config.eps)
@@ -92,13 +112,23 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, call: Call, past: tuple[LayerKV, ...]) -> tuple[Tensor, LayerKV | None]:
         """x [B, N, d] -> the same, and this call's roped keys and values if asked for."""
-        q, k, v = self.qkv(x.to(call.dtype)).chunk(3, dim=-1)
+        q, k, v = _linear(self.qkv, x.to(call.dtype), call).chunk(3, dim=-1)
         q = self._rotated(q, self.norm_q.weight, call.rope)
         k = self._rotated(k, self.norm_k.weight, call.rope)
         v = torch.unflatten(v, -1, (-1, self.head_dim))
-        keys, values = join(past, k, v)
-        out = attention(q, keys, values, mask=call.mask, backend=self.backend)
-        return self.out(out.flatten(2)), (k, v) if call.keeps_kv else None
+        kernel = None if past or call.mask is not None else self._phase_kernel(call.phase)
+        if kernel is not None:
+            out = kernel(q, k, v, call.grid)
+        else:
+            keys, values = join(past, k, v)
+            out = attention(q, keys, values, mask=call.mask, backend=self.backend)
+        return _linear(self.out, out.flatten(2), call), (k, v) if call.keeps_kv else None
+
+    def _phase_kernel(self, phase: Phase) -> GridKernel | None:
+        for one in self.phase_kernels:
+            if one.label is None or one.label in phase:
+                return one.kernel
+        return None
 
     def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
         heads = torch.unflatten(rms_norm(x, weight, self.eps), -1, (-1, self.head_dim))
@@ -124,12 +154,12 @@ class CrossAttention(nn.Module):
         shape = (-1, self.head_dim)
         return torch.unflatten(k, -1, shape), torch.unflatten(v, -1, shape).contiguous()
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, call: Call) -> Tensor:
         """x [B, N, d] -> the same."""
-        q = self.q(x.to(dtype))
+        q = _linear(self.q, x.to(call.dtype), call)
         q = rms_norm(q, self.norm_q.weight, self.eps).to(values.dtype)
         q = torch.unflatten(q, -1, (-1, self.head_dim))
-        return cast(Tensor, self.out(attention(q, keys, values, backend=self.backend).flatten(2)))
+        return _linear(self.out, attention(q, keys, values, backend=self.backend).flatten(2), call)
 
 
 class FeedForward(nn.Module):
@@ -142,7 +172,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, call: Call) -> tuple[Tensor, None]:
         """x [B, N, d] -> the same, and no loads."""
-        return self.down(F.gelu(self.up(x.to(call.dtype)), approximate="tanh")), None
+        hidden = F.gelu(_linear(self.up, x.to(call.dtype), call), approximate="tanh")
+        return _linear(self.down, hidden, call), None
 
 
 class Experts(nn.Module):
@@ -205,7 +236,7 @@ class Block(nn.Module):
         y, kv = self.self_attn(modulated_layer_norm(x, shift, scale, eps=self.eps), call, past)
         x = gated_add(x, y, gate)
         y = layer_norm(x, self.cross_norm.weight, self.cross_norm.bias, eps=self.eps)
-        x = x + self.cross_attn(y, *text, call.dtype)
+        x = x + self.cross_attn(y, *text, call)
         y, loads = self.ffn(modulated_layer_norm(x, ffn_shift, ffn_scale, eps=self.eps), call)
         return gated_add(x, y, ffn_gate), kv, loads
 
@@ -232,6 +263,7 @@ class Wan(nn.Module):
         super().__init__()
         _check_names(attention_backend, expert_kernel)
         self.config = config
+        self.phase_rules: tuple[PhaseRule, ...] = ()
         dim, patch = config.dim, config.patch_size
         volume = patch[0] * patch[1] * patch[2]
         self.patch_embed = nn.Linear(config.in_channels * volume, dim)
@@ -249,6 +281,15 @@ class Wan(nn.Module):
     def dtype(self) -> torch.dtype:
         """In which the matmuls run."""
         return self.text_embed.fc1.weight.dtype
+
+    def phase(self, step: int, num_steps: int, timestep: float) -> Phase:
+        """What `forward` is to be told at `step` (from 0) of `num_steps`; `PLAIN` unless a pass says more."""
+        return phase_of(self.phase_rules, step, num_steps, timestep)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Every phase that a trajectory may pass through: what a warm-up has to run."""
+        return phases_of(self.phase_rules)
 
     def encode_text(self, states: Tensor, pooled: Tensor | None = None) -> TextContext:
         """Text states [B, L, text_dim] (and pooled [B, pooled_dim]) to what every step reads; once a prompt.
@@ -276,6 +317,7 @@ class Wan(nn.Module):
         cache: KVCache | None = None,
         write_cache: bool = False,
         router_loads: list[Tensor] | None = None,
+        phase: Phase = PLAIN,
     ) -> Tensor:
         """The velocity eps - x0 at `timestep`.
 
@@ -287,6 +329,7 @@ class Wan(nn.Module):
             cache: frames seen before; the latents are those that follow, and `causal` is implied.
             write_cache: append this call's keys and values to `cache`.
             router_loads: each layer with experts appends its tokens per expert, float32 [E].
+            phase: of all samples, see `phase`.
 
         Returns:
             float32 [B, out_channels, T, H, W].
@@ -297,7 +340,12 @@ class Wan(nn.Module):
                 or columns of tokens are more than `rope_max_seq_len`.
         """
         call = self.call_of(
-            latents, cache=cache, causal=causal, keeps_kv=write_cache, counts_loads=router_loads is not None
+            latents,
+            cache=cache,
+            causal=causal,
+            keeps_kv=write_cache,
+            counts_loads=router_loads is not None,
+            phase=phase,
         )
         x, time, embedding = self.embed(latents, timestep, context)
         chunk = []
@@ -333,6 +381,7 @@ class Wan(nn.Module):
         causal: bool = False,
         keeps_kv: bool = False,
         counts_loads: bool = False,
+        phase: Phase = PLAIN,
     ) -> Call:
         """What every block reads alike. Raises `ConfigError` as `forward` does."""
         grid = self._grid(latents)
@@ -351,6 +400,8 @@ class Wan(nn.Module):
             dtype=self.dtype,
             rope=rope,
             mask=mask,
+            grid=grid,
+            phase=phase,
             is_causal=is_causal,
             keeps_kv=keeps_kv,
             counts_loads=counts_loads,

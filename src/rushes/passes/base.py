@@ -27,6 +27,11 @@ PASSES = Registry(
         "vae-fused": "rushes.passes.vae:VaeFused",
         "vae-tiling": "rushes.passes.vae:VaeTiling",
         "vae-tiny": "rushes.passes.vae:VaeTiny",
+        "fp8-attention": "rushes.passes.attention_fp8:Fp8Attention",
+        "fp8-linears": "rushes.passes.fp8:Fp8Linears",
+        "int8-linears": "rushes.passes.int8:Int8Linears",
+        "linear-attention": "rushes.passes.attention_linear:LinearAttention",
+        "sparse-attention": "rushes.passes.sparse:SparseAttention",
     },
     group="rushes.passes",
 )

@@ -20,6 +20,7 @@ from rushes.errors import ConfigError
 from rushes.models.wan import Block, Call, Wan
 from rushes.ops.kv_cache import LayerKV
 from rushes.passes.base import ClipShape, Part
+from rushes.passes.blocks import block_inputs
 from rushes.passes.compile_cache import CompileCache
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class Compile:
     Attributes:
         unseen: what happens to a shape that was not warmed up: "compile" makes its first call wait, "eager"
             runs it uncompiled for good.
-        max_shapes: different shapes (clip size, batch, text length) that are compiled.
+        max_shapes: different inputs (clip size, batch, text length, phase) that are compiled; those warmed up
+            are, however many.
         uses_cache: keep compiled code in `RUSHES_CACHE` and take it from there.
     """
 
@@ -74,20 +76,21 @@ class Compile:
 
     @torch.no_grad()
     def warm_up(self, network: nn.Module, shape: ClipShape) -> None:
-        """See `WarmsUp`. Runs one block of each kind, not the whole network."""
+        """See `WarmsUp`. Runs one block of each kind in every phase, not the whole network."""
         assert isinstance(network, Wan), "`apply` has let another network pass"
         blocks = list(_kinds(network))
         device = network.head.weight.device
         stored = CompileCache(cache_folder() / "compiled")
-        key = (network.config, self, [_kind(block) for block in blocks], shape)
+        key = (network.config, self, [_kind(block) for block in blocks], network.phases, shape)
         found = self.uses_cache and stored.load(device, *key)
         misses = _misses()
-        inputs = _inputs(network, shape)
-        for block in blocks:
-            regional = block.forward
-            assert isinstance(regional, _Regional)
-            regional.shapes.warmed.add(_key(*inputs))
-            block(*inputs)
+        for phase in network.phases:
+            inputs = block_inputs(network, shape, phase)
+            for block in blocks:
+                regional = block.forward
+                assert isinstance(regional, _Regional)
+                regional.shapes.warmed.add(_key(*inputs))
+                block(*inputs)
         if self.uses_cache and not (found and misses == _misses()):
             stored.save(device, *key)
 
@@ -150,7 +153,8 @@ def _misses() -> int:
 
 
 def _key(x: Tensor, time: Tensor, text: LayerKV, call: Call) -> _Key:
-    return (*x.shape[:2], time.shape[1], text[0].shape[1], call.dtype, call.keeps_kv, call.counts_loads)
+    tokens = (*x.shape[:2], call.grid, time.shape[1], text[0].shape[1])
+    return (*tokens, call.dtype, call.phase, call.keeps_kv, call.counts_loads)
 
 
 def _check_compiler(device: torch.device) -> None:
@@ -178,15 +182,3 @@ def _kind(block: Block) -> list[Any]:
     ]
     tensors = [*block.named_parameters(), *block.named_buffers()]
     return modules + [(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors]
-
-
-def _inputs(network: Wan, shape: ClipShape) -> tuple[Tensor, Tensor, LayerKV, Call]:
-    """What `Wan.forward` gives to a block, for a clip of this shape."""
-    device, config, batch = network.head.weight.device, network.config, shape.batch
-    states = torch.zeros(batch, shape.text_len, config.text_dim, device=device)
-    pooled = torch.zeros(batch, config.pooled_dim, device=device) if config.pooled_dim else None
-    context = network.encode_text(states, pooled)
-    latents = torch.zeros(batch, *shape.latent_shape, device=device)
-    timestep = torch.full((batch,), 500.0)
-    x, time, _ = network.embed(latents, timestep, context)
-    return x, time, (context.keys[0], context.values[0]), network.call_of(latents)

@@ -75,7 +75,8 @@ class Plan:
     def warm_up(self, part: Part, network: nn.Module, shape: ClipShape) -> None:
         """Have ready what clips of this shape run in a network that `apply` returned: nothing is compiled for
         them any more."""
-        for one in self.passes:
+        # From the outside in: compiled blocks take stored code before another pass runs them.
+        for one in sorted(self.passes, key=lambda one: -one.order):
             if one.part == part and isinstance(one, WarmsUp):
                 one.warm_up(network, shape)
 

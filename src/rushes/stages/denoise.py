@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rushes.models.expert_pair import ExpertPair
+from rushes.models.phase import Phase
 from rushes.models.wan import TextContext, Wan
 from rushes.ops.kv_cache import KVCache
 from rushes.sampling.flow import predict_clean
@@ -156,12 +157,15 @@ class Denoise(_DenoiseStage):
     ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Velocities for the prompts and for the negative prompts, by index of the jobs that run them."""
         velocities: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
-        calls = list(_calls(jobs, plans))
+        wan = self._experts(jobs[0].lora).select(states[0].timestep)
+        phases = [wan.phase(state.step, len(state.timesteps), state.timestep) for state in states]
+        calls = list(_calls(jobs, plans, phases))
         leaves = self._leaves(states, expert)
         for number, (branch, members) in enumerate(calls, 1):
             some, their_states = [jobs[i] for i in members], [states[i] for i in members]
             is_last = leaves and number == len(calls)
-            found = self._forward(some, their_states, expert, branch=branch, is_last=is_last)
+            phase = phases[members[0]]
+            found = self._forward(some, their_states, expert, branch=branch, phase=phase, is_last=is_last)
             velocities[branch].update(zip(members, found, strict=True))
         return velocities
 
@@ -172,6 +176,7 @@ class Denoise(_DenoiseStage):
         expert: NoiseExpert,
         *,
         branch: int,
+        phase: Phase,
         is_last: bool,
     ) -> Sequence[Tensor]:
         """Velocities for the prompts (branch 0) or the negative prompts (branch 1)."""
@@ -182,8 +187,9 @@ class Denoise(_DenoiseStage):
         timesteps = _timesteps([state.timestep for state in states], self._device)
         if is_last:
             experts.prefetch_low()
+        latents = torch.cat([state.latents for state in states])
         with span("forward", branch=BRANCHES[branch], batch=len(jobs)):
-            velocities: Tensor = wan(torch.cat([state.latents for state in states]), timesteps, context)
+            velocities: Tensor = wan(latents, timesteps, context, phase=phase)
         return velocities.chunk(len(jobs))
 
     def _leaves(self, states: Sequence[DenoiseState], expert: NoiseExpert) -> bool:
@@ -248,17 +254,20 @@ def _changes(jobs: Sequence[Job], states: Sequence[DenoiseState]) -> dict[int, f
     return dict(zip(predicted, torch.stack(list(predicted.values())).tolist(), strict=True))
 
 
-def _calls(jobs: Sequence[Job], plans: Sequence[Plan]) -> Iterator[tuple[int, list[int]]]:
+def _calls(
+    jobs: Sequence[Job], plans: Sequence[Plan], phases: Sequence[Phase]
+) -> Iterator[tuple[int, list[int]]]:
     """The forwards of a step: branch, and indices of the jobs in it. The branches are forwards of their own,
-    as their texts may differ in length, and so may those of negative prompts given as embeddings."""
-    if conditional := [i for i, plan in enumerate(plans) if plan.runs_conditional]:
-        yield 0, conditional
-    groups: dict[int, list[int]] = {}
-    for i, plan in enumerate(plans):
-        if plan.runs_unconditional:
-            groups.setdefault(_texts(jobs[i])[1].num_tokens, []).append(i)
-    for members in groups.values():
-        yield 1, members
+    as their texts may differ in length, and so may those of negative prompts given as embeddings; so are
+    phases, in which the network computes otherwise."""
+    groups: dict[tuple[int, int, Phase], list[int]] = {}
+    for branch in (0, 1):
+        for i, plan in enumerate(plans):
+            if (plan.runs_conditional, plan.runs_unconditional)[branch]:
+                key = branch, _texts(jobs[i])[branch].num_tokens, phases[i]
+                groups.setdefault(key, []).append(i)
+    for (branch, _, _), members in groups.items():
+        yield branch, members
 
 
 def _take(
