@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rushes.cli.generate import field_options, rules_of
+from rushes.cli.plans import plan_option
 from rushes.errors import OutputError
 from rushes.pipelines.rules import MODES, resolve
 from rushes.profiling.bench.base import NUM_CLIPS, NUM_JUDGED, NUM_REQUESTS, PARTS, UTILIZATION
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
 @click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
 @click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
 @click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@plan_option
 @click.option(
     "-o",
     "--output",
@@ -95,6 +97,7 @@ def bench(
     output: Path | None,
     device: str | None,
     dtype: str | None,
+    plan_file: Path | None,
     peer_device: str | None,
     num_clips: int,
     num_requests: int,
@@ -119,7 +122,7 @@ def bench(
     from rushes.profiling.bench.session import Plan, run_plan
 
     plan = Plan(
-        place=place_of(name, device, dtype),
+        place=place_of(name, device, dtype, plan_file),
         workload=chosen,
         fields=given,
         parts=parts or PARTS,
@@ -152,7 +155,7 @@ def check(
         raise click.UsageError(f"{output}: is a folder, or there is no folder {output.parent}")
 
 
-def place_of(name: str, device: str | None, dtype: str | None) -> Place:
+def place_of(name: str, device: str | None, dtype: str | None, plan_file: Path | None = None) -> Place:
     """What to open and where, as `rushes.load` would choose. Raises `ConfigError`."""
     from rushes.config import read_settings
     from rushes.pipelines.device import choose_device, choose_dtype
@@ -161,7 +164,8 @@ def place_of(name: str, device: str | None, dtype: str | None) -> Place:
     settings = read_settings()
     where = choose_device(device or settings.device)
     precision = choose_dtype(dtype or settings.dtype, where)
-    return Place(model=name, device=str(where), dtype=str(precision).removeprefix("torch."))
+    plan = None if plan_file is None else str(plan_file)
+    return Place(model=name, device=str(where), dtype=str(precision).removeprefix("torch."), plan=plan)
 
 
 def show_mix(workload: Workload) -> None:

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 import rushes
+from rushes.cli.plans import plan_of_file, plan_option
 from rushes.errors import OutputError, UnknownName
 from rushes.pipelines.rules import (
     FIELDS,
@@ -70,6 +71,7 @@ def field_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
 @click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
 @click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@plan_option
 @click.option("--preview", is_flag=True, help="keep OUTPUT.preview.webp up to date while denoising")
 @click.option(
     "--sheet", type=click.Path(path_type=Path), help="also write a contact sheet, six frames in a row (.png)"
@@ -82,6 +84,7 @@ def generate(
     name: str,
     device: str | None,
     dtype: str | None,
+    plan_file: Path | None,
     preview: bool,
     sheet: Path | None,
     as_json: bool,
@@ -97,10 +100,12 @@ def generate(
     given = {field: value for field, value in fields.items() if value is not None}
     prompt = read_prompt(prompt, prompt_file)
     # Before the weights are read, so that a mistake is told at once.
-    resolve(rules_of(name), prompt, **given)
+    rules = rules_of(name)
+    plan = plan_of_file(plan_file, rules.name)
+    resolve(rules, prompt, **given)
     check_paths(output, sheet)
     with ProgressBars(f"load {name}") as bars:
-        model = rushes.load(name, device=device, dtype=dtype)
+        model = rushes.load(name, device=device, dtype=dtype, plan=plan)
         request = model.job(prompt, **given).request
         options = JobOptions(lane="interactive", preview_every=int(preview))
         done = write_clip(model, request, options, output, bars.update, sheet)

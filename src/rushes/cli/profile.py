@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rushes.cli.generate import field_options, rules_of
+from rushes.cli.plans import plan_option
 from rushes.errors import OutputError
 from rushes.pipelines.rules import MODES, PipelineRules
 
@@ -41,6 +42,7 @@ class Plan:
     fields: dict[str, Any]
     device: str | None
     dtype: str | None
+    plan_file: Path | None
     tries: Sequence[str]
     sweep: str | None
     is_against: bool
@@ -59,6 +61,7 @@ class Plan:
 @click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
 @click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
 @click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@plan_option
 @click.option(
     "-o",
     "--output",
@@ -98,6 +101,7 @@ def profile(
     name: str,
     device: str | None,
     dtype: str | None,
+    plan_file: Path | None,
     outputs: tuple[Path, ...],
     repeats: int,
     short: bool,
@@ -130,6 +134,7 @@ def profile(
         fields=given,
         device=device,
         dtype=dtype,
+        plan_file=plan_file,
         tries=tries,
         sweep=sweep,
         is_against=against is not None,
@@ -199,7 +204,7 @@ def run(plan: Plan, options: Options) -> tuple[Profile, Recorded | None]:
     from rushes.profiling.report import Profile
 
     def open_model(dtype: str | None) -> Model:
-        return rushes.load(plan.name, device=plan.device, dtype=dtype)
+        return rushes.load(plan.name, device=plan.device, dtype=dtype, plan=plan.plan_file)
 
     net = open_model(plan.dtype)
     ask = Ask(prompt=plan.prompt, fields=plan.fields)

@@ -32,7 +32,7 @@ def become_ready(asked: Mapping[str, Any]) -> dict[str, Any]:
     from rushes.types import GenerateRequest
 
     device = torch.device(asked["device"])
-    place = Place(model=asked["model"], device=asked["device"], dtype=asked["dtype"])
+    place = Place(model=asked["model"], device=asked["device"], dtype=asked["dtype"], plan=asked["plan"])
     import_contender(asked["contender"], place)
     imported_at = time.monotonic()
     contender = open_contender(asked["contender"], place)

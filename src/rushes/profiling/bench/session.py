@@ -102,7 +102,7 @@ def run_plan(plan: Plan, *, say: Say = lambda line: None, open_engine: OpenEngin
     """
     for name in plan.peers:
         check_peer(name, plan.peer_place)
-    model = load(plan.place.model, device=plan.place.device, dtype=plan.place.dtype)
+    model = load(plan.place.model, device=plan.place.device, dtype=plan.place.dtype, plan=plan.place.plan)
     bench = Bench(plan, model, say, open_engine)
     measure_part = {
         "cold": bench.cold,
