@@ -75,7 +75,8 @@ def optimize(
     """Try the passes of a preset on MODEL, one on top of the other, and keep those that save time.
 
     Each is measured on this device with the same clips as the one before, in turn; its error against the
-    plain model stands beside the noise floor. A pass that cannot run here is left out, and the table says why.
+    plain model stands beside the noise floor. A pass that cannot run here is left out, and the
+    table says why.
     """
     given = {field: value for field, value in {**fields, "preset": sampling}.items() if value is not None}
     plan_preset(goal)

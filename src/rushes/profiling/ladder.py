@@ -1,10 +1,10 @@
-"""What `rushes optimize` found: a ladder of passes, each measured on top of those kept before it. No torch."""
+"""What `rushes optimize` found: passes, each measured on top of those kept before it. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Status = Literal["plain", "kept", "dropped", "refused"]
@@ -67,7 +67,7 @@ class Ladder:
         about: commit, versions, machine.
         request: the clip that was made, as plain data.
         budget_db: least PSNR that a rung was kept with.
-        floor_db, floor_l1: the plain model against itself with another attention kernel: what no change costs.
+        floor_db, floor_l1: the plain model against itself with another attention kernel, which is no change.
         rungs: the first is the plain model.
     """
 
@@ -83,7 +83,7 @@ class Ladder:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; an infinite PSNR is null."""
-        content: dict[str, Any] = _finite(asdict(self))
+        content: dict[str, Any] = _finite({each.name: getattr(self, each.name) for each in fields(self)})
         return content
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -138,6 +138,8 @@ def _db(value: float) -> str:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, Rung | Figures):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

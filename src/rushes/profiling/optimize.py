@@ -182,7 +182,7 @@ class _Search:
         return self._judged(candidate.name, plan, figures, budget_db, _settings(one))
 
     def _try_reuse(self, model: str, requests: Sequence[GenerateRequest], budget_db: float) -> Rung:
-        name, fields = "reuse of steps", reuse_of(model)
+        name, fields = "reuse of steps", dict[str, Any](reuse_of(model))
         if not fields:
             return _refused(name, f"no settings are known for {model}")
         if requests[0].sampling.num_inference_steps < MIN_STEPS:
@@ -213,7 +213,8 @@ class _Search:
         self, plan: Plan, before: Sequence[GenerateRequest], requests: Sequence[GenerateRequest]
     ) -> Figures:
         """Clips of the new plan, in turn with those of the plan so far where both models fit."""
-        torch.compiler.reset()  # one process may compile a block so often only; the device's cache has it still
+        # One process may compile a block only so often; what was compiled is still in torch's cache.
+        torch.compiler.reset()
         begin = time.perf_counter()
         model = self._models.get(plan)
         first_s = time.perf_counter() - begin + self._warm_up(model, requests[0])
