@@ -18,6 +18,7 @@ from rushes.models.expert_pair import OneExpert
 from rushes.models.judge import Judge, load_judge
 from rushes.models.wan import KVCache, TextContext, Wan
 from rushes.models.wan_vae import WanVAE, to_uint8
+from rushes.passes.plan import Plan
 from rushes.pipelines.device import choose_device, choose_dtype
 from rushes.pipelines.model import Model
 from rushes.pipelines.parts import CheckpointParts
@@ -42,11 +43,11 @@ class Bench:
     batch: int
 
 
-def open_bench(assets: Path, batch: int | None) -> Bench:
-    """Load everything from a folder that `training.ship` wrote."""
+def open_bench(assets: Path, batch: int | None, plan: Plan | None = None) -> Bench:
+    """Load everything from a folder that `training.ship` wrote; the networks go through the plan's passes."""
     device = choose_device(None)
     dtype = choose_dtype(None, device)
-    parts = CheckpointParts(open_checkpoint(assets / "toy"), device, dtype)
+    parts = CheckpointParts(open_checkpoint(assets / "toy"), device, dtype, plan)
     return Bench(
         model=Model(load_rules("toy"), parts, boundary=None, device=device),
         wan=parts.experts().select(0.0),

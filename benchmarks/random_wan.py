@@ -154,13 +154,17 @@ def diffusers_twin(model: wan.Wan) -> WanTransformer3DModel:
     return twin.eval().requires_grad_(False)
 
 
-def _their_state(model: wan.Wan, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+def _their_state(
+    model: wan.Wan, shapes: Mapping[str, torch.Size], *, copies: bool = True
+) -> dict[str, Tensor]:
+    """Their tensors by their names: float32 copies, or views of ours in our dtype."""
     ours, state = model.state_dict(), {}
     for name, source in wan.sources(model.config, "diffusers").items():
-        pieces = ours[name].float()
+        pieces = ours[name].float() if copies else ours[name]
         if len(source.names) > 1:
             rows = [shapes[stored][0] for stored in source.names]
-            state.update(zip(source.names, (piece.clone() for piece in pieces.split(rows)), strict=True))
+            parts = (piece.clone() if copies else piece for piece in pieces.split(rows))
+            state.update(zip(source.names, parts, strict=True))
         else:
             state[source.names[0]] = pieces.view(shapes[source.names[0]])
     return state

@@ -66,7 +66,8 @@ _EXACT = (
         cpu_settings=({"backend": "sdpa"},),
     ),
     Candidate(name="compile"),
-    Candidate(name="vae-compile"),
+    Candidate(name="vae-fused"),
+    Candidate(name="vae-compile", instead_of="vae-fused"),
 )
 _FAST = (*_EXACT, Candidate(name="fp8-linears"), Candidate(name="int8-linears", instead_of="fp8-linears"))
 _TURBO = (*_FAST, Candidate(name="sparse-attention"), Candidate(name="fp8-attention"))
@@ -111,7 +112,7 @@ def plan_preset(name: str) -> PlanPreset:
 
     Example:
         >>> [one.name for one in plan_preset("exact").candidates]
-        ['attention', 'compile', 'vae-compile']
+        ['attention', 'compile', 'vae-fused', 'vae-compile']
     """
     if name not in PLAN_PRESETS:
         raise UnknownName("preset", name, PLAN_PRESETS)
