@@ -81,7 +81,7 @@ def variants(device: torch.device) -> tuple[list[Variant], dict[str, str]]:
     found, refused = [Variant(name="plain"), Variant(name=FLOOR, is_floor=True)], dict[str, str]()
     known = {one.name: one for preset in PLAN_PRESETS.values() for one in preset.candidates}
     for name in PASSES.names():
-        one, reason = propose(known.get(name, Candidate(name=name)), device.type)
+        one, reason = proposed(known.get(name, Candidate(name=name)), device)
         if one is None:
             refused[name] = reason
         else:
@@ -92,7 +92,7 @@ def variants(device: torch.device) -> tuple[list[Variant], dict[str, str]]:
         for candidate in preset.candidates:
             if candidate.instead_of in {one.name for one in passes}:
                 continue
-            one, reason = propose(candidate, device.type)
+            one, reason = proposed(candidate, device)
             if one is None:
                 lacks.append(f"{candidate.name}: {reason}")
             else:
@@ -100,6 +100,12 @@ def variants(device: torch.device) -> tuple[list[Variant], dict[str, str]]:
         fields = reuse_of("toy") if preset.reuses else {}
         found.append(Variant(name=f"plan {name}", passes=tuple(passes), fields=fields, lacks=tuple(lacks)))
     return found, refused
+
+
+def proposed(candidate: Candidate, device: torch.device) -> tuple[Pass | None, str]:
+    """With the settings of small models where a candidate has such."""
+    is_sized = candidate.cpu_settings is not None and candidate.name != "attention"
+    return propose(candidate, "cpu" if is_sized else device.type)
 
 
 def open_variant(assets: Path, batch: int | None, variant: Variant) -> tuple[Bench, Variant]:
