@@ -70,7 +70,9 @@ def our_call(
     """
     latents, timestep, text = inputs
     made = context or network.encode_text(text)
-    return lambda: network(latents, timestep, made, phase=network.phase(*at))
+    rule: Any = getattr(network, "phase", None)  # passes that treat some steps otherwise bring it
+    phase = {} if rule is None else {"phase": rule(*at)}
+    return lambda: network(latents, timestep, made, **phase)
 
 
 def their_call(fleet: Fleet, inputs: Given) -> Callable[[], Tensor]:
