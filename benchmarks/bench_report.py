@@ -204,7 +204,7 @@ def summary(title: str, verdicts: Mapping[str, str]) -> str:
     for kind in ("short", "not measured"):
         names = [name for name, verdict in verdicts.items() if verdict == kind]
         if names:
-            words.append(f"{kind}: {', '.join(names)}")
+            words.append(f"{kind}: {' / '.join(names)}")
     return "; ".join(words)
 
 

@@ -11,6 +11,7 @@ import click
 
 from rushes.cli.generate import field_options, rules_of
 from rushes.errors import OutputError
+from rushes.passes.base import PASSES
 from rushes.passes.presets import PLAN_PRESETS, plan_preset
 from rushes.pipelines.rules import resolve
 
@@ -47,6 +48,7 @@ NUM_CLIPS = 2
     show_default=True,
     help="made with every plan, each of another prompt",
 )
+@click.option("--without", multiple=True, metavar="PASS", help="do not try this pass; may be repeated")
 @click.option("--sampling", help="named sampling settings of the clips, over which the fields below win")
 @field_options
 @click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
@@ -65,6 +67,7 @@ def optimize(
     goal: str,
     budget_db: float | None,
     num_clips: int,
+    without: tuple[str, ...],
     sampling: str | None,
     device: str | None,
     dtype: str | None,
@@ -80,6 +83,8 @@ def optimize(
     """
     given = {field: value for field, value in {**fields, "preset": sampling}.items() if value is not None}
     plan_preset(goal)
+    for one in without:
+        PASSES.check(one)
     resolve(rules_of(name), PROMPTS[0], **given)
     check_output(output)
     seed = given.pop("seed", SEED)
@@ -99,6 +104,7 @@ def optimize(
         seeds=[seed + number for number in range(num_clips)],
         fields=given,
         budget_db=budget_db,
+        without=without,
         about=about(open_device(device), click.get_current_context().obj or ()),
     )
     plan, ladder = find(task, say=lambda line: click.echo(f"rushes: {line}", err=True))

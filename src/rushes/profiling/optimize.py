@@ -11,7 +11,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -57,6 +57,7 @@ class Task:
         prompts, seeds: of the clips; at least one.
         fields: of their requests.
         budget_db: least PSNR of the result; None for the preset's own.
+        without: passes that are not tried.
         about: what the figures belong to.
     """
 
@@ -66,6 +67,7 @@ class Task:
     seeds: Sequence[int]
     fields: Mapping[str, Any]
     budget_db: float | None = None
+    without: Collection[str] = ()
     about: Mapping[str, Any]
 
 
@@ -169,6 +171,8 @@ class _Search:
         kept = {one.name for one in self._plan.passes}
         if candidate.instead_of in kept:
             return _refused(candidate.name, f"{candidate.instead_of} is kept, which does the same")
+        if candidate.name in self._task.without:
+            return _refused(candidate.name, "left out, as asked")
         one, reason = propose(candidate, device_type)
         if one is None:
             return _refused(candidate.name, reason)
