@@ -167,7 +167,6 @@ class Fleet:
         self.base_vae = random_vae(kind.vae, 3, device, BF16)
         self._rungs = {rung.name: rung for rung in rungs(device, without)}
         self._made: dict[str, tuple[Wan, wan_vae.WanVAE, Rung]] = {}
-        self._scratch = tempfile.TemporaryDirectory(prefix="rushes-speed-")
 
     def rung(self, name: str) -> tuple[Wan, wan_vae.WanVAE, Rung]:
         """Transformer and VAE on a rung, and the passes that they went through."""
@@ -201,9 +200,10 @@ class Fleet:
     @cached_property
     def tokenizer(self) -> Any:
         """Of its few words; both sides use it."""
-        folder = Path(self._scratch.name) / "tokenizer"
-        write_tokenizer(folder)
-        return load_tokenizer(folder)
+        with tempfile.TemporaryDirectory(prefix="rushes-tokenizer-") as scratch:
+            folder = Path(scratch) / "tokenizer"
+            write_tokenizer(folder)
+            return load_tokenizer(folder)
 
     @cached_property
     def encoder(self) -> UMT5TextEncoder:

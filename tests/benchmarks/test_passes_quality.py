@@ -66,7 +66,7 @@ def test_clips_of_a_variant_are_made_judged_and_described(bench: Bench) -> None:
     floor = make(bench, prompts, {}, is_floor=True)
     assert plain.frames.shape == (3, 5, 8, 16, 3)
     assert plain.features.shape[0] == 3
-    assert set(plain.read) == set(ATTRIBUTES)
+    assert set(plain.read) >= set(ATTRIBUTES)
     difference = (plain.frames.int() - floor.frames.int()).abs().max()
     assert difference <= 1  # another kernel rounds otherwise, and changes nothing else
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -98,6 +99,6 @@ def test_the_twins_weights_are_views_of_ours() -> None:
 def test_the_ladder_grows_and_a_missing_pass_leaves_its_rung_without_it() -> None:
     found = rungs(CPU, ["compile"])
     assert [rung.name for rung in found] == [name for name, _, _ in LADDER]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert after.passes[: len(before.passes)] == before.passes
     assert "compile: left out, as asked" in found[-1].lacks
