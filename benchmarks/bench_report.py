@@ -19,15 +19,16 @@ from typing import Any
 
 import torch
 from benchmarks.goals import GOALS, Parts
+from benchmarks.speed_rungs import Rung, changed
 
 import rushes
-from rushes.passes.base import Pass
 from rushes.passes.plan import Plan
 from rushes.passes.presets import plan_preset
+from rushes.pipelines.model import Model
 from rushes.profiling.bench.ours import Rushes
 from rushes.profiling.bench.quality import difference, make_clip, other_kernel
 from rushes.profiling.optimize import FLOOR_SLACK_DB, ONE_LEVEL_DB, propose
-from rushes.types import Done
+from rushes.types import Done, GenerateRequest
 
 RESULTS = Path("benchmarks/results")
 SPEED = "speed_*.json"
@@ -126,51 +127,41 @@ def quality_verdicts(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
 
 def sample() -> dict[str, Any]:
     """The toy here and now: plain against the exact plan in turn, and the noise floor."""
-    passes, lacks = list[Pass](), list[str]()
-    for candidate in plan_preset("exact").candidates:
-        one, reason = propose(candidate, "cpu")
-        if one is not None:
-            passes.append(one)
-        else:
-            lacks.append(f"{candidate.name}: {reason}")
-    plain, planned, lacks = _open(passes, lacks)
+    found = [(each.name, *propose(each, "cpu")) for each in plan_preset("exact").candidates]
+    passes = tuple(one for _, one, _ in found if one is not None)
+    lacks = tuple(f"{name}: {reason}" for name, one, reason in found if one is None)
+    plain, planned, rung = _open(Rung(name="exact", passes=passes, lacks=lacks))
     request = plain.job(PROMPT, **SAMPLE).request
     for model in (plain, planned):
         _seconds(model, request)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
-        for model, found in zip((plain, planned), times, strict=True):
-            found.append(_seconds(model, request))
+        for model, seconds in zip((plain, planned), times, strict=True):
+            seconds.append(_seconds(model, request))
     reference = [make_clip(Rushes(plain), request)]
-    found = difference(reference, [make_clip(Rushes(planned), request)])
+    apart = difference(reference, [make_clip(Rushes(planned), request)])
     with other_kernel(plain.device):
         floor = difference(reference, [make_clip(Rushes(plain), request)], is_floor=True)
     return {
         "plain_s": statistics.median(times[0]),
         "exact_s": statistics.median(times[1]),
-        "passes": [one.name for one in passes],
-        "lacks": lacks,
-        "psnr_db": found.comparison.psnr_db,
+        "passes": [one.name for one in rung.passes],
+        "lacks": list(rung.lacks),
+        "psnr_db": apart.comparison.psnr_db,
         "floor_db": floor.comparison.psnr_db,
     }
 
 
-def _open(passes: list[Pass], lacks: list[str]) -> tuple[Any, Any, list[str]]:
-    """The toy plain, and with those of the passes that take it; the list loses the others."""
+def _open(rung: Rung) -> tuple[Model, Model, Rung]:
+    """The toy plain, and with those of the passes that take it; the rung without the others."""
     plain = rushes.load("toy", device="cpu", dtype="float32")
-    while True:
-        planned = rushes.load("toy", device="cpu", dtype="float32", plan=Plan(passes=tuple(passes)))
-        try:
-            planned.warm_up()
-        except rushes.RushesError as error:
-            culprit = next(one for one in passes if f"pass {one.name}" in str(error))
-            passes.remove(culprit)
-            lacks.append(str(error))
-            continue
-        return plain, planned, lacks
+    _, rung = changed("transformer", plain.parts.experts().select(0.0), rung)
+    _, rung = changed("vae", plain.parts.vae(), rung)
+    planned = rushes.load("toy", device="cpu", dtype="float32", plan=Plan(passes=rung.passes))
+    return plain, planned, rung
 
 
-def _seconds(model: Any, request: Any) -> float:
+def _seconds(model: Model, request: GenerateRequest) -> float:
     for event in Rushes(model).events(request):
         if isinstance(event, Done):
             return sum(timing.seconds for timing in event.timings if timing.stage != "text_encode")

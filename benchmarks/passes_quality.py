@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ import torch
 from benchmarks.judge import ASSETS
 from benchmarks.judge_clips import Bench, generate, joined, open_bench, read, to_video
 from benchmarks.judge_report import JOINT, count_right
+from benchmarks.speed_rungs import Rung, changed
 from torch import Tensor
 from training.clips import labels_of
 from training.world.prompts import Prompts, evaluation_prompts
 
-from rushes.errors import RushesError
+from rushes.errors import ConfigError, RushesError
 from rushes.models.judge import FRAME_STRIDE
 from rushes.passes.base import PASSES, Pass, settings_of
 from rushes.passes.plan import Plan
@@ -111,25 +112,16 @@ def proposed(candidate: Candidate, device: torch.device) -> tuple[Pass | None, s
 def open_variant(assets: Path, batch: int | None, variant: Variant) -> tuple[Bench, Variant]:
     """The toy with the variant's passes; of a plan, without those that refuse the toy. Raises `ConfigError`
     for a single pass that refuses."""
-    passes, lacks = list(variant.passes), list(variant.lacks)
-    while True:
-        try:
-            bench = open_bench(assets, batch, Plan(passes=tuple(passes)))
-        except RushesError as error:
-            culprit = next((one for one in passes if f"pass {one.name}" in str(error)), None)
-            if culprit is None or len(variant.passes) == 1:
-                raise
-            passes.remove(culprit)
-            lacks.append(str(error))
-            continue
-        left = Variant(
-            name=variant.name,
-            passes=tuple(passes),
-            fields=variant.fields,
-            lacks=tuple(lacks),
-            is_floor=variant.is_floor,
-        )
-        return bench, left
+    if not variant.passes:
+        return open_bench(assets, batch), variant
+    plain = open_bench(assets, batch)
+    rung = Rung(name=variant.name, passes=variant.passes, lacks=variant.lacks)
+    _, rung = changed("transformer", plain.wan, rung)
+    _, rung = changed("vae", plain.vae, rung)
+    if not rung.passes:
+        raise ConfigError("; ".join(rung.lacks))
+    bench = open_bench(assets, batch, Plan(passes=rung.passes))
+    return bench, replace(variant, passes=rung.passes, lacks=rung.lacks)
 
 
 @torch.no_grad()
