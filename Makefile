@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine chaos clean
+.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report chaos clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -63,6 +63,9 @@ bench-scheduling: $(RUNTIME)  ## simulated load on one H200: our scheduler again
 
 bench-engine: $(RUNTIME)  ## the engine with the toy on this machine: its overhead, and eight jobs at once
 	@$(BIN)/python -m benchmarks.engine
+
+bench-report: $(RUNTIME)  ## every stored speed figure in one table, a fresh sample on this CPU, and whether the goals are met
+	@$(BIN)/python -m benchmarks.bench_report
 
 chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos

@@ -19,6 +19,7 @@ from rushes.models.judge import Judge, load_judge
 from rushes.models.phase import Phase
 from rushes.models.wan import KVCache, TextContext, Wan
 from rushes.models.wan_vae import WanVAE, to_uint8
+from rushes.passes.plan import Plan
 from rushes.pipelines.device import choose_device, choose_dtype
 from rushes.pipelines.model import Model
 from rushes.pipelines.parts import CheckpointParts
@@ -45,19 +46,27 @@ class Bench:
 
 
 def open_bench(
-    assets: Path, batch: int | None, *, device: str | None = None, dtype: str | None = None
+    assets: Path,
+    batch: int | None,
+    plan: Plan | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> Bench:
     """Load everything from a folder that `training.ship` wrote.
 
     Args:
+        plan: the passes that the networks go through.
         device, dtype: as `rushes.load` takes them.
     """
     place = choose_device(device)
-    return _open(assets, batch, place, choose_dtype(dtype, place))
+    return _open(assets, batch, plan, place, choose_dtype(dtype, place))
 
 
-def _open(assets: Path, batch: int | None, device: torch.device, dtype: torch.dtype) -> Bench:
-    parts = CheckpointParts(open_checkpoint(assets / "toy"), device, dtype)
+def _open(
+    assets: Path, batch: int | None, plan: Plan | None, device: torch.device, dtype: torch.dtype
+) -> Bench:
+    parts = CheckpointParts(open_checkpoint(assets / "toy"), device, dtype, plan)
     return Bench(
         model=Model(load_rules("toy"), parts, boundary=None, device=device),
         wan=parts.experts().select(0.0),

@@ -15,6 +15,7 @@ from rushes.cli.inspect import inspect
 from rushes.cli.jobs import cancel, jobs, submit
 from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
+from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
@@ -46,6 +47,7 @@ COMMANDS: tuple[click.Command, ...] = (
     bench,
     compare,
     profile,
+    optimize,
 )
 for command in COMMANDS:
     command.params.append(

@@ -11,6 +11,7 @@ import click
 
 from rushes.cli.generate import rules_of
 from rushes.cli.options import device_options, model_option, request_options
+from rushes.cli.plans import plan_option
 from rushes.pipelines.rules import resolve
 from rushes.profiling.bench.base import NUM_CLIPS, NUM_JUDGED, NUM_REQUESTS, PARTS, UTILIZATION
 
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 @click.option("--floor-dtype", help="measure our clips in this dtype too, as a noise floor")
 @request_options
 @device_options
+@plan_option
 @click.option(
     "-o",
     "--output",
@@ -88,6 +90,7 @@ def bench(
     output: Path | None,
     device: str | None,
     dtype: str | None,
+    plan_file: Path | None,
     peer_device: str | None,
     num_clips: int,
     num_requests: int,
@@ -112,7 +115,7 @@ def bench(
     from rushes.profiling.bench.session import Plan, run_plan
 
     plan = Plan(
-        place=place_of(name, device, dtype),
+        place=place_of(name, device, dtype, plan_file),
         workload=chosen,
         fields=given,
         parts=parts or PARTS,
@@ -147,7 +150,7 @@ def check(
         raise click.UsageError(f"{output}: is a folder, or there is no folder {output.parent}")
 
 
-def place_of(name: str, device: str | None, dtype: str | None) -> Place:
+def place_of(name: str, device: str | None, dtype: str | None, plan_file: Path | None = None) -> Place:
     """What to open and where, as `rushes.load` would choose. Raises `ConfigError`."""
     from rushes.config import read_settings
     from rushes.pipelines.device import choose_device, choose_dtype
@@ -156,7 +159,8 @@ def place_of(name: str, device: str | None, dtype: str | None) -> Place:
     settings = read_settings()
     where = choose_device(device or settings.device)
     precision = choose_dtype(dtype or settings.dtype, where)
-    return Place(model=name, device=str(where), dtype=str(precision).removeprefix("torch."))
+    plan = None if plan_file is None else str(plan_file)
+    return Place(model=name, device=str(where), dtype=str(precision).removeprefix("torch."), plan=plan)
 
 
 def show_mix(workload: Workload) -> None:

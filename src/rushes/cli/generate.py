@@ -14,6 +14,7 @@ import click
 
 import rushes
 from rushes.cli.options import device_options, model_option, request_options
+from rushes.cli.plans import plan_of_file, plan_option
 from rushes.errors import OutputError, UnknownName
 from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @model_option
 @request_options
 @device_options
+@plan_option
 @click.option("--preview", is_flag=True, help="keep OUTPUT.preview.webp up to date while denoising")
 @click.option(
     "--sheet", type=click.Path(path_type=Path), help="also write a contact sheet, six frames in a row (.png)"
@@ -61,6 +63,7 @@ def generate(
     name: str,
     device: str | None,
     dtype: str | None,
+    plan_file: Path | None,
     preview: bool,
     sheet: Path | None,
     as_json: bool,
@@ -76,10 +79,12 @@ def generate(
     given = {field: value for field, value in fields.items() if value is not None}
     prompt = read_prompt(prompt, prompt_file)
     # Before the weights are read, so that a mistake is told at once.
-    resolve(rules_of(name), prompt, **given)
+    rules = rules_of(name)
+    plan = plan_of_file(plan_file, rules.name)
+    resolve(rules, prompt, **given)
     check_paths(output, sheet)
     with ProgressBars(f"load {name}") as bars:
-        model = rushes.load(name, device=device, dtype=dtype)
+        model = rushes.load(name, device=device, dtype=dtype, plan=plan)
         request = model.job(prompt, **given).request
         options = JobOptions(lane="interactive", preview_every=int(preview))
         done = write_clip(model, request, options, output, bars.update, sheet)

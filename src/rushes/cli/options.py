@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -21,12 +21,17 @@ def request_options(command: Command) -> Command:
         click.option("--preset", help="named sampling settings, over which the fields below win"),
         click.option("--negative-prompt", help="what to steer away from, instead of the model's own"),
     ]
+    mode = click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
+    return _with([*named, field_options, mode], command)
+
+
+def field_options(command: Command) -> Command:
+    """A flag for each field of `rushes.pipelines.rules.FIELDS`."""
     fields = [
         click.option(f"--{field.name.replace('_', '-')}", field.name, type=field.type, help=field.help)
         for field in FIELDS.values()
     ]
-    mode = click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
-    return _with([*named, *fields, mode], command)
+    return _with(fields, command)
 
 
 def device_options(command: Command) -> Command:
@@ -36,7 +41,7 @@ def device_options(command: Command) -> Command:
     return _with([device, dtype], command)
 
 
-def _with(options: list[Callable[[Command], Command]], command: Command) -> Command:
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
     """In the order in which help shows them."""
     for option in reversed(options):
         command = option(command)

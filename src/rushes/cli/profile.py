@@ -13,6 +13,7 @@ import click
 
 from rushes.cli.generate import rules_of
 from rushes.cli.options import device_options, model_option, request_options
+from rushes.cli.plans import plan_option
 from rushes.errors import OutputError
 from rushes.pipelines.rules import PipelineRules
 
@@ -43,6 +44,7 @@ class Plan:
     fields: dict[str, Any]
     device: str | None
     dtype: str | None
+    plan_file: Path | None
     tries: Sequence[str]
     sweep: str | None
     is_against: bool
@@ -55,6 +57,7 @@ class Plan:
 @model_option
 @request_options
 @device_options
+@plan_option
 @click.option(
     "-o",
     "--output",
@@ -94,6 +97,7 @@ def profile(
     name: str,
     device: str | None,
     dtype: str | None,
+    plan_file: Path | None,
     outputs: tuple[Path, ...],
     repeats: int,
     short: bool,
@@ -126,6 +130,7 @@ def profile(
         fields=given,
         device=device,
         dtype=dtype,
+        plan_file=plan_file,
         tries=tries,
         sweep=sweep,
         is_against=against is not None,
@@ -195,7 +200,7 @@ def run(plan: Plan, options: Options) -> tuple[Profile, Recorded | None]:
     from rushes.profiling.report import Profile
 
     def open_model(dtype: str | None) -> Model:
-        return rushes.load(plan.name, device=plan.device, dtype=dtype)
+        return rushes.load(plan.name, device=plan.device, dtype=dtype, plan=plan.plan_file)
 
     net = open_model(plan.dtype)
     ask = Ask(prompt=plan.prompt, fields=plan.fields)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rushes.cli.options import device_options, model_option
+from rushes.cli.plans import plan_option
 from rushes.cli.workplace import store_option
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @store_option
 @model_option
 @device_options
+@plan_option
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(1),
@@ -69,6 +71,7 @@ def worker(
     name: str,
     device: str | None,
     dtype: str | None,
+    plan_file: Path | None,
     checkpoint_every: int,
     max_batch: int,
     max_active: int,
@@ -94,7 +97,7 @@ def worker(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stops.set())
     with Workplace(store) as place:
-        model = rushes.load(name, device=device, dtype=dtype)
+        model = rushes.load(name, device=device, dtype=dtype, plan=plan_file)
         planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9))
         calibrate(planner, model)
         policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)

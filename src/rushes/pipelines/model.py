@@ -223,12 +223,20 @@ class Model:
         )
         _check_not_twice("prompt", prompt, given.prompt_embeds)
         _check_not_twice("negative_prompt", flat.get("negative_prompt"), given.negative_prompt_embeds)
-        given_fields = {**self._fields, **{name: value for name, value in flat.items() if value is not None}}
+        given_fields = {
+            **self._planned(flat.get("mode")),
+            **{name: value for name, value in flat.items() if value is not None},
+        }
         flat = {**folder_fields(self.rules, self._defaults, given_fields.get("preset")), **given_fields}
         request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
         return self.pipeline.job(
             request, given, wants_video=wants_video, wants_preview=wants_preview and request.mode == "full"
         )
+
+    def _planned(self, mode: str | None) -> dict[str, Any]:
+        """The plan's fields; a causal clip reuses nothing of earlier steps, whatever the plan would."""
+        reuse = ("guidance_gate", "step_cache") if mode == "causal" else ()
+        return {name: value for name, value in self._fields.items() if name not in reuse}
 
     def _events(
         self, job: Job, on_progress: OnProgress | None, preview_every: int = 0

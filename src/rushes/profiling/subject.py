@@ -43,7 +43,7 @@ class Rushes:
 
     def warm_up(self) -> None:
         """See `Subject`."""
-        self.net.warm_up()
+        self.net.warm_up([self.net.job(self.ask.prompt, **self.ask.fields).request])
 
     @contextmanager
     def spans(self) -> Iterator[None]:

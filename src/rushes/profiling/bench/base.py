@@ -58,11 +58,13 @@ class Place:
     Attributes:
         model: "toy" or a checkpoint folder.
         device, dtype: as `rushes.load` takes them, resolved.
+        plan: the file of our plan, None for the plain model; peers have no use for it.
     """
 
     model: str
     device: str
     dtype: str
+    plan: str | None = None
 
     @property
     def folder(self) -> Path:

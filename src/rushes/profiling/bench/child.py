@@ -33,7 +33,7 @@ def become_ready(asked: Mapping[str, Any]) -> dict[str, Any]:
     from rushes.types import GenerateRequest
 
     device = torch.device(asked["device"])
-    place = Place(model=asked["model"], device=asked["device"], dtype=asked["dtype"])
+    place = Place(model=asked["model"], device=asked["device"], dtype=asked["dtype"], plan=asked["plan"])
     begin_at = time.monotonic()
     with ImportClock() as imports:
         contender = open_contender(asked["contender"], place)

@@ -37,6 +37,7 @@ def cold_start(
         "model": place.model,
         "device": place.device,
         "dtype": place.dtype,
+        "plan": place.plan,
         "request": to_json(request),
     }
     started_at = time.monotonic()

@@ -55,6 +55,6 @@ def latents_of(job: Job) -> torch.Tensor | None:
 
 def open_rushes(place: Place) -> Rushes:
     """Load every part of the model. Raises as `rushes.load` does."""
-    model = load(place.model, device=place.device, dtype=place.dtype)
+    model = load(place.model, device=place.device, dtype=place.dtype, plan=place.plan)
     model.warm_up()
     return Rushes(model)

@@ -110,7 +110,7 @@ def run_plan(plan: Plan, *, say: Say = lambda line: None, open_engine: OpenEngin
     """
     for name in plan.peers:
         check_peer(name, plan.peer_place)
-    model = load(plan.place.model, device=plan.place.device, dtype=plan.place.dtype)
+    model = load(plan.place.model, device=plan.place.device, dtype=plan.place.dtype, plan=plan.place.plan)
     bench = Bench(plan, model, say, open_engine)
     measure_part = {
         "cold": bench.cold,
@@ -272,7 +272,7 @@ class Bench:
         return self._model.job(prompt.prompt, **fields).request
 
     def _ready(self) -> None:
-        self._model.warm_up()
+        self._model.warm_up([self._warm_up])
         self.report.contenders.setdefault(REFERENCE, self._ours.settings)
 
     def _clip_s(self) -> float:

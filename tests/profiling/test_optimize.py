@@ -1,0 +1,157 @@
+"""The search for a plan: what is kept, dropped and refused, and what the plan file remembers."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rushes.errors import UnknownName
+from rushes.passes.plan import Plan, plan_of, read_plan
+from rushes.pipelines.model import Model
+from rushes.profiling.ladder import HEADER
+from rushes.profiling.optimize import Task, optimize
+from tiny_parts import TinyParts, tiny_model
+
+WAIT_S = 1.0
+"""Of a slow model in each forward, so that no other load of the machine can make up for it."""
+
+ONE_STEP = {"num_inference_steps": 1, "guidance_high": 1.0}
+NOT_TRIED = ("compile", "vae-compile", "vae-fused", "int8-linears")
+
+
+def opened(plan: Plan, *, plain_waits_s: float = 0.0, changed_by: float = 0.0) -> Model:
+    """The tiny model; plain it may be slow, and with passes wrong."""
+    parts = TinyParts()
+    for network in parts.transformers.values():
+        plan.apply("transformer", network)
+        if not plan.passes and plain_waits_s:
+            network.register_forward_pre_hook(lambda *_: time.sleep(plain_waits_s))
+        if plan.passes and changed_by:
+            network.head.bias.data += changed_by
+    return tiny_model(parts)
+
+
+def task(**changes: Any) -> Task:
+    changes["fields"] = {"height": 16, **changes.get("fields", {})}  # SSIM needs 11 pixels
+    fields = {
+        "preset": "exact",
+        "open_model": opened,
+        "prompts": ("a dog", "a cat"),
+        "seeds": (1, 2),
+        "without": NOT_TRIED,
+        "about": {"device": "cpu"},
+    }
+    return Task(**{**fields, **changes})
+
+
+def statuses(ladder: Any) -> dict[str, str]:
+    return {rung.name: rung.status for rung in ladder.rungs}
+
+
+def test_a_pass_that_saves_time_is_kept_and_the_plan_file_remembers(tmp_path: Path) -> None:
+    plan, ladder = optimize(task(open_model=lambda plan: opened(plan, plain_waits_s=WAIT_S), fields=ONE_STEP))
+    assert statuses(ladder)["attention"] == "kept"
+    kept = ladder.rungs[1].figures
+    assert kept.saves > 1
+    assert kept.psnr_db == float("inf")
+    assert [one.name for one in plan.passes] == ["attention"]
+    file = tmp_path / "plan.json"
+    file.write_text(plan.to_json())
+    back = read_plan(file)
+    assert (back.passes, back.model) == (plan.passes, "toy")
+    assert back.measured["rungs"][1]["figures"]["psnr_db"] is None
+    assert plan_of(json.loads(file.read_text())).identity == plan.identity
+
+
+def test_a_pass_beyond_the_budget_is_dropped_with_both_figures() -> None:
+    def open_model(plan: Plan) -> Model:
+        return opened(plan, plain_waits_s=WAIT_S, changed_by=0.5)
+
+    plan, ladder = optimize(task(open_model=open_model, budget_db=60.0, fields=ONE_STEP))
+    attention = ladder.rungs[1]
+    assert attention.status == "dropped"
+    assert attention.reason.endswith("is less than the budget of 60.0 dB")
+    assert attention.figures.latent_l1 > 0
+    assert plan.passes == ()
+
+
+def test_a_pass_that_saves_nothing_is_dropped() -> None:
+    def open_model(plan: Plan) -> Model:
+        model = opened(plan)
+        if plan.passes:
+            model.parts.experts().select(0.0).register_forward_pre_hook(lambda *_: time.sleep(WAIT_S))
+        return model
+
+    plan, ladder = optimize(task(open_model=open_model, fields=ONE_STEP))
+    assert ladder.rungs[1].status == "dropped"
+    assert "saves no time here (0." in ladder.rungs[1].reason
+    assert plan.passes == ()
+
+
+def test_what_cannot_run_is_refused_with_its_reason() -> None:
+    def open_model(plan: Plan) -> Model:
+        if plan.passes:
+            raise RuntimeError("No available kernel.\nAborting execution.")
+        return opened(plan)
+
+    _, ladder = optimize(task(open_model=open_model))
+    reasons = {rung.name: rung.reason for rung in ladder.rungs if rung.status == "refused"}
+    assert reasons["attention"] == "No available kernel."
+    assert reasons["vae-compile"] == "left out, as asked"
+
+
+def test_reuse_is_tried_on_the_same_model_from_nine_steps_on() -> None:
+    _, short = optimize(task(preset="fast", without=(*NOT_TRIED, "attention", "fp8-linears")))
+    assert short.rungs[-1].reason == "nothing is reused in fewer than 9 steps"
+    made = []
+
+    def open_model(plan: Plan) -> Model:
+        made.append(plan)
+        return opened(plan)
+
+    without = (*NOT_TRIED, "attention", "fp8-linears")
+    asked = task(
+        preset="fast",
+        open_model=open_model,
+        fields={"num_inference_steps": 20},
+        budget_db=0.0,
+        without=without,
+    )
+    plan, ladder = optimize(asked)
+    reuse = ladder.rungs[-1]
+    assert reuse.name == "reuse of steps"
+    assert sum(reuse.figures.forwards) < sum(ladder.rungs[0].figures.forwards) == 40
+    assert len(made) == 1
+    assert dict(plan.fields) == (dict(reuse.settings) if reuse.status == "kept" else {})
+
+
+def test_the_table_has_a_cell_for_every_column_and_names_the_floor() -> None:
+    _, ladder = optimize(task())
+    assert {len(row) for row in ladder.rows()} == {len(HEADER)}
+    assert ladder.rows()[0][0] == "plain"
+    assert "Noise floor" in ladder.remarks()[0]
+    assert ladder.floor_l1 < 1e-4
+    json.dumps(ladder.to_json(), allow_nan=False)
+
+
+def test_clips_of_the_plain_model_are_computed_in_full() -> None:
+    _, ladder = optimize(task(fields={"num_inference_steps": 10, "step_cache": 5.0}))
+    assert ladder.rungs[0].figures.forwards == (10, 10)
+
+
+def test_an_unknown_preset_is_named() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'fast'"):
+        optimize(task(preset="fats"))
+
+
+def test_a_plan_that_reuses_steps_leaves_causal_clips_alone() -> None:
+    parts = TinyParts()
+    rules = tiny_model(parts).rules
+    model = Model(rules, parts, boundary=None, device=torch.device("cpu"), fields={"step_cache": 0.1})
+    assert model.job("a dog").request.sampling.step_cache == 0.1
+    assert model.job("a dog", mode="causal").request.sampling.step_cache == 0.0
