@@ -14,7 +14,6 @@ nothing else.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -35,8 +34,9 @@ import rushes
 from rushes.profiling.bench.about import about
 from rushes.profiling.ceilings import measure_ceilings
 from rushes.profiling.clip import Ask
+from rushes.profiling.output import write_json
 from rushes.profiling.page_writer import save_page
-from rushes.profiling.report import Profile, to_json, write_text
+from rushes.profiling.report import Profile, to_json
 from rushes.profiling.session import Options, Session, Taken, capture, finish, timed
 from rushes.profiling.subject import Rushes
 from rushes.profiling.trials import Ceilings
@@ -202,10 +202,10 @@ def _about(bench: Bench) -> dict[str, Any]:
 def _write(path: Path, about_run: dict[str, Any], profile: Profile | None) -> None:
     """As `rushes profile --compare` reads it, where anything was measured."""
     if profile is None:
-        data: Any = {"about": about_run}
+        data: dict[str, Any] = {"about": about_run}
     else:
-        data = json.loads(to_json(slim(replace(profile, about=about_run))))
-    write_text(path, json.dumps(rounded(data), separators=(",", ":")) + "\n")
+        data = to_json(slim(replace(profile, about=about_run)))
+    write_json(path, rounded(data))
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

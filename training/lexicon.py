@@ -29,10 +29,10 @@ from training.world.subjects import Subject, subjects
 
 OUT = Path("src/rushes/assets/toy/tokenizer/lexicon.txt")
 NUM_CAPTIONS = 40_000
-DOWN, UP, DOWN_AGAIN, SENSE = 0.3, 1.0, 0.8, 0.4  # cost of a step to a kind, to a genus, back down; of a rank
-FAR = 3.4  # the cost beyond which two words have nothing to do with each other
-NUM_SENSES = 4
-MARGIN, ENOUGH, ENOUGH_OF_TWO = 0.02, 0.62, 0.75  # over the second subject; of a score; of two words
+DOWN, UP, DOWN_AGAIN, SENSE = 0.3, 1.0, 0.8, 0.3  # cost of a step to a kind, to a genus, back down; of a rank
+FAR = 5.0  # the cost beyond which two words have nothing to do with each other
+NUM_SENSES = 5
+ENOUGH = 0.7  # of a score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,16 +176,24 @@ def candidates(net: WordNet, names: tuple[Subject, ...]) -> list[str]:
 
 
 def lexicon(net: WordNet, words: list[str]) -> dict[str, int]:
-    """The subject of every word that is near enough to one, and nearer to it than to the next."""
+    """The subject of every word that is near enough to one. Of two words, none whose second tells as much."""
     names = subjects()
-    scores = likeness(words, names) + closeness(net, words, names)
-    best, second = scores.topk(2, dim=1).values.unbind(1)
-    places = scores.argmax(1).tolist()
-    chosen = {}
-    for word, place, top, next_best in zip(words, places, best.tolist(), second.tolist(), strict=True):
-        if top >= (ENOUGH_OF_TWO if " " in word else ENOUGH) and top - next_best >= MARGIN:
-            chosen[word] = place
-    return chosen
+    known = closeness(net, words, names)
+    rows = known.amax(1) > 0
+    words = [word for word, is_near in zip(words, rows.tolist(), strict=True) if is_near]
+    scores = likeness(words, names) + known[rows]
+    best, places = scores.max(1)
+    chosen = {
+        word: place
+        for word, place, top in zip(words, places.tolist(), best.tolist(), strict=True)
+        if top >= ENOUGH
+    }
+    nouns = {noun.one: subject.id for subject in names for noun in subject.training}
+    return {
+        word: place
+        for word, place in chosen.items()
+        if " " not in word or (chosen | nouns).get(word.split()[1]) != place
+    }
 
 
 def main() -> None:
