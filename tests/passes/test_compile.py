@@ -16,7 +16,8 @@ from torch._dynamo.utils import counters
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from rushes.errors import ConfigError
-from rushes.models.wan import Block, Wan
+from rushes.models.wan import Wan
+from rushes.models.wan_blocks import Block
 from rushes.ops.kv_cache import KVCache
 from rushes.passes.base import ClipShape
 from rushes.passes.compile import Compile

@@ -9,7 +9,8 @@ import torch
 import rushes
 from rushes.errors import ConfigError
 from rushes.models.configs import WanConfig
-from rushes.models.wan import CrossAttention, SelfAttention, Wan
+from rushes.models.wan import Wan
+from rushes.models.wan_blocks import CrossAttention, SelfAttention
 from rushes.passes.attention import Attention
 from rushes.passes.plan import Plan, make_pass, plan_of, read_plan
 

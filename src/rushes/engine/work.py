@@ -113,7 +113,7 @@ def _text_weights(text: TextShape) -> int:
 def elementwise_bytes(dim: int, value_bytes: int) -> int:
     """Bytes that the norms, gates, casts and RoPE of one block move for one token, run one after another.
 
-    Counted in `rushes.models.wan.Block`: 43 passes over float32 values and 30 over others.
+    Counted in `rushes.models.wan_blocks.Block`: 43 passes over float32 values and 30 over others.
     """
     return dim * (43 * FLOAT32 + 30 * value_bytes)
 

@@ -123,6 +123,8 @@ def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _fa3(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.dtype != torch.bfloat16:
         raise ConfigError(f"attention backend fa3 takes bfloat16, not {q.dtype}; choose cudnn")
+    if q.device.type != "cuda":
+        raise ConfigError(f"attention backend fa3 runs on cuda, not on {q.device.type}; choose sdpa")
     return fa3_attention(q, k, v)
 
 

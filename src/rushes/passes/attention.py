@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import nn
 
 from rushes.errors import ConfigError
-from rushes.models.wan import CrossAttention, SelfAttention, Wan
+from rushes.models.wan import Wan
+from rushes.models.wan_blocks import CrossAttention, SelfAttention
 from rushes.ops.attention import attention_kernel
 from rushes.passes.base import Part
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.phase import PLAIN, Phase, PhaseKernel, PhaseRule
-from rushes.models.wan import Block, Call, Wan
+from rushes.models.wan import Wan
+from rushes.models.wan_blocks import Block, Call
 from rushes.ops.kv_cache import LayerKV
 from rushes.passes.base import ClipShape
 

@@ -17,7 +17,8 @@ from torch._dynamo.utils import counters
 
 from rushes.config import cache_folder
 from rushes.errors import ConfigError
-from rushes.models.wan import Block, Call, Wan
+from rushes.models.wan import Wan
+from rushes.models.wan_blocks import Block, Call
 from rushes.ops.kv_cache import LayerKV
 from rushes.passes.base import ClipShape, Part
 from rushes.passes.blocks import block_inputs

@@ -8,7 +8,8 @@ from torch import nn
 
 from rushes.errors import ConfigError, UnknownName
 from rushes.models.expert_pair import num_bytes
-from rushes.models.wan import Block, FeedForward, Wan
+from rushes.models.wan import Wan
+from rushes.models.wan_blocks import Block, FeedForward
 from rushes.passes.blocks import changed_blocks, transformer
 
 TARGETS = {
