@@ -42,12 +42,14 @@ class WordNet:
     Attributes:
         senses: synsets of a lemma, the most frequent first.
         ups, downs: hypernyms and hyponyms of a synset.
+        common: lemmas that some synset writes without a capital: no names, Latin ones included.
         rarely_nouns: lemmas that are more often another part of speech.
     """
 
     senses: dict[str, list[str]] = field(default_factory=dict)
     ups: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     downs: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    common: set[str] = field(default_factory=set)
     rarely_nouns: set[str] = field(default_factory=set)
 
 
@@ -56,7 +58,9 @@ def read_wordnet(folder: Path) -> WordNet:
     net = WordNet()
     for line in _lines(folder / "data.noun"):
         fields = line.split(" | ")[0].split()
-        pointers = fields[4 + 2 * int(fields[3], 16) :]
+        end = 4 + 2 * int(fields[3], 16)
+        net.common.update(lemma.replace("_", " ") for lemma in fields[4:end:2] if lemma.islower())
+        pointers = fields[end:]
         for start in range(1, 1 + 4 * int(pointers[0]), 4):
             symbol, other, part = pointers[start : start + 3]
             if part == "n" and symbol in ("@", "@i"):
@@ -160,18 +164,22 @@ def likeness(words: list[str], names: tuple[Subject, ...]) -> Tensor:
 
 
 def candidates(net: WordNet, names: tuple[Subject, ...]) -> list[str]:
-    """Nouns of one or two words that are nothing else more often, none of them a word of captions."""
-    scenes = sample_scenes(NUM_CAPTIONS, np.random.default_rng(0))
-    used = set(re.findall(r"[a-z]+", " ".join(captions(scenes, random.Random(0))).lower()))
+    """Common nouns of one or two words that are nothing else more often, and that captions do not use for
+    anything but subjects."""
     nouns = {form for s in names for noun in s.training for form in (noun.one, noun.many)}
+    scenes = sample_scenes(NUM_CAPTIONS, np.random.default_rng(0))
+    text = " ".join(captions(scenes, random.Random(0))).lower()
+    for noun in sorted(nouns, key=len, reverse=True):
+        text = re.sub(rf"\b{noun}\b", "", text)
+    used = set(re.findall(r"[a-z]+", text))
     plain = re.compile(r"[a-z]{3,}( [a-z]{3,})?")
     return [
         word
         for word in net.senses
         if plain.fullmatch(word)
+        and word in net.common
         and word not in nouns | net.rarely_nouns
-        and not used.issuperset(word.split())
-        and word.split()[0].removesuffix("s") not in used
+        and used.isdisjoint({*word.split(), word.split()[0].removesuffix("s")})
     ]
 
 
