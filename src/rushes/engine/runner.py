@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 class Observer(Protocol):
     """Who learns from what units took."""
 
-    def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float) -> None:
-        """A batch of one unit each took so long."""
+    def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float, begun: Sequence[Run]) -> None:
+        """A batch of one unit each took so long, while the device held what has begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,9 +291,14 @@ class Runner:
             except Exception as error:  # no memory for a preview or a checkpoint, a lost lease
                 run.ending = run.ending or _final(task.stage, error.with_traceback(None))
         try:
-            self._observer.observe(task.runs, task.key, seconds)
+            self._observer.observe(task.runs, task.key, seconds, self._begun())
         except Exception:  # a cost model that cannot learn still predicts
             log.exception("nothing learned from a unit of %s", task.stage.name)
+
+    def _begun(self) -> Sequence[Run]:
+        """Runs that hold memory of the device."""
+        with self._changed:
+            return self._waiting.begun(list(self._runs.values()))
 
     # What follows a unit; the lock is held.
 
