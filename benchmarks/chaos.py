@@ -33,7 +33,7 @@ from rushes.engine.workplace import Workplace
 from rushes.pipelines.rules import load_rules, resolve
 from rushes.types import GenerateRequest, JobOptions
 
-READY_S = 120.0
+READY_S = 300.0
 ROUND_S = 120.0
 POLL_S = 0.02
 STEPS = 7
