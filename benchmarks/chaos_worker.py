@@ -10,6 +10,7 @@ Its store and folders are the production ones; the wrappers below only add the p
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 import threading
@@ -130,6 +131,7 @@ def listen(points: Points, begin: threading.Event) -> None:
             points.arm(words[1], int(words[2]))
         elif words[0] == "go":
             begin.set()
+    os._exit(0)  # a process that stands by would wait for ever
 
 
 def main() -> None:
