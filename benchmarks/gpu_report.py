@@ -55,6 +55,7 @@ class Report:
     def skip(self, name: str) -> None:
         """Note a part that was not asked for."""
         self.content["parts"][name] = {"status": "skipped: as asked", "figures": {}, "seconds": 0.0}
+        self._write()
 
     def add(self, name: str, value: Any, unit: str = "") -> None:
         """Keep one figure of the part that runs. Numbers are kept to 6 digits; a unit joins the name."""

@@ -22,6 +22,7 @@ from rushes.pipelines.device import choose_device, choose_dtype
 from rushes.pipelines.model import Model
 from rushes.pipelines.parts import CheckpointParts
 from rushes.pipelines.rules import load_rules
+from rushes.profiling.quality.pixels import PEAK, psnr_db
 from rushes.sampling.guidance import cfg
 from rushes.sampling.noise import initial_noise
 from rushes.sampling.solvers import load_solver, schedule_for
@@ -42,10 +43,19 @@ class Bench:
     batch: int
 
 
-def open_bench(assets: Path, batch: int | None) -> Bench:
-    """Load everything from a folder that `training.ship` wrote."""
-    device = choose_device(None)
-    dtype = choose_dtype(None, device)
+def open_bench(
+    assets: Path, batch: int | None, *, device: str | None = None, dtype: str | None = None
+) -> Bench:
+    """Load everything from a folder that `training.ship` wrote.
+
+    Args:
+        device, dtype: as `rushes.load` takes them.
+    """
+    place = choose_device(device)
+    return _open(assets, batch, place, choose_dtype(dtype, place))
+
+
+def _open(assets: Path, batch: int | None, device: torch.device, dtype: torch.dtype) -> Bench:
     parts = CheckpointParts(open_checkpoint(assets / "toy"), device, dtype)
     return Bench(
         model=Model(load_rules("toy"), parts, boundary=None, device=device),
@@ -177,6 +187,6 @@ def restore_clips(bench: Bench, video: Tensor) -> Tensor:
 
 
 def psnr(video: Tensor, restored: Tensor) -> Tensor:
-    """Decibels of each clip [B], pixels in [0, 1]."""
-    squared = ((video.float() - restored.float()) / 2).square().flatten(1).mean(1)
-    return -10 * squared.clamp_min(1e-12).log10()
+    """Decibels of each clip [B], of pixels in [-1, 1] before they are rounded to 8 bits."""
+    squared = ((video.float() - restored.float()) * PEAK / 2).square().flatten(1).mean(1)
+    return torch.tensor([psnr_db(mse) for mse in squared.tolist()])

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ATTRIBUTES = ("subject", "background", "motion", "colour", "count")
-JOINT = "all"
+from rushes.profiling.quality.judged import ATTRIBUTES, JOINT, wilson
+
 COLUMNS = (*ATTRIBUTES, JOINT)
-Z_95 = 1.959964
 
 GENERATED_BARS = {
     "subject": 0.92,
@@ -33,19 +32,6 @@ BARS: Mapping[str, Mapping[str, float]] = {
 RELATIVE_ROWS = ("fast", "causal")
 PSNR_BAR = 30.0
 LOAD_BAR = 1.3
-
-
-def wilson(right: int, num: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927).
-
-    Example:
-        >>> [round(bound, 3) for bound in wilson(8, 10)]
-        [0.49, 0.943]
-    """
-    share, z2 = right / num, Z_95**2
-    centre = (share + z2 / (2 * num)) / (1 + z2 / num)
-    half = Z_95 * math.sqrt(share * (1 - share) / num + z2 / (4 * num**2)) / (1 + z2 / num)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def binomial_interval(num: int, rate: float, confidence: float = 0.99) -> tuple[int, int]:

@@ -1,25 +1,30 @@
-"""Full profiles of Wan at its true shapes with random weights, and of diffusers at the same in the same run.
+"""Wan at its true shapes with random weights as subjects of the profiler, and diffusers on the same weights.
 
-    python -m benchmarks.profile_wan --case a14b-480p --repeats 2 --output $OUT
-
-Writes CASE.json, CASE.html and CASE.trace.json.gz. A few units of each kind are run, the rest is extrapolated
-and marked so. Both noise experts have the same weights, which no timing notices and half the memory holds.
-`--tiny` runs every line on the CPU in shapes that prove nothing else.
+Both noise experts, and both libraries, have the same weights in the same memory, which no timing notices.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.random_wan import A14B, TI2V_5B, TINY, fill, random_vae, random_wan, with_backend
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from benchmarks.random_wan import (
+    A14B,
+    TI2V_5B,
+    TINY,
+    beside,
+    diffusers_sharing,
+    fill,
+    random_vae,
+    random_wan,
+    with_backend,
+)
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from rushes.models import umt5, wan_vae
 from rushes.models.configs import WanConfig, WanVAEConfig
@@ -27,16 +32,12 @@ from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts
 from rushes.models.text import TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.tiny_tokenizer import write_tokenizer
 from rushes.models.umt5 import UMT5Config
+from rushes.models.wan import Wan
 from rushes.pipelines.model import Model
 from rushes.pipelines.rules import load_rules
 from rushes.profiling.against import Diffusers
-from rushes.profiling.bench.about import about
 from rushes.profiling.bench.diffusers_pipeline import DiffusersPipeline
-from rushes.profiling.chrome import save_trace
 from rushes.profiling.clip import Ask
-from rushes.profiling.page_writer import save_page
-from rushes.profiling.report import Profile, save
-from rushes.profiling.session import Options, Subject, profile
 from rushes.profiling.subject import Rushes
 
 PROMPT = "A red fox runs through fresh snow at dawn, low camera, soft light"
@@ -136,47 +137,9 @@ class RandomDiffusers(DiffusersPipeline):
     """The contender over a pipeline that is at hand, not in a folder."""
 
     def __init__(self, pipe: Any, device: torch.device, dtype: str) -> None:
-        self.name, self.pipe = "diffusers", pipe
+        self.name, self.pipe, self.waits = "diffusers", pipe, False
         self._device, self._dtype = device, dtype
         pipe.set_progress_bar_config(disable=True)
-
-
-def their_transformer(config: WanConfig, device: torch.device, dtype: torch.dtype) -> WanTransformer3DModel:
-    """diffusers' network with random weights, cast as `from_pretrained` casts."""
-    with torch.device("meta"):
-        model = _their_module(config)
-    kept = set(model._keep_in_fp32_modules)
-    model = fill(
-        model,
-        seed=1,
-        device=device,
-        dtype=dtype,
-        keep_float32=lambda name: not kept.isdisjoint(name.split(".")),
-    )
-    return _with_rope(model, config, device)
-
-
-def sharing(model: WanTransformer3DModel, config: WanConfig, device: torch.device) -> WanTransformer3DModel:
-    """Another module of the same weights."""
-    with torch.device("meta"):
-        other = _their_module(config)
-    other.load_state_dict(model.state_dict(), assign=True)
-    return _with_rope(other.eval().requires_grad_(False), config, device)
-
-
-def _their_module(config: WanConfig) -> WanTransformer3DModel:
-    same = ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels")
-    same += ("ffn_dim", "text_dim", "freq_dim", "patch_size", "eps", "rope_max_seq_len")
-    return WanTransformer3DModel(**{name: getattr(config, name) for name in same})
-
-
-def _with_rope(
-    model: WanTransformer3DModel, config: WanConfig, device: torch.device
-) -> WanTransformer3DModel:
-    # Its tables are no part of the state.
-    rope = WanRotaryPosEmbed(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
-    model.rope = rope.to(device)
-    return model
 
 
 def their_vae(config: WanVAEConfig, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
@@ -203,65 +166,105 @@ def their_vae(config: WanVAEConfig, device: torch.device, dtype: torch.dtype) ->
     return vae.to(dtype).eval().requires_grad_(False)
 
 
-def their_subject(net: Model, parts: RandomParts, case: Case, dtype: torch.dtype, request: Any) -> Diffusers:
-    """diffusers as a subject; it shares our text encoder."""
-    device = net.device
-    network = their_transformer(case.transformer, device, dtype)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """One model on a device, in both libraries.
+
+    Attributes:
+        theirs: diffusers' pipeline.
+    """
+
+    net: Model
+    theirs: RandomDiffusers
+
+    def ours(self, case: Case) -> Rushes:
+        """Our subject: one step of each noise expert."""
+        ask = Ask(prompt=PROMPT, fields={**case.fields, "seed": 7})
+        return Rushes(net=self.net, ask=ask, short_steps=1)
+
+    def diffusers(self, case: Case) -> Diffusers:
+        """Theirs; it shares our text encoder."""
+        return Diffusers(
+            contender=self.theirs,
+            request=self.net.job(PROMPT, **case.fields, seed=7).request,
+            device=self.net.device,
+            model=self.net.rules.name,
+            boundary=self.net.boundary,
+        )
+
+
+def build(case: Case, device: torch.device, dtype: torch.dtype) -> Built:
+    """The models of a case, which other cases of the same architecture may use too."""
+    rules = load_rules(case.rules)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = RandomParts(case, rules.boundary, device, dtype, Path(folder) / "tokenizer")
+    network = parts.experts().select(1000.0)
+    assert isinstance(network, Wan)
+    high = diffusers_sharing(network, dtype)
     encoder = parts.text_encoder()
     assert isinstance(encoder, UMT5TextEncoder)
     pipe = WanPipeline(
         tokenizer=encoder._tokenizer,
         text_encoder=encoder.model,
-        transformer=network,
-        transformer_2=None if net.boundary is None else sharing(network, case.transformer, device),
+        transformer=high,
+        transformer_2=None if rules.boundary is None else beside(high, network),
         vae=their_vae(case.vae, device, dtype),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
-        boundary_ratio=net.boundary,
-        expand_timesteps=net.boundary is None,
+        boundary_ratio=rules.boundary,
+        expand_timesteps=rules.boundary is None,
     )
-    return Diffusers(
-        contender=RandomDiffusers(pipe, device, str(dtype).removeprefix("torch.")),
-        request=request,
-        device=device,
-        model=net.rules.name,
-        boundary=net.boundary,
+    return Built(
+        net=Model(rules, parts, boundary=rules.boundary, device=device),
+        theirs=RandomDiffusers(pipe, device, str(dtype).removeprefix("torch.")),
     )
 
 
 @torch.no_grad()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Profile one case and write its files."""
-    parser = argparse.ArgumentParser(description="profiles of Wan at its true shapes")
-    parser.add_argument("--case", choices=CASES, default="a14b-480p")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--alone", action="store_true", help="leave diffusers out")
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    asked = parser.parse_args(argv)
-    case = tiny(CASES[asked.case]) if asked.tiny else CASES[asked.case]
-    device = torch.device("cpu" if asked.tiny else "cuda")
-    dtype = torch.float32 if asked.tiny else torch.bfloat16
-    rules = load_rules(case.rules)
-    with tempfile.TemporaryDirectory() as folder:
-        parts = RandomParts(case, rules.boundary, device, dtype, Path(folder) / "tokenizer")
-    net = Model(rules, parts, boundary=rules.boundary, device=device)
-    fields = {**case.fields, "seed": 7}
-    subjects: list[Subject] = [Rushes(net=net, ask=Ask(prompt=PROMPT, fields=fields))]
-    if not asked.alone:
-        subjects.append(their_subject(net, parts, case, dtype, net.job(PROMPT, **fields).request))
-    options = Options(repeats=asked.repeats, is_short=True)
-    sessions = profile(subjects, options, lambda text: print(text, flush=True))
-    about_run = {**about(device), "weights": "random", "dtype": str(dtype), "tiny": asked.tiny}
-    found = Profile(kind="against", about=about_run, runs=tuple(session.run for session in sessions))
-    asked.output.mkdir(parents=True, exist_ok=True)
-    name = f"profile_{asked.case}"
-    save(found, asked.output / f"{name}.json")
-    save_page(found, asked.output / f"{name}.html")
-    recorded = sessions[0].recorded
-    save_trace(found, recorded.trace if recorded else None, asked.output / f"{name}.trace.json.gz")
-    for session in sessions:
-        print(session.run.label, f"{session.run.total_s:.1f} s", [f.text for f in session.run.findings[:3]])
+def warm_ours(subject: Rushes) -> None:
+    """Every shape once: the text with its negative prompt, two blocks, which are all alike, two latents."""
+    net = subject.net
+    job = net.job("another prompt, as the encoded one is kept", **subject.ask.fields)
+    stage = net.pipeline.current(job)
+    assert stage is not None
+    stage.prepare(job)
+    stage.run([job])
+    states = net.parts.text_encoder().encode(PROMPT).states
+    latents = torch.zeros((1, *job.latent_shape), device=net.device)
+    network = net.parts.experts().select(1000.0)
+    with first_blocks(network):
+        network(latents, torch.tensor([999.0], device=net.device), network.encode_text(states))
+    vae = net.parts.vae()
+    _, state = vae.decode_step(latents[:, :, :1])
+    for _ in range(2):  # the second latent's cache differs from the others'
+        _, state = vae.decode_step(latents[:, :, :1], state)
+    net.pipeline.synchronize()
 
 
-if __name__ == "__main__":
-    main()
+@torch.no_grad()
+def warm_theirs(subject: Diffusers, net: Model) -> None:
+    """The same there."""
+    pipe, shape = subject.contender.pipe, net.job(PROMPT, **_sizes(subject)).latent_shape
+    dtype = pipe.transformer.proj_out.weight.dtype
+    latents = torch.zeros((1, *shape), device=net.device, dtype=dtype)
+    states = net.parts.text_encoder().encode(PROMPT).states.to(dtype)
+    with first_blocks(pipe.transformer):
+        time = torch.tensor([999.0], device=net.device)
+        pipe.transformer(hidden_states=latents, timestep=time, encoder_hidden_states=states)
+    pipe.vae.decode(latents[:, :, :3].contiguous())
+    net.pipeline.synchronize()
+
+
+def _sizes(subject: Diffusers) -> dict[str, int]:
+    video = subject.request.video
+    return {"width": video.width, "height": video.height, "num_frames": video.num_frames}
+
+
+@contextmanager
+def first_blocks(network: Any, number: int = 2) -> Iterator[None]:
+    """A network of its first blocks only, while the block lasts."""
+    blocks = network.blocks
+    network.blocks = blocks[:number]
+    try:
+        yield
+    finally:
+        network.blocks = blocks

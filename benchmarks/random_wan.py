@@ -141,28 +141,56 @@ def with_backend(model: wan.Wan, attention_backend: str) -> wan.Wan:
 
 def diffusers_twin(model: wan.Wan) -> WanTransformer3DModel:
     """diffusers' transformer with the weights of ours, in float32."""
-    config = model.config
+    twin = _on_meta(model.config)
+    state = _their_state(model, twin)
+    # Copies, also of what is float32 in ours.
+    copies = {name: torch.empty_like(piece, dtype=torch.float32) for name, piece in state.items()}
+    twin.load_state_dict({name: copies[name].copy_(piece) for name, piece in state.items()}, assign=True)
+    return _ready(twin, model)
+
+
+def diffusers_sharing(model: wan.Wan, dtype: torch.dtype) -> WanTransformer3DModel:
+    """diffusers' transformer on the weights of ours, in the same memory but for what diffusers keeps in
+    float32 and ours does not."""
+    twin = _on_meta(model.config)
+    twin.load_state_dict(_their_state(model, twin), assign=True)
+    kept = set(twin._keep_in_fp32_modules)
+    for name, parameter in twin.named_parameters():
+        parameter.data = parameter.data.to(dtype if kept.isdisjoint(name.split(".")) else torch.float32)
+    return _ready(twin, model)
+
+
+def beside(twin: WanTransformer3DModel, model: wan.Wan) -> WanTransformer3DModel:
+    """Another module of the same weights, as a second noise expert."""
+    other = _on_meta(model.config)
+    other.load_state_dict(twin.state_dict(), assign=True)
+    return _ready(other, model)
+
+
+def _on_meta(config: WanConfig) -> WanTransformer3DModel:
     same = ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels")
     same += ("ffn_dim", "text_dim", "freq_dim", "patch_size", "eps", "rope_max_seq_len")
     with torch.device("meta"):
-        twin = WanTransformer3DModel(**{name: getattr(config, name) for name in same})
-    shapes = {name: parameter.shape for name, parameter in twin.named_parameters()}
-    twin.load_state_dict(_their_state(model, shapes), assign=True)
+        return WanTransformer3DModel(**{name: getattr(config, name) for name in same})
+
+
+def _ready(twin: WanTransformer3DModel, model: wan.Wan) -> WanTransformer3DModel:
     # Its tables are no part of the state.
+    config = model.config
     rope = WanRotaryPosEmbed(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
     twin.rope = rope.to(model.head.weight.device)
     return twin.eval().requires_grad_(False)
 
 
-def _their_state(model: wan.Wan, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+def _their_state(model: wan.Wan, twin: WanTransformer3DModel) -> dict[str, Tensor]:
+    """Our weights by their names and in their shapes, as views."""
+    shapes = {name: parameter.shape for name, parameter in twin.named_parameters()}
     ours, state = model.state_dict(), {}
     for name, source in wan.sources(model.config, "diffusers").items():
-        pieces = ours[name].float()
-        if len(source.names) > 1:
-            rows = [shapes[stored][0] for stored in source.names]
-            state.update(zip(source.names, (piece.clone() for piece in pieces.split(rows)), strict=True))
-        else:
-            state[source.names[0]] = pieces.view(shapes[source.names[0]])
+        rows = [shapes[stored][0] for stored in source.names]
+        # A source of one tensor may have it in another shape, whose first dimension is not ours.
+        pieces = ours[name].split(rows) if len(rows) > 1 else (ours[name].view(shapes[source.names[0]]),)
+        state.update(zip(source.names, pieces, strict=True))
     return state
 
 

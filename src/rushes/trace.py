@@ -9,13 +9,17 @@ with span("vae_decode", latent=3) as unit:
 While nobody listens a span is one call that returns a shared object, well below a microsecond; its
 attributes are evaluated all the same, so they should be values at hand. Times are `time.perf_counter_ns`, of
 the host: what a device does with the work is for the listener to find out (`rushes.profiling.recorder`).
+Seconds since the epoch are `time.time_ns() - time.perf_counter_ns()` away, taken once.
+
+A generator must not keep a block's span open while it is suspended, or its consumer's spans would lie beneath
+it: `begin`, `end` and `each_under` are for such work, and for work that several threads take turns at.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,7 +32,10 @@ __all__ = [
     "Span",
     "SpanList",
     "Value",
+    "begin",
     "current",
+    "each_under",
+    "end",
     "event",
     "is_on",
     "listen",
@@ -41,6 +48,7 @@ __all__ = [
 Value = str | int | float | bool | None
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,6 +61,7 @@ class Span:
         thread: `threading.get_ident` of where it ran.
         start_ns, end_ns: by `perf_counter_ns`; equal for a moment, end 0 while it is open.
         error: name of the exception that ended it, None where it ended well.
+        is_event: it is a moment, which takes no time and has nothing beneath it.
     """
 
     name: str
@@ -62,6 +71,7 @@ class Span:
     start_ns: int
     end_ns: int = 0
     error: str | None = None
+    is_event: bool = False
 
     def note(self, **attributes: Value) -> None:
         """Add what is known only now: how a look-up ended, what a step has run."""
@@ -206,29 +216,62 @@ def traced(name: str, /, **attributes: Value) -> Callable[[Callable[P, R]], Call
 def event(name: str, /, **attributes: Value) -> None:
     """A moment, as a span without length: a cache that was hit, a checkpoint that was dropped."""
     if _listeners:
-        _tell(name, attributes, perf_counter_ns())
+        _tell(name, attributes, perf_counter_ns(), is_event=True)
 
 
 def waited(name: str, since_ns: int, /, **attributes: Value) -> None:
     """A span that ends now and began at `since_ns` by `perf_counter_ns`: time in a queue, which no block
     encloses."""
     if _listeners:
-        _tell(name, attributes, since_ns)
+        _tell(name, attributes, since_ns, is_event=False)
 
 
-def _tell(name: str, attributes: Mapping[str, Value], start_ns: int) -> None:
+def _tell(name: str, attributes: Mapping[str, Value], start_ns: int, *, is_event: bool) -> None:
     told = Span(
         name=name,
         attributes=dict(attributes),
         parent=_current.get(),
         thread=threading.get_ident(),
         start_ns=start_ns,
+        is_event=is_event,
     )
     for listener in _listeners:
         listener.opened(told)
-    told.end_ns = perf_counter_ns()
+    told.end_ns = start_ns if is_event else perf_counter_ns()
     for listener in _listeners:
         listener.closed(told)
+
+
+def begin(name: str, /, *, since_ns: int | None = None, **attributes: Value) -> Span | None:
+    """Open a span that no block encloses, to be handed to `under` and to `end`; None while nobody listens.
+
+    It does not become the current one. `end` may be called on another thread, once.
+
+    Args:
+        since_ns: when it began, by `perf_counter_ns`; None for now.
+    """
+    if not _listeners:
+        return None
+    begun = Span(
+        name=name,
+        attributes=attributes,
+        parent=_current.get(),
+        thread=threading.get_ident(),
+        start_ns=perf_counter_ns() if since_ns is None else since_ns,
+    )
+    for listener in _listeners:
+        listener.opened(begun)
+    return begun
+
+
+def end(begun: Span | None, error: BaseException | None = None) -> None:
+    """Close what `begin` returned."""
+    if begun is None:
+        return
+    begun.error = None if error is None else type(error).__name__
+    begun.end_ns = perf_counter_ns()
+    for listener in _listeners:
+        listener.closed(begun)
 
 
 def is_on() -> bool:
@@ -250,6 +293,18 @@ def under(parent: Span | None) -> Iterator[None]:
         yield
     finally:
         _current.set(before)
+
+
+def each_under(parent: Span | None, items: Iterable[T]) -> Iterator[T]:
+    """The same items, each made under this parent; whoever takes them does so under their own."""
+    iterator = iter(items)
+    while True:
+        with under(parent):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
 
 
 @contextmanager

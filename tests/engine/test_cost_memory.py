@@ -22,6 +22,7 @@ from rushes.engine.memory import (
 from rushes.engine.shapes import UMT5_XXL, WAN22_T2V_A14B, WAN22_TI2V_5B, WAN22_VAE, ModelShape
 from rushes.engine.vae_work import decode_work
 from rushes.models.configs import WanConfig
+from rushes.models.umt5 import UMT5Config, build_umt5
 from rushes.models.wan import Wan, cast_weights, keep_float32
 from rushes.models.wan_vae import WanVAE
 from rushes.pipelines.rules import load_rules, resolve
@@ -68,6 +69,33 @@ def test_weights_are_counted_to_the_byte(shape):
     assert weights_bytes(shape) == shape.num_experts * expert + others
     swapped = replace(shape, is_swapped=True)
     assert weights_bytes(swapped) == expert + others
+    streamed = replace(shape, is_text_streamed=True)
+    assert weights_bytes(streamed) == shape.num_experts * expert + 2 * shape.vae_parameters
+
+
+def test_a_streamed_text_encoder_takes_a_block_at_a_time():
+    with torch.device("meta"):
+        block = build_umt5(UMT5Config(num_layers=1)).get_submodule("encoder.block.0")
+    matrices = (
+        sum(p.nbytes for p in block.parameters() if p.ndim == 2 and min(p.shape) > 64) // 2
+    )  # float32 on meta
+    request = request_of(TI2V_5B, 1280, 704)
+    plain, streamed = (
+        job_memory(request, replace(WAN22_TI2V_5B, is_text_streamed=kind)) for kind in (False, True)
+    )
+    assert streamed.working["text_encode"] - plain.working["text_encode"] == matrices
+    assert plain.peak_bytes - streamed.peak_bytes == 2 * UMT5_XXL.num_parameters
+
+
+def test_the_5b_model_runs_in_24_gb_with_2_to_spare_when_its_text_encoder_is_streamed():
+    request = request_of(TI2V_5B, 1280, 704)
+    resident, streamed = (
+        DeviceMemory({TI2V_5B: replace(WAN22_TI2V_5B, is_text_streamed=kind)}, 24 * GB)
+        for kind in (False, True)
+    )
+    assert not resident.fits(request)
+    assert streamed.fits(request)
+    assert not streamed.fits(request, [request])
 
 
 class Live(TorchDispatchMode):

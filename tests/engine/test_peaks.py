@@ -30,11 +30,13 @@ def shapes():
 
 
 def watch_of(shapes, *beside):
-    """A watch that sees these bytes beside the weights, as parts of what one clip is predicted to need."""
+    """A watch that sees these bytes beside the weights, as parts of what one clip is predicted to need, after
+    a loading that took far more."""
     memory = DeviceMemory(shapes, 10**9, reserve_bytes=0)
     weights = memory.weights_bytes
     one = memory.needed_bytes([request()]) - weights
-    figures = Figures(*[weights + int(part * one) for part in beside])
+    loading = 100 * memory.needed_bytes([request()])
+    figures = Figures(loading, *[weights + int(part * one) for part in beside])
     return memory, PeakWatch(memory, figures), one
 
 

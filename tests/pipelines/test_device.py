@@ -7,7 +7,14 @@ from rushes.errors import ConfigError
 from rushes.models.checkpoint import open_checkpoint
 from rushes.models.checkpoint_report import memory_need
 from rushes.models.checkpoint_writer import make_checkpoint
-from rushes.pipelines.device import PUBLISHED, check_memory, choose_device, choose_dtype, host_memory
+from rushes.pipelines.device import (
+    PUBLISHED,
+    check_memory,
+    choose_device,
+    choose_dtype,
+    host_memory,
+    residency_notes,
+)
 
 CPU = torch.device("cpu")
 
@@ -47,15 +54,19 @@ def test_a_checkpoint_that_fits_passes_and_one_that_does_not_says_so_in_one_line
     assert "\n" not in message
 
 
-def test_only_a_gpu_with_host_memory_to_spare_swaps_experts(tmp_path):
+def test_only_a_gpu_with_host_memory_to_spare_leaves_parts_there(tmp_path):
     checkpoint = open_checkpoint(make_checkpoint("a14b", tmp_path / "a14b"))
     need = memory_need(checkpoint.describe().parts, "float32")
     cuda = torch.device("cuda")
-    check_memory(checkpoint, cuda, torch.float32, free_bytes=need.swapped, host_bytes=need.pinned)
+    for residency in ("resident", "streamed", "swapped", "swapped and streamed"):
+        free, host = need.needed(residency)
+        found = check_memory(checkpoint, cuda, torch.float32, free_bytes=free, host_bytes=host)
+        assert found == residency
+        assert len(residency_notes(checkpoint, torch.float32, found)) == ("streamed" in residency)
     with pytest.raises(
         ConfigError, match=r"GB on cuda and .* GB on the host .* free and 0\.0 GB of the host's"
     ):
-        check_memory(checkpoint, cuda, torch.float32, free_bytes=need.swapped, host_bytes=need.pinned - 1)
+        check_memory(checkpoint, cuda, torch.float32, free_bytes=free, host_bytes=host - 1)
     for device in (CPU, torch.device("mps")):
         check_memory(checkpoint, device, torch.float32, free_bytes=need.resident)
         with pytest.raises(ConfigError, match=rf"needs 0\.0 GB on {device.type}, 0\.0 GB are free; what"):
@@ -73,9 +84,14 @@ def test_a_containers_limit_bounds_the_host_memory(tmp_path, file):
 
 def test_published_sizes_need_what_the_cards_have():
     need = {name: memory_need(parts, "bfloat16") for name, parts in PUBLISHED.items()}
-    # One 141 GB card holds both noise experts and the text encoder; an 80 GB card one expert at a time.
+    # One 141 GB card holds both noise experts and the text encoder; an 80 GB card both experts without it.
     assert need["wan2.2-t2v-a14b"].fits(141_000_000_000) == "resident"
-    assert need["wan2.2-t2v-a14b"].fits(80_000_000_000, host_bytes=64_000_000_000) == "swapped"
-    assert need["wan2.2-t2v-a14b"].fits(80_000_000_000, host_bytes=32_000_000_000) is None
+    a14b, host = need["wan2.2-t2v-a14b"], 64_000_000_000
+    cards = {80: "streamed", 64: "swapped", 48: None}
+    assert {gb: a14b.fits(gb * 10**9, host) for gb in cards} == cards
+    assert a14b.fits(48 * 10**9, 80 * 10**9) == "swapped and streamed"
+    assert a14b.fits(80 * 10**9, 10 * 10**9) is None
     assert need["wan2.2-ti2v-5b"].fits(24_000_000_000) is None
+    assert need["wan2.2-ti2v-5b"].fits(24_000_000_000, host) == "streamed"
+    assert need["wan2.2-ti2v-5b"].fits(32_000_000_000, host) == "resident"
     assert need["wan2.1-t2v-1.3b"].fits(24_000_000_000) == "resident"

@@ -20,3 +20,12 @@ def test_room_is_left_for_the_parts_that_are_not_loaded_yet(tmp_path: Path) -> N
     assert parts.bytes_to_come() == vae
     parts.vae()
     assert parts.bytes_to_come() == 0
+
+
+def test_a_streamed_text_encoder_needs_no_room_and_says_the_same(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(make_checkpoint("ti2v-5b", tmp_path / "5b"))
+    device = torch.device("cpu")
+    parts = CheckpointParts(checkpoint, device, torch.bfloat16, streams_text=True)
+    assert parts.bytes_to_come() == 2 * checkpoint.parts["vae"].num_parameters
+    expected = CheckpointParts(checkpoint, device, torch.bfloat16).text_encoder().encode("a dog")
+    assert torch.equal(parts.text_encoder().encode("a dog").states, expected.states)

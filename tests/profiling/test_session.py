@@ -6,11 +6,11 @@ import pytest
 
 from rushes.profiling.clip import Ask, run_clip, scale_of, short_request
 from rushes.profiling.device import CpuDevice
-from rushes.profiling.instrument import spans_around
 from rushes.profiling.operators import GAPS, top
 from rushes.profiling.rows import keyed
 from rushes.profiling.session import Session
 from rushes.profiling.stage_table import tally
+from rushes.profiling.subject import Rushes
 from rushes.trace import is_on
 from tiny_parts import TinyParts, tiny_model
 
@@ -83,10 +83,9 @@ def test_a_short_run_covers_both_experts_and_scales_to_the_whole() -> None:
     short = short_request(net.job(ask.prompt, **ask.fields).request, 0.9)
     assert short.sampling.timesteps is not None
     assert [t >= 900 for t in short.sampling.timesteps] == [True, True, False, False]
-    with spans_around(net):
-        run_clip(net, ask, CpuDevice(), is_short=True)  # the negative prompt stays encoded from now on
-        clip = run_clip(net, ask, CpuDevice(), is_short=True)
-        whole = run_clip(net, ask, CpuDevice(), is_short=False)
+    run_clip(net, ask, CpuDevice(), is_short=True)  # the negative prompt stays encoded from now on
+    clip = run_clip(net, ask, CpuDevice(), is_short=True)
+    whole = run_clip(net, ask, CpuDevice(), is_short=False)
     scale = scale_of(clip, 0.9)
     assert sum(2 * steps for steps in scale.steps.values()) == 10
     scaled, counted = tally(clip.times, scale), tally(whole.times, scale_of(whole, 0.9))
@@ -98,8 +97,7 @@ def test_a_short_run_covers_both_experts_and_scales_to_the_whole() -> None:
 
 def test_causal_clips_have_cache_writes() -> None:
     net = tiny_model()
-    with spans_around(net):
-        clip = run_clip(net, Ask(prompt="a dog", fields={"mode": "causal"}), CpuDevice(), is_short=False)
+    clip = run_clip(net, Ask(prompt="a dog", fields={"mode": "causal"}), CpuDevice(), is_short=False)
     parts = [key.part for key, time in keyed(clip.times) if time.span.name == "forward"]
     assert parts.count("cache write") == 4  # two latent frames that another follows, two branches
     assert parts.count("conditional") == parts.count("unconditional") == 9
@@ -109,7 +107,7 @@ def test_nothing_is_left_behind(dense: Session) -> None:
     net = tiny_model()
     before = net.pipeline.embeddings.max_bytes
     stages = [dict(vars(stage)) for stage in net.pipeline.stages(net.job("a dog"))]
-    with spans_around(net):
+    with Rushes(net=net, ask=Ask(prompt="a dog"), attention="sdpa").spans():
         run_clip(net, Ask(prompt="a dog"), CpuDevice(), is_short=True)
     assert [dict(vars(stage)) for stage in net.pipeline.stages(net.job("a dog"))] == stages
     assert net.pipeline.embeddings.max_bytes == before

@@ -11,7 +11,7 @@ from fake_device import fake_device
 from rushes.profiling.recorder import Recorder
 from rushes.profiling.rows import RowKey, keyed
 from rushes.profiling.timeline import Boundary, SpanTime, split
-from rushes.trace import Span, listen, span, waited
+from rushes.trace import Span, event, listen, span, waited
 
 
 def named(times: list[SpanTime]) -> dict[str, float]:
@@ -94,14 +94,15 @@ def test_rows_of_steps_tell_branches_experts_and_latents() -> None:
         recorder = Recorder(device=device)
         with listen(recorder), span("request"):
             for expert in ("high", "low"):
-                with span("denoise", expert=expert, conditional=1, unconditional=1):
-                    for _ in range(2):
-                        with span("forward"):
+                with span("denoise", expert=expert):
+                    event("step_cache", outcome="computed")
+                    for branch in ("conditional", "unconditional"):
+                        with span("forward", branch=branch):
                             pass
-            with span("denoise", expert="low", conditional=1, unconditional=0):
+            with span("denoise", expert="low"):
                 with span("forward", is_cache_write=True):
                     pass
-                with span("forward"):
+                with span("forward", branch="conditional"):
                     pass
             for is_first in (True, False):
                 with span("vae_decode"), span("vae_forward", is_first=is_first), span("anything"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,22 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rushes.cli.generate import field_options, rules_of
-from rushes.errors import OutputError
-from rushes.pipelines.rules import MODES, resolve
+from rushes.cli.generate import rules_of
+from rushes.cli.options import device_options, model_option, request_options
+from rushes.pipelines.rules import resolve
 from rushes.profiling.bench.base import NUM_CLIPS, NUM_JUDGED, NUM_REQUESTS, PARTS, UTILIZATION
 
 if TYPE_CHECKING:
     from rushes.profiling.bench.base import Place
     from rushes.profiling.bench.report import Report
-    from rushes.profiling.bench.tables import Table
     from rushes.profiling.workloads.base import Workload
 
 
 @click.command(short_help="Measure this machine, alone or in turn with peers.")
-@click.option(
-    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
-)
+@model_option
 @click.option(
     "--workload",
     default="interactive",
@@ -76,11 +72,8 @@ if TYPE_CHECKING:
     help="clips of each setting whose quality is measured",
 )
 @click.option("--floor-dtype", help="measure our clips in this dtype too, as a noise floor")
-@click.option("--preset", help="named sampling settings, instead of the workload's")
-@field_options
-@click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
-@click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
-@click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@request_options
+@device_options
 @click.option(
     "-o",
     "--output",
@@ -105,7 +98,7 @@ def bench(
 ) -> None:
     """Measure cold start, first preview, first frame, end to end, latency under load, and quality.
 
-    docs/benchmarking.md defines each second. Sampling fields win over the workload's.
+    docs/benchmarking.md defines each second. Flags of the request win over the workload's.
     """
     from rushes.profiling.workloads.base import load_workload
 
@@ -135,7 +128,9 @@ def bench(
     report = run_plan(plan, say=lambda line: click.echo(f"rushes: {line}", err=True))
     show(report)
     if output is not None:
-        write_json(report, output)
+        from rushes.profiling.output import write_json
+
+        write_json(output, report.to_json(), indent=1)
         click.echo(os.fsencode(output))
 
 
@@ -166,38 +161,23 @@ def place_of(name: str, device: str | None, dtype: str | None) -> Place:
 
 def show_mix(workload: Workload) -> None:
     """The kinds of requests of a workload, and the hits that they allow."""
+    from rushes.cli.tables import show_table
     from rushes.profiling.bench.tables import mix_table
     from rushes.profiling.workloads.mix import mix_of
 
     click.echo(workload.title)
+    click.echo()
     show_table(mix_table(workload.name, mix_of(workload.prompts())))
 
 
 def show(report: Report) -> None:
     """What was measured with and on, and a table for each part."""
+    from rushes.cli.tables import show_table
     from rushes.profiling.bench.tables import tables_of
 
     about: dict[str, Any] = dict(report.about)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     click.echo(f"commit {about['commit']} on {about['device']} ({about['cpu']}); {versions}")
     for table in tables_of(report):
+        click.echo()
         show_table(table)
-
-
-def show_table(table: Table) -> None:
-    """Title, rows, remarks."""
-    from rushes.cli.tables import print_table
-
-    click.echo(f"\n{table.title}")
-    print_table(table.header, table.rows)
-    for remark in table.remarks:
-        click.echo(remark)
-
-
-def write_json(report: Report, output: Path) -> None:
-    """Raises `OutputError`."""
-    text = json.dumps(report.to_json(), indent=1, allow_nan=False)
-    try:
-        output.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror})") from error

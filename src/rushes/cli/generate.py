@@ -13,16 +13,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 import rushes
+from rushes.cli.options import device_options, model_option, request_options
 from rushes.errors import OutputError, UnknownName
-from rushes.pipelines.rules import (
-    FIELDS,
-    MODES,
-    RULES,
-    PipelineRules,
-    folder_fields,
-    load_rules,
-    resolve,
-)
+from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
 
 if TYPE_CHECKING:
     from rushes.pipelines.model import Model
@@ -36,14 +29,6 @@ if TYPE_CHECKING:
         Progress,
         VideoSpec,
     )
-
-
-def field_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One flag for each field of a request. None has a default here: the model's rules hold it."""
-    for field in reversed(tuple(FIELDS.values())):
-        flag = f"--{field.name.replace('_', '-')}"
-        command = click.option(flag, field.name, type=field.type, help=field.help)(command)
-    return command
 
 
 @click.command()
@@ -61,15 +46,9 @@ def field_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help=".mp4, .webm, .gif, .webp, or a folder of PNG files (.png-folder, or no ending)",
 )
-@click.option(
-    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
-)
-@click.option("--preset", help="named sampling settings, over which the fields below win")
-@click.option("--negative-prompt", help="what to steer away from, instead of the model's own")
-@field_options
-@click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
-@click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
-@click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@model_option
+@request_options
+@device_options
 @click.option("--preview", is_flag=True, help="keep OUTPUT.preview.webp up to date while denoising")
 @click.option(
     "--sheet", type=click.Path(path_type=Path), help="also write a contact sheet, six frames in a row (.png)"

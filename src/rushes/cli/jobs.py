@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, get_args
 
 import click
 
-from rushes.cli.generate import field_options, progress_of, read_prompt, request_of
+from rushes.cli.generate import progress_of, read_prompt, request_of
+from rushes.cli.options import model_option, request_options
 from rushes.cli.workplace import store_option
-from rushes.pipelines.rules import MODES
 from rushes.types import FINAL, JobOptions, JobStatus, Lane
 
 if TYPE_CHECKING:
@@ -48,13 +48,8 @@ def options_of_a_job(command: Callable[..., None]) -> Callable[..., None]:
     "--prompt-file", type=click.File(encoding="utf-8"), help="read the prompt from a file, - for stdin"
 )
 @store_option
-@click.option(
-    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
-)
-@click.option("--preset", help="named sampling settings, over which the fields below win")
-@click.option("--negative-prompt", help="what to steer away from, instead of the model's own")
-@field_options
-@click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
+@model_option
+@request_options
 @options_of_a_job
 @click.option("--watch", is_flag=True, help="wait for the end, with a bar a stage")
 @click.option(

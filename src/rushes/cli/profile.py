@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rushes.cli.generate import field_options, rules_of
+from rushes.cli.generate import rules_of
+from rushes.cli.options import device_options, model_option, request_options
 from rushes.errors import OutputError
-from rushes.pipelines.rules import MODES, PipelineRules
+from rushes.pipelines.rules import PipelineRules
 
 if TYPE_CHECKING:
     from rushes.pipelines.model import Model
@@ -50,15 +52,9 @@ class Plan:
 
 @click.command()
 @click.argument("prompt", default=PROMPT)
-@click.option(
-    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
-)
-@click.option("--preset", help="named sampling settings, over which the fields below win")
-@click.option("--negative-prompt", help="what to steer away from, instead of the model's own")
-@field_options
-@click.option("--mode", type=click.Choice(MODES), help="causal: latent frame by latent frame")
-@click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
-@click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@model_option
+@request_options
+@device_options
 @click.option(
     "-o",
     "--output",
@@ -277,7 +273,7 @@ def show(
         else:
             save(found, path)
     if as_json:
-        click.echo(to_json(found))
+        click.echo(json.dumps(to_json(found), allow_nan=False))
         return
     print_tables(found, num_raw)
     for path in outputs:
@@ -286,10 +282,8 @@ def show(
 
 def print_tables(found: Profile, num_raw: int) -> None:
     """Every table under its title."""
-    from rushes.cli.tables import print_table
+    from rushes.cli.tables import show_table
     from rushes.profiling.tables import tables
 
     for table in tables(found, num_raw=num_raw):
-        click.echo(f"{table.title}")
-        if table.rows:
-            print_table(table.header, table.rows)
+        show_table(table)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rushes.cli.options import device_options, model_option
 from rushes.cli.workplace import store_option
 
 if TYPE_CHECKING:
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Run submitted jobs, until Ctrl-C or SIGTERM.")
 @store_option
-@click.option(
-    "--model", "name", default="toy", show_default=True, help="a known model or a checkpoint folder"
-)
-@click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is when not given")
-@click.option("--dtype", help="float32, bfloat16 or float16; what suits the device when not given")
+@model_option
+@device_options
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(1),

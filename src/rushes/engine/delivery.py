@@ -12,6 +12,7 @@ from rushes.errors import OutputError, StoreError
 from rushes.pipelines.base import record_unit
 from rushes.pipelines.model import Model
 from rushes.stages.base import Stage
+from rushes.trace import under
 from rushes.types import Frames, Preview, Progress
 
 
@@ -54,16 +55,17 @@ class Delivery:
         meets."""
         run.device_s += seconds
         progress = record_unit(run.job, stage, seconds)
-        run.courier.send(partial(self._listener.progressed, run, progress))
+        run.send(partial(self._listener.progressed, run, progress))
         self._send_preview(run, progress)
         self.send_frames(run)
         if self._is_due(run, stage, progress):
-            self._listener.saved(run)
+            with under(run.span):
+                self._listener.saved(run)
 
     def send_frames(self, run: Run) -> None:
         """Hand what is decoded to the run's courier."""
         while run.job.frames:
-            run.courier.send(partial(self._deliver, run, run.job.frames.popleft()))
+            run.send(partial(self._deliver, run, run.job.frames.popleft()))
 
     def finish(self, run: Run) -> None:
         """On the courier's thread, behind the last frames: complete the result, or take it back and raise."""
@@ -79,8 +81,9 @@ class Delivery:
         predicted, run.job.predicted = run.job.predicted, None
         if predicted is None or progress.units % run.options.preview_every:
             return
-        preview = self._model.preview(predicted, progress)
-        run.courier.send(partial(self._listener.previewed, run, preview))
+        with under(run.span):
+            preview = self._model.preview(predicted, progress)
+        run.send(partial(self._listener.previewed, run, preview))
 
     def _deliver(self, run: Run, frames: Frames) -> None:
         with _outlet_errors():

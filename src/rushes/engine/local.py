@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -81,6 +82,10 @@ class LocalEngine:
         reserve_bytes: device memory that is always kept free; None for 2 GB on a GPU, and nothing of a host
             that other programs share anyway.
         on_preview: takes the previews of a job, by its id, on a thread of the engine's.
+        clock: dates jobs and events, in seconds.
+
+    Attributes:
+        planner: what it expects of its device; it learns while jobs run.
 
     Example:
         >>> with LocalEngine(rushes.load("toy")) as engine:  # doctest: +SKIP
@@ -97,15 +102,18 @@ class LocalEngine:
         reserve_bytes: int | None = None,
         scheduling: Policy | None = None,
         on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         scheduling = scheduling or Policy()
         if reserve_bytes is None:
             reserve_bytes = RESERVE_BYTES if model.device.type == "cuda" else 0
-        planner = planner_for(model, max_batch=scheduling.max_batch, reserve_bytes=reserve_bytes)
+        planner = self.planner = planner_for(
+            model, max_batch=scheduling.max_batch, reserve_bytes=reserve_bytes
+        )
         self._stack = ExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))
         changes = Changes(self._check)
-        self._store = SqliteJobStore(":memory:", on_write=changes.tell)
+        self._store = SqliteJobStore(":memory:", clock=clock, on_write=changes.tell)
         self._stack.callback(self._store.close)
         self._client = StoreClient(self._store, watch=changes)
         self._lock = threading.Lock()
@@ -120,6 +128,7 @@ class LocalEngine:
             policy=policy or WorkerPolicy(checkpoint_every=0, poll_s=CHECK_S),
             on_preview=on_preview,
             on_hang=self._hangs,
+            clock=clock,
         )
 
     def __enter__(self) -> LocalEngine:

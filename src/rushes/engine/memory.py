@@ -136,10 +136,14 @@ def _cache_bytes(shape: ModelShape, grid: LatentGrid) -> int:
 
 
 def _text_bytes(shape: ModelShape) -> int:
-    """Activations of the text encoder, whose attention scores are float32."""
+    """Activations of the text encoder, whose attention scores are float32; where it is streamed, the block
+    that runs."""
     text = shape.text
     values = text.text_len * (6 * text.dim + text.ffn_matrices * text.ffn_dim)
-    return shape.value_bytes * values + 3 * FLOAT32 * text.num_heads * text.text_len**2
+    if shape.is_text_streamed:
+        values += 4 * text.dim * text.attention_dim + text.ffn_matrices * text.dim * text.ffn_dim
+    scores = 3 * FLOAT32 * text.num_heads * text.text_len**2
+    return shape.value_bytes * values + scores
 
 
 def weights_bytes(shape: ModelShape) -> int:
@@ -147,7 +151,8 @@ def weights_bytes(shape: ModelShape) -> int:
     float32 islands 4, one of the VAE or the text encoder `value_bytes`."""
     expert = matrix_weights(shape.transformer) * shape.weight_bytes + FLOAT32 * _islands(shape.transformer)
     experts = 1 if shape.is_swapped else shape.num_experts
-    others = (shape.vae_parameters + shape.text.num_parameters) * shape.value_bytes
+    text = 0 if shape.is_text_streamed else shape.text.num_parameters
+    others = (shape.vae_parameters + text) * shape.value_bytes
     return int(experts * expert) + others
 
 

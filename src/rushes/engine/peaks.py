@@ -53,6 +53,7 @@ class PeakWatch:
 
     def __init__(self, memory: DeviceMemory, meter: PeakMeter) -> None:
         self._memory, self._meter = memory, meter
+        meter.take()  # what loading the weights took is no job's
         self._lock = threading.Lock()
         self._before: dict[str, GenerateRequest] = {}
         self._alone: str | None = None

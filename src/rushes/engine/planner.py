@@ -19,10 +19,11 @@ from rushes.engine.rates import rates_for
 from rushes.engine.run import Run
 from rushes.engine.shapes import UMT5_XXL, ModelShape, TextShape
 from rushes.errors import OutOfMemory
+from rushes.models.device_memory import free_device_bytes
 from rushes.models.mini_lm import MiniLM
-from rushes.models.text import TextEncoder
+from rushes.models.text import TextEncoder, UMT5TextEncoder
 from rushes.pipelines.base import record_unit
-from rushes.pipelines.device import host_memory
+from rushes.pipelines.device import host_memory, streamed_note
 from rushes.pipelines.model import Model
 from rushes.pipelines.rules import resolve
 from rushes.stages.base import BatchKey, Given
@@ -127,8 +128,31 @@ def planner_for(
     reserve_bytes: int = RESERVE_BYTES,
     meter: PeakMeter | None = None,
 ) -> CostPlanner:
-    """For a model whose weights are loaded: the rest of the device is its budget, but for the reserve."""
+    """For a model whose weights are loaded: the rest of the device is its budget, but for the reserve.
+
+    Where the model's own clip does not fit beside all weights, the text encoder leaves the device
+    (`rushes.models.streamed`), and a note of the model says so.
+    """
     model.warm_up()
+    planner = _planner(model, max_batch, reserve_bytes, meter)
+    encoder = leaving_encoder(model, planner.memory)
+    if encoder is None:
+        return planner
+    text_bytes = sum(parameter.nbytes for parameter in encoder.model.parameters())
+    encoder.stream(model.device)
+    model.notes = (*model.notes, streamed_note(text_bytes))
+    return _planner(model, max_batch, reserve_bytes, meter)
+
+
+def leaving_encoder(model: Model, memory: DeviceMemory) -> UMT5TextEncoder | None:
+    """The text encoder, where the model's own clip has no room on a GPU and its leaving would make some."""
+    encoder = model.parts.text_encoder()
+    if model.device.type != "cuda" or not isinstance(encoder, UMT5TextEncoder) or encoder.is_streamed:
+        return None
+    return None if memory.fits(resolve(model.rules, "the model's own clip", seed=0)) else encoder
+
+
+def _planner(model: Model, max_batch: int, reserve_bytes: int, meter: PeakMeter | None) -> CostPlanner:
     shapes = {model.rules.name: shape_of(model)}
     cost = CostModel(rates_for(device_name(model.device)), shapes)
     memory = DeviceMemory(
@@ -150,15 +174,18 @@ def device_name(device: torch.device) -> str:
 def shape_of(model: Model) -> ModelShape:
     """The networks of a loaded model as data."""
     parts = model.parts
-    dtype = parts.experts().select(1000.0).dtype
+    experts, encoder = parts.experts(), parts.text_encoder()
+    dtype = experts.select(1000.0).dtype
     return ModelShape(
         transformer=parts.transformer_config,
         vae=parts.vae_config,
-        text=text_shape(parts.text_encoder()),
+        text=text_shape(encoder),
         vae_parameters=sum(parameter.numel() for parameter in parts.vae().parameters()),
         boundary=model.boundary,
         weight_bytes=dtype.itemsize,
         value_bytes=dtype.itemsize,
+        is_swapped=model.boundary is not None and experts.num_resident == 1,
+        is_text_streamed=isinstance(encoder, UMT5TextEncoder) and encoder.is_streamed,
     )
 
 
@@ -218,7 +245,7 @@ def free_bytes(device: torch.device, meminfo: Path = Path("/proc/meminfo")) -> i
     host, within the limit of a container."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
+        return free_device_bytes(device) + unused
     available = host_memory()
     for line in meminfo.read_text().splitlines() if meminfo.is_file() else ():
         if line.startswith("MemAvailable:"):

@@ -13,6 +13,7 @@ from rushes.engine.run import Run
 from rushes.errors import EngineStopped, JobCancelled, LeaseLost, OutOfMemory, RushesError, StoreError
 from rushes.stages.job_state import pack, to_bytes
 from rushes.stores.base import JobStore, Lease
+from rushes.trace import traced
 from rushes.types import Frames, GenerateRequest, Json, Preview, Progress
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Recorder:
         if frames.start >= run.num_delivered:
             self.tell(run.id, "frames", {"start": frames.start, "num_frames": len(frames.frames)})
 
+    @traced("checkpoint")
     def saved(self, run: Run) -> None:
         """Write a checkpoint, here and now: what a death costs is then bounded by the time between two, and a
         slow reader of the frames delays none. Frames count as delivered when the outlet has taken them."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from rushes.engine.outlets import Courier, Outlet
 from rushes.engine.scheduler import Ticket
 from rushes.stages.base import BatchKey, Job
+from rushes.trace import Span, under
 from rushes.types import JobOptions
 
 _numbers = itertools.count(1)
@@ -45,6 +47,8 @@ class Run:
         num_delivered: pixel frames that the outlet has taken, in this life or an earlier one.
         num_passed: later runs that began while this one had no room.
         number: unique in this process.
+        span: of the request, None where nobody listened when it began.
+        waits_since_ns: when it began to wait for its next unit, by `perf_counter_ns`; 0 while one runs.
     """
 
     id: str
@@ -64,6 +68,12 @@ class Run:
     ending: Exception | None = None
     is_over: bool = False
     number: int = field(default_factory=lambda: next(_numbers))
+    span: Span | None = None
+    waits_since_ns: int = 0
+
+    def send(self, task: Callable[[], None]) -> None:
+        """By the courier, as a part of the request."""
+        self.courier.send(partial(_under, self.span, task))
 
     def units(self, stage: str) -> int:
         """Units done of this stage."""
@@ -97,3 +107,8 @@ class Run:
         job.text = job.denoise = job.decode = job.predicted = None
         job.latents.clear()
         job.frames.clear()
+
+
+def _under(parent: Span | None, task: Callable[[], None]) -> None:
+    with under(parent):
+        task()

@@ -38,6 +38,7 @@ class ModelShape:
         weight_bytes: of one weight in memory (2 for bfloat16, 1 for fp8); float32 islands are 4 in any case.
         value_bytes: of one activation that is no float32 island.
         is_swapped: two noise experts share the memory of one (`rushes.models.expert_pair`).
+        is_text_streamed: the text encoder is on the device block by block (`rushes.models.streamed`).
     """
 
     transformer: WanConfig
@@ -48,6 +49,7 @@ class ModelShape:
     weight_bytes: float = 2.0
     value_bytes: int = 2
     is_swapped: bool = False
+    is_text_streamed: bool = False
 
     @property
     def num_experts(self) -> int:

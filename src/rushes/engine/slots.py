@@ -33,13 +33,15 @@ class Slot:
         """Everything queued inside has been done when the block ends.
 
         The host waits here for this stream alone, once a unit: what a job frees after its unit may then be
-        given to another stream at once, and the time of a unit is its own.
+        given to another stream at once, and the time of a unit is its own. What was queued outside of units
+        (on the default stream: weights being cast, a first state) is done before anything inside.
         """
         if self.device.type != "cuda":
             yield
             return
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             try:
                 yield

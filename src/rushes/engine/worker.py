@@ -18,8 +18,9 @@ from rushes.engine.announcements import ANNOUNCE_S
 from rushes.engine.outlets import Courier, Outlet
 from rushes.engine.recorder import Blobs, Recorder
 from rushes.engine.run import Run
-from rushes.engine.runner import InFlight, Observer, Runner
+from rushes.engine.runner import Observer, Runner
 from rushes.engine.scheduler import Scheduler
+from rushes.engine.watchdog import Watchdog
 from rushes.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -33,6 +34,7 @@ from rushes.pipelines.model import Model
 from rushes.stages.base import Given, Job
 from rushes.stages.job_state import from_bytes, unpack
 from rushes.stores.base import Heartbeat, JobRecord, JobStore, Lease
+from rushes.trace import under
 from rushes.types import GenerateRequest, Lane, Preview
 
 log = logging.getLogger(__name__)
@@ -154,7 +156,7 @@ class Worker:
         self._beating = threading.Lock()
         self._beaten_at = (-inf, -inf)
         self._courier, self._announce, self._on_hang = courier, announce, on_hang
-        self._watched_s: dict[InFlight, float] = {}
+        self._watchdog = Watchdog(self._policy.hang_factor, self._policy.hang_floor_s)
         self._runner = Runner(
             model,
             scheduler,
@@ -213,7 +215,8 @@ class Worker:
     def _save(self, run: Run) -> None:
         try:
             if not run.is_over:
-                self._recorder.saved(run)
+                with under(run.span):
+                    self._recorder.saved(run)
         except Exception as error:  # it goes back to the queue with its last checkpoint
             log.warning("job %s: not saved: %s", run.id, error)
 
@@ -390,10 +393,6 @@ class Worker:
 
     def _look_for_hangs(self, seconds: float) -> None:
         """Count the seconds since the last look to every unit that runs now."""
-        units = [unit for unit in self._runner.in_flight if unit.began_at is not None]
-        self._watched_s = {unit: self._watched_s.get(unit, 0.0) + seconds for unit in units}
-        for unit, watched_s in self._watched_s.items():
-            limit_s = max(self._policy.hang_floor_s, self._policy.hang_factor * unit.predicted_s)
-            if watched_s > limit_s:
-                log.critical("%s of %s hangs since %.0f s", unit.stage, unit.job_ids, watched_s)
-                self._on_hang()
+        for unit, watched_s in self._watchdog.look(self._runner.in_flight, seconds):
+            log.critical("%s of %s hangs since %.0f s", unit.stage, unit.job_ids, watched_s)
+            self._on_hang()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -141,12 +141,14 @@ class Checkpoint:
         *,
         resident: bool | None = None,
         reserved: int = 0,
+        change: Callable[[Wan], Wan] | None = None,
     ) -> ExpertPair:
-        """Load the network or both noise experts; None lets `both_fit` decide who stays on the device, where
-        `reserved` bytes are left to parts still to come."""
+        """Load the network or both noise experts, each changed by `change`; None lets `both_fit` decide who
+        stays on the device, where `reserved` bytes are left to parts still to come."""
         from rushes.models.loader import load_experts
 
-        return load_experts(self, device, dtype, resident=resident, reserved=reserved)
+        changed = {} if change is None else {"change": change}
+        return load_experts(self, device, dtype, resident=resident, reserved=reserved, **changed)
 
     def load_vae(self, device: torch.device | str, dtype: torch.dtype) -> WanVAE:
         """Build and load the VAE."""
@@ -154,11 +156,13 @@ class Checkpoint:
 
         return load_vae(self, device, dtype)
 
-    def load_text_encoder(self, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
-        """Build and load the text encoder with its tokenizer."""
+    def load_text_encoder(
+        self, device: torch.device | str, dtype: torch.dtype, *, streamed: bool = False
+    ) -> TextEncoder:
+        """Build and load the text encoder with its tokenizer; `streamed` as in `rushes.models.loader`."""
         from rushes.models.loader import load_text_encoder
 
-        return load_text_encoder(self, device, dtype)
+        return load_text_encoder(self, device, dtype, streamed=streamed)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

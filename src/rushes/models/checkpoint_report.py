@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from rushes.models.checkpoint import Checkpoint
 from rushes.models.checkpoint_settings import Resolved
@@ -24,6 +24,11 @@ class PartSize:
     num_parameters: int
 
 
+Residency = Literal["resident", "streamed", "swapped", "swapped and streamed"]
+"""What a device holds: all parts, or all but the text encoder (`rushes.models.streamed`), or one noise expert
+at a time (`rushes.models.expert_pair`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
     """Device memory in bytes at one dtype, activations included.
@@ -32,26 +37,42 @@ class MemoryNeed:
         resident: with every part on the device.
         swapped: with one noise expert on the device at a time and the other in pinned host memory; equal to
             `resident` for a one-expert model.
+        text: of the text encoder, counted in both; streamed, it takes as much of the host instead.
     """
 
     dtype: str
     resident: int
     swapped: int
+    text: int = 0
 
     @property
     def pinned(self) -> int:
         """Host memory in bytes that holds both noise experts while they are swapped; 0 for one expert."""
         return 2 * (self.resident - self.swapped)
 
-    def fits(self, free_bytes: int, host_bytes: int = 0) -> str | None:
-        """What a device with that much free memory can hold: "resident", "swapped" or None.
+    def needed(self, residency: Residency) -> tuple[int, int]:
+        """Bytes of the device and, beside them, of the host."""
+        return {
+            "resident": (self.resident, 0),
+            "streamed": (self.resident - self.text, self.text),
+            "swapped": (self.swapped, self.pinned),
+            "swapped and streamed": (self.swapped - self.text, self.pinned + self.text),
+        }[residency]
+
+    def fits(self, free_bytes: int, host_bytes: int = 0) -> Residency | None:
+        """What a device with that much free memory can hold, the fastest first; None for nothing.
+
+        A streamed text encoder costs a fraction of a second a new prompt, swapped experts tens of gigabytes
+        of copies a clip.
 
         Args:
-            host_bytes: memory beside the device's that can hold experts; 0 where the device uses the host's.
+            host_bytes: memory beside the device's that can hold parts; 0 where the device uses the host's.
         """
-        if self.resident <= free_bytes:
-            return "resident"
-        return "swapped" if self.swapped <= free_bytes and self.pinned <= host_bytes else None
+        for residency in get_args(Residency):
+            device_bytes, beside_bytes = self.needed(residency)
+            if device_bytes <= free_bytes and beside_bytes <= host_bytes:
+                return cast(Residency, residency)
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,4 +126,7 @@ def memory_need(parts: tuple[PartSize, ...], dtype: str) -> MemoryNeed:
     resident = sum(values.values()) + ACTIVATIONS * expert
     swapped = resident - min(values.get("transformer", 0), values.get("transformer_low", 0))
     width = BYTES_PER_VALUE[dtype]
-    return MemoryNeed(dtype=dtype, resident=int(resident * width), swapped=int(swapped * width))
+    text = values.get("text_encoder", 0)
+    return MemoryNeed(
+        dtype=dtype, resident=int(resident * width), swapped=int(swapped * width), text=text * width
+    )

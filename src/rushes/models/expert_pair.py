@@ -18,12 +18,19 @@ from torch import Tensor, nn
 
 from rushes.models.checkpoint import Expert
 from rushes.models.checkpoint_report import ACTIVATIONS
+from rushes.models.device_memory import free_device_bytes
 from rushes.models.wan import Wan
 from rushes.sampling.guidance import is_high_noise
+from rushes.trace import event, span
 
 
 class ExpertPair(Protocol):
     """The network or networks of a model, chosen by timestep."""
+
+    @property
+    def num_resident(self) -> int:
+        """Networks whose weights take device memory."""
+        ...
 
     def select(self, timestep: float) -> Wan:
         """The expert for a timestep in [0, 1000], ready to run. Text contexts belong to one expert: compute
@@ -53,12 +60,14 @@ def both_fit(
     if free_bytes is None:
         if device.type != "cuda":
             return True
-        free_bytes = torch.cuda.mem_get_info(device)[0]
+        free_bytes = free_device_bytes(device)
     return free_bytes - reserved >= (1 + ACTIVATIONS) * num_bytes(high)
 
 
 class OneExpert:
     """A model with one network."""
+
+    num_resident = 1
 
     def __init__(self, model: Wan) -> None:
         self._model = model
@@ -77,6 +86,7 @@ class ResidentExperts:
     def __init__(self, high: Wan, low: Wan, *, boundary: float) -> None:
         self._experts: dict[Expert, Wan] = {"high": high, "low": low}
         self._boundary = boundary
+        self.num_resident = 1 if high is low else 2
 
     def select(self, timestep: float) -> Wan:
         """The expert for a timestep in [0, 1000]."""
@@ -95,6 +105,8 @@ class SwappedExperts:
         high: on the device; becomes the module that `select` returns.
         low: on the CPU, of the same shape; its parameters move to pinned memory.
     """
+
+    num_resident = 1
 
     def __init__(self, high: Wan, low: Wan, *, boundary: float) -> None:
         self._model = high
@@ -120,10 +132,10 @@ class SwappedExperts:
             hook.remove()
         self._hooks.clear()
         expert: Expert = "high" if is_high_noise(timestep, self._boundary) else "low"
-        for group in self._groups:
-            self._refill(group, expert)
-        if self._side is not None:
-            torch.cuda.current_stream(self._side.device).wait_stream(self._side)
+        with span("expert_weights", expert=expert) as swap:
+            swap.note(groups=sum(self._refill(group, expert) for group in self._groups))
+            if self._side is not None:
+                torch.cuda.current_stream(self._side.device).wait_stream(self._side)
         return self._model
 
     def prefetch_low(self) -> None:
@@ -133,6 +145,7 @@ class SwappedExperts:
         its two guidance branches apart), and `select` after it. Blocks that torch.compile already compiled
         do not call back; `select` copies them.
         """
+        event("expert_prefetch", expert="low")
         for name, block in self._model.blocks.named_children():
             self._hooks.append(block.register_forward_hook(self._refill_after(f"blocks.{name}")))
 
@@ -143,10 +156,11 @@ class SwappedExperts:
         return hook
 
     @torch.no_grad()
-    def _refill(self, group: str, expert: Expert) -> None:
-        """Queue the copies of one group behind everything that the current stream has been given so far."""
+    def _refill(self, group: str, expert: Expert) -> bool:
+        """Queue the copies of one group behind everything that the current stream has been given so far;
+        False where it holds this expert's weights."""
         if self._holds[group] == expert:
-            return
+            return False
         self._holds[group] = None  # an interrupted copy leaves a mixture, which no expert may pass for
         if self._side is not None:
             self._side.wait_stream(torch.cuda.current_stream(self._side.device))
@@ -154,6 +168,7 @@ class SwappedExperts:
             for name in self._groups[group]:
                 self._device_weights[name].copy_(self._host[expert][name], non_blocking=True)
         self._holds[group] = expert
+        return True
 
 
 def _side_stream(device: torch.device, written: list[nn.Parameter]) -> torch.cuda.Stream:

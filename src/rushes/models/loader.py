@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,7 @@ from rushes.models.checkpoint import Checkpoint, Expert, Part, open_checkpoint
 from rushes.models.configs import WanVAEConfig
 from rushes.models.expert_pair import ExpertPair, OneExpert, ResidentExperts, SwappedExperts, both_fit
 from rushes.models.headers import read_json
+from rushes.models.lexicon import read_lexicon
 from rushes.models.text import MiniLMTextEncoder, TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.weights import load_weights, open_store
 
@@ -28,6 +30,14 @@ __all__ = [
 ]
 
 CPU = torch.device("cpu")
+LEXICON = "lexicon.txt"
+"""Beside the tokenizer of the toy."""
+
+Change = Callable[[wan.Wan], wan.Wan]
+
+
+def _unchanged(model: wan.Wan) -> wan.Wan:
+    return model
 
 
 def load_transformer(
@@ -53,21 +63,25 @@ def load_experts(
     *,
     resident: bool | None = None,
     reserved: int = 0,
+    change: Change = _unchanged,
 ) -> ExpertPair:
     """The network of a one-expert model, or both noise experts.
 
     Args:
+        change: what is done to each network as soon as it is loaded, before the next one is.
         resident: keep both experts on the device; None decides by `both_fit` once the first is there.
         reserved: bytes of parts that are still to come to the device.
     """
     place = torch.device(device)
-    high = load_transformer(checkpoint, "high", place, dtype)
+    high = change(load_transformer(checkpoint, "high", place, dtype))
     boundary = checkpoint.boundary.value
     if boundary is None:
         return OneExpert(high)
     if resident if resident is not None else both_fit(high, place, reserved=reserved):
-        return ResidentExperts(high, load_transformer(checkpoint, "low", place, dtype), boundary=boundary)
-    return SwappedExperts(high, load_transformer(checkpoint, "low", CPU, dtype), boundary=boundary)
+        low = change(load_transformer(checkpoint, "low", place, dtype))
+        return ResidentExperts(high, low, boundary=boundary)
+    low = change(load_transformer(checkpoint, "low", CPU, dtype))
+    return SwappedExperts(high, low, boundary=boundary)
 
 
 def load_vae(checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype) -> wan_vae.WanVAE:
@@ -95,8 +109,13 @@ def _vae_config(checkpoint: Checkpoint, part: Part) -> WanVAEConfig:
     return replace(config, base_dim=encoder[0], decoder_base_dim=decoder[0] // config.dim_mult[-1])
 
 
-def load_text_encoder(checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(
+    checkpoint: Checkpoint, device: torch.device | str, dtype: torch.dtype, *, streamed: bool = False
+) -> TextEncoder:
     """The text encoder and its tokenizer: UMT5, or the toy's MiniLM.
+
+    Args:
+        streamed: UMT5's weights stay in host memory (`rushes.models.streamed`).
 
     Raises:
         CheckpointError: one of the two is missing (the message says how to go on without) or damaged.
@@ -105,7 +124,10 @@ def load_text_encoder(checkpoint: Checkpoint, device: torch.device | str, dtype:
     if checkpoint.pipeline == "toy":
         return _load_mini_lm(part, tokenizer, device, dtype)
     ready = load_tokenizer(tokenizer.path)
-    return UMT5TextEncoder(_load_umt5(checkpoint, part, device, dtype), ready)
+    encoder = UMT5TextEncoder(_load_umt5(checkpoint, part, CPU if streamed else device, dtype), ready)
+    if streamed:
+        encoder.stream(torch.device(device))
+    return encoder
 
 
 def _load_mini_lm(
@@ -116,9 +138,9 @@ def _load_mini_lm(
     with torch.device("meta"):
         model = mini_lm.MiniLM(config)
     table = mini_lm.sources(config)
-    return MiniLMTextEncoder(
-        load_weights(model, part.weights.present, table, _nothing_float32, dtype, device), ready
-    )
+    weights = load_weights(model, part.weights.present, table, _nothing_float32, dtype, device)
+    lexicon = tokenizer.path / LEXICON
+    return MiniLMTextEncoder(weights, ready, read_lexicon(lexicon) if lexicon.is_file() else None)
 
 
 def _load_umt5(

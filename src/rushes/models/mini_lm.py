@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rushes.errors import CheckpointError
 from rushes.models.base import Source
+from rushes.trace import traced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,5 +137,6 @@ class MiniLMTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(text_len)
 
+    @traced("tokenize")
     def __call__(self, prompts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(prompts)]

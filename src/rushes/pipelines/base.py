@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from rushes.stages.base import Given, Job, Stage
+from rushes.trace import Value, is_on, span
 from rushes.types import GenerateRequest, Progress, Timing
 
 if TYPE_CHECKING:
@@ -76,12 +78,45 @@ def run(pipeline: Pipeline, job: Job) -> Iterator[Progress]:
     while stage := pipeline.current(job):
         stage.prepare(job)
         begin = perf_counter()
-        stage.run([job])
+        with unit_span(stage, [job]):
+            stage.run([job])
         if pipeline.current(job) is not stage:
             # Devices run behind: without this a stage's work would be timed as the next one's. In the causal
             # mode stages take turns, long before they have done all their units.
             pipeline.synchronize()
         yield record_unit(job, stage, perf_counter() - begin)
+
+
+@contextmanager
+def unit_span(stage: Stage, jobs: Sequence[Job], /, **attributes: Value) -> Iterator[None]:
+    """A span of the stage's name around `stage.run`: which noise expert it ran, and how many forwards.
+
+    Args:
+        attributes: more of the span.
+    """
+    if not is_on():
+        yield
+        return
+    first = jobs[0]
+    with span(stage.name, is_first=first.num_decoded == 0, batch=len(jobs), **attributes) as unit:
+        expert = stage.key(first).expert
+        if expert is None:
+            yield
+            return
+        before = _forwards(jobs)
+        unit.note(expert=expert, step=_num_units(first, stage))
+        yield
+        conditional, unconditional = _forwards(jobs)
+        unit.note(conditional=conditional - before[0], unconditional=unconditional - before[1])
+
+
+def _forwards(jobs: Sequence[Job]) -> tuple[int, int]:
+    return sum(job.forwards.conditional for job in jobs), sum(job.forwards.unconditional for job in jobs)
+
+
+def _num_units(job: Job, stage: Stage) -> int:
+    timing = job.timings.get(stage.name)
+    return timing.units if timing else 0
 
 
 def record_unit(job: Job, stage: Stage, seconds: float) -> Progress:

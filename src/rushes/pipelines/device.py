@@ -11,7 +11,8 @@ import torch
 from rushes.config import DTYPES
 from rushes.errors import ConfigError
 from rushes.models.checkpoint import Checkpoint
-from rushes.models.checkpoint_report import MemoryNeed, PartSize, describe, memory_need
+from rushes.models.checkpoint_report import MemoryNeed, PartSize, Residency, describe, memory_need
+from rushes.models.device_memory import free_device_bytes
 
 _UMT5_XXL = PartSize(name="text_encoder", num_bytes=0, num_parameters=5_680_000_000)
 
@@ -64,13 +65,14 @@ def check_memory(
     dtype: torch.dtype,
     free_bytes: int | None = None,
     host_bytes: int | None = None,
-) -> None:
-    """Raises `ConfigError`, in one line, when the checkpoint does not fit: what it needs and what would fit.
+) -> Residency:
+    """What of the checkpoint will be on the device. Raises `ConfigError`, in one line, when it does not fit:
+    what it needs and what would fit.
 
     Args:
         free_bytes: memory to fit into; None asks the device.
-        host_bytes: host memory for experts that wait beside a CUDA device; None asks the system. Other
-            devices use the host's memory themselves, so swapping saves them nothing.
+        host_bytes: host memory for parts that wait beside a CUDA device; None asks the system. Other devices
+            use the host's memory themselves, so moving parts there saves them nothing.
     """
     free = _free_bytes(device) if free_bytes is None else free_bytes
     host = 0
@@ -78,10 +80,28 @@ def check_memory(
         host = host_memory() if host_bytes is None else host_bytes
     name = str(dtype).removeprefix("torch.")
     need = memory_need(describe(checkpoint).parts, name)
-    if need.fits(free, host) is None:
+    residency = need.fits(free, host)
+    if residency is None:
         needed = f"{checkpoint.pipeline} in {name} needs {_needed(need, device)}, {_gb(free)} are free"
-        pinnable = f" and {_gb(host)} of the host's" if device.type == "cuda" and need.pinned else ""
+        pinnable = f" and {_gb(host)} of the host's" if device.type == "cuda" else ""
         raise ConfigError(f"{needed}{pinnable}; {_what_fits(free, host, name)}")
+    return residency
+
+
+def residency_notes(checkpoint: Checkpoint, dtype: torch.dtype, residency: Residency) -> tuple[str, ...]:
+    """What the user should know of parts that are not on the device."""
+    if "streamed" not in residency:
+        return ()
+    need = memory_need(describe(checkpoint).parts, str(dtype).removeprefix("torch."))
+    return (streamed_note(need.text),)
+
+
+def streamed_note(text_bytes: int) -> str:
+    """That the text encoder is not on the device."""
+    return (
+        f"The text encoder ({_gb(text_bytes)}) stays in host memory, as the device is short of it: a new"
+        " prompt takes a fraction of a second longer."
+    )
 
 
 def host_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -101,14 +121,16 @@ def host_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_memory()
+    return free_device_bytes(device) if device.type == "cuda" else host_memory()
 
 
 def _needed(need: MemoryNeed, device: torch.device) -> str:
-    if device.type != "cuda" or not need.pinned:
+    least, beside = need.needed("swapped and streamed")
+    if device.type != "cuda" or not beside:
         return f"{_gb(need.resident)} on {device}"
-    swapped = f"{_gb(need.swapped)} on {device} and {_gb(need.pinned)} on the host"
-    return f"{swapped} (or {_gb(need.resident)} on {device} with both noise experts)"
+    return (
+        f"{_gb(least)} on {device} and {_gb(beside)} on the host (or {_gb(need.resident)} on {device} alone)"
+    )
 
 
 def _what_fits(free_bytes: int, host_bytes: int, dtype: str) -> str:
@@ -117,7 +139,7 @@ def _what_fits(free_bytes: int, host_bytes: int, dtype: str) -> str:
         need = memory_need(parts, dtype)
         residency = need.fits(free_bytes, host_bytes)
         if residency is not None:
-            fitting.append(f"{name} ({_gb(need.resident if residency == 'resident' else need.swapped)})")
+            fitting.append(f"{name} ({_gb(need.needed(residency)[0])})")
     return f"what would fit: {', '.join(fitting) or 'the toy'}"
 
 

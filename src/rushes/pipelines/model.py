@@ -14,13 +14,15 @@ from rushes.config import TOY_FOLDER, read_settings
 from rushes.errors import CheckpointError, EngineError, InvalidRequest, UnknownName
 from rushes.models.checkpoint import Checkpoint, open_checkpoint
 from rushes.models.text import PromptEmbeds
+from rushes.passes.plan import Plan, read_plan
 from rushes.pipelines.base import Parts, run
-from rushes.pipelines.device import check_memory, choose_device, choose_dtype
+from rushes.pipelines.device import check_memory, choose_device, choose_dtype, residency_notes
 from rushes.pipelines.parts import CheckpointParts
 from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
 from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import Given, Job
 from rushes.stages.preview import fit_latent_rgb, preview_frames
+from rushes.trace import Span, begin, each_under, end, span, traced, under
 from rushes.types import Done, Event, Frames, LatentVideo, Mode, Preview, Progress, Video
 
 OUTPUTS = ("video", "latents")
@@ -71,6 +73,7 @@ class Model:
         boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
         defaults: fields that this checkpoint decides instead of its rules: `flow_shift` under every preset
             but those of fixed timesteps, `solver` under the default preset only. A call's own fields win.
+        fields: what a call leaves out, by the plan that the model was loaded with; these win over `defaults`.
         notes: sentences about the checkpoint for the user.
 
     Example:
@@ -87,6 +90,7 @@ class Model:
         boundary: float | None,
         device: torch.device,
         defaults: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.rules = rules
@@ -96,6 +100,7 @@ class Model:
         self.pipeline = WanPipeline(rules.name, parts, boundary=boundary, device=device)
         self.parts = parts
         self._defaults = dict(defaults or {})
+        self._fields = dict(fields or {})
         self._latent_rgb: torch.Tensor | None = None
 
     @property
@@ -194,6 +199,7 @@ class Model:
         job = self.job(prompt, wants_preview=preview_every > 0, **fields)
         return self._events(job, on_progress, preview_every)
 
+    @traced("resolve")
     def job(
         self,
         prompt: str = "",
@@ -216,8 +222,8 @@ class Model:
         )
         _check_not_twice("prompt", prompt, given.prompt_embeds)
         _check_not_twice("negative_prompt", flat.get("negative_prompt"), given.negative_prompt_embeds)
-        given_fields = {name: value for name, value in flat.items() if value is not None}
-        flat = {**folder_fields(self.rules, self._defaults, flat.get("preset")), **given_fields}
+        given_fields = {**self._fields, **{name: value for name, value in flat.items() if value is not None}}
+        flat = {**folder_fields(self.rules, self._defaults, given_fields.get("preset")), **given_fields}
         request = resolve(self.rules, prompt, has_prompt_embeds=given.prompt_embeds is not None, **flat)
         return self.pipeline.job(
             request, given, wants_video=wants_video, wants_preview=wants_preview and request.mode == "full"
@@ -226,12 +232,14 @@ class Model:
     def _events(
         self, job: Job, on_progress: OnProgress | None, preview_every: int = 0
     ) -> Generator[Event, None, None]:
-        with _memory_errors():
-            for progress in run(self.pipeline, job):
+        with _memory_errors(), _request_span(job) as request:
+            for progress in each_under(request, run(self.pipeline, job)):
                 if on_progress is not None:
                     on_progress(progress)
                 if job.predicted is not None and progress.units % preview_every == 0:
-                    yield self.preview(job.predicted, progress)
+                    with under(request):
+                        preview = self.preview(job.predicted, progress)
+                    yield preview
                 job.predicted = None
                 while job.frames:
                     yield job.frames.popleft()
@@ -246,9 +254,10 @@ class Model:
     def preview(self, latents: torch.Tensor, progress: Progress) -> Preview:
         """What predicted clean latents [1, C, T, H, W] look like. The first call loads the VAE; each waits
         for the device."""
-        if self._latent_rgb is None:
-            self._latent_rgb = fit_latent_rgb(self.parts.vae())
-        frames = preview_frames(latents, self._latent_rgb)
+        with span("preview", step=progress.units):
+            if self._latent_rgb is None:
+                self._latent_rgb = fit_latent_rgb(self.parts.vae())
+            frames = preview_frames(latents, self._latent_rgb)
         return Preview(step=progress.units, num_steps=progress.total, frames=frames)
 
 
@@ -269,6 +278,28 @@ def _embeds(field: str, value: object) -> PromptEmbeds | None:
 
 
 @contextmanager
+def _request_span(job: Job) -> Iterator[Span | None]:
+    """Of a call of the library's, which is suspended between two of its events."""
+    request, video = job.request, job.request.video
+    begun = begin(
+        "request",
+        pipeline=request.pipeline,
+        mode=request.mode,
+        seed=request.sampling.seed,
+        steps=request.sampling.num_inference_steps,
+        width=video.width,
+        height=video.height,
+        frames=video.num_frames,
+    )
+    try:
+        yield begun
+    except BaseException as error:
+        end(begun, error)
+        raise
+    end(begun)
+
+
+@contextmanager
 def _memory_errors() -> Iterator[None]:
     try:
         yield
@@ -283,6 +314,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    plan: Plan | str | Path | None = None,
 ) -> Model:
     """Open a model. Its weights are read when a call first needs them; whether they fit is checked now.
 
@@ -291,10 +323,11 @@ def load(
         device: torch device; None takes `RUSHES_DEVICE`, else cuda where there is one, else the CPU.
         dtype: float32, bfloat16 or float16; None takes `RUSHES_DTYPE`, else bfloat16 on cuda and float32
             elsewhere. Norms, modulation and the time path stay float32 in any case.
+        plan: passes that the model goes through, or the file of a plan; None for the plain model.
 
     Raises:
         CheckpointError: not a checkpoint, or of a model that is not supported.
-        ConfigError: an unknown device or dtype, or a model that does not fit.
+        ConfigError: an unknown device or dtype, a plan that cannot be used, or a model that does not fit.
     """
     settings = read_settings()
     if settings.num_threads is not None:
@@ -302,14 +335,17 @@ def load(
     checkpoint = _open(name_or_folder)
     place = choose_device(device if device is not None else settings.device)
     precision = choose_dtype(dtype if dtype is not None else settings.dtype, place)
-    check_memory(checkpoint, place, precision)
+    passes = plan if isinstance(plan, Plan) else Plan() if plan is None else read_plan(Path(plan))
+    passes.check_model(checkpoint.pipeline)
+    residency = check_memory(checkpoint, place, precision)
     return Model(
         load_rules(checkpoint.pipeline),
-        CheckpointParts(checkpoint, place, precision),
+        CheckpointParts(checkpoint, place, precision, passes, streams_text="streamed" in residency),
         boundary=checkpoint.boundary.value,
         device=place,
         defaults=checkpoint.decided,
-        notes=checkpoint.notes,
+        fields=passes.fields,
+        notes=(*checkpoint.notes, *residency_notes(checkpoint, precision, residency)),
     )
 
 

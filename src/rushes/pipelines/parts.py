@@ -14,6 +14,8 @@ from rushes.models.headers import read_json
 from rushes.models.lora import fuse, read_lora
 from rushes.models.revision import revision
 from rushes.models.text import TextEncoder
+from rushes.passes.plan import Plan
+from rushes.trace import traced
 
 
 class CheckpointParts:
@@ -22,14 +24,27 @@ class CheckpointParts:
     Args:
         device: where the networks run.
         dtype: of their weights, float32 islands aside.
+        plan: the passes that each network goes through once it is loaded.
+        streams_text: the text encoder's weights stay in host memory (`rushes.models.streamed`).
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        plan: Plan | None = None,
+        *,
+        streams_text: bool = False,
+    ) -> None:
         self._checkpoint = checkpoint
+        self._plan = plan or Plan()
         self._device = device
         self._dtype = dtype
         self._experts: dict[str | None, ExpertPair] = {}
-        self._to_come = {"vae", "text_encoder"} & checkpoint.parts.keys()
+        self._streams_text = streams_text
+        to_come = {"vae"} if streams_text else {"vae", "text_encoder"}
+        self._to_come = to_come & checkpoint.parts.keys()
 
     @cached_property
     def transformer_config(self) -> WanConfig:
@@ -55,8 +70,9 @@ class CheckpointParts:
         checkpoint = self._checkpoint
         parts = [self._revision_of(name) for name in sorted(checkpoint.parts)]
         loras = revision(checkpoint.folder.glob("*.safetensors"))
+        plan = [self._plan.identity] if self._plan.identity else []
         return "-".join(
-            [checkpoint.pipeline, str(checkpoint.boundary.value), str(self._dtype), *parts, loras]
+            [checkpoint.pipeline, str(checkpoint.boundary.value), str(self._dtype), *parts, loras, *plan]
         )
 
     @cached_property
@@ -87,24 +103,32 @@ class CheckpointParts:
     def _revision_of(self, name: str) -> str:
         return self._checkpoint.parts[name].revision
 
+    @traced("weights", part="transformer")
     def _load_experts(self, lora: str | None) -> ExpertPair:
         if lora is None:
-            return self._checkpoint.load_experts(self._device, self._dtype, reserved=self.bytes_to_come())
+            return self._checkpoint.load_experts(
+                self._device, self._dtype, reserved=self.bytes_to_come(), change=self._changed
+            )
         assert self._checkpoint.boundary.value is None, "a LoRA of two noise experts would be two files"
         tensors = read_lora(self._checkpoint.folder / lora)
         # Fused in float32: rounded once, not before and after.
         fused = self._checkpoint.load_transformer("high", self._device, torch.float32)
         fuse(fused, tensors, wan.sources(fused.config, self._checkpoint.layout))
-        return OneExpert(wan.cast_weights(fused, self._dtype))
+        return OneExpert(self._changed(wan.cast_weights(fused, self._dtype)))
+
+    def _changed(self, network: wan.Wan) -> wan.Wan:
+        return self._plan.apply("transformer", network)
 
     @cached_property
+    @traced("weights", part="vae")
     def _vae(self) -> wan_vae.WanVAE:
-        vae = self._checkpoint.load_vae(self._device, self._dtype)
+        vae = self._plan.apply("vae", self._checkpoint.load_vae(self._device, self._dtype))
         self._to_come.discard("vae")
         return vae
 
     @cached_property
+    @traced("weights", part="text_encoder")
     def _text_encoder(self) -> TextEncoder:
-        encoder = self._checkpoint.load_text_encoder(self._device, self._dtype)
+        encoder = self._checkpoint.load_text_encoder(self._device, self._dtype, streamed=self._streams_text)
         self._to_come.discard("text_encoder")
         return encoder

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rushes.profiling.kinds import Place, kind_of, kind_of_kernel
-from rushes.profiling.kineto import LINE, MODULE, SPAN, Capture, GpuWork, Node, union
+from rushes.profiling.kineto import COMPILED, LINE, MODULE, SPAN, Capture, GpuWork, Node, union
 from rushes.profiling.op_work import OpWork, conv_output, is_view, short, tensors, work_of
 from rushes.profiling.rows import RowKey
 
@@ -50,6 +50,7 @@ class Around:
     span: int = -1
     modules: tuple[str, ...] = ()
     line: str = ""
+    is_compiled: bool = False
 
 
 def calls_of(capture: Capture, rows: Mapping[int, tuple[RowKey, float]]) -> list[Call]:
@@ -78,7 +79,7 @@ def calls_of(capture: Capture, rows: Mapping[int, tuple[RowKey, float]]) -> list
 
 def _call(op: Node, key: RowKey, around: Around, gpu: list[GpuWork], factor: float) -> Call:
     work = work_of(op)
-    place = Place(stage=key.stage, part=key.part, modules=around.modules)
+    place = _place(key, around)
     image, weights = _conv_shapes(op)
     return Call(
         name=op.name,
@@ -95,6 +96,10 @@ def _call(op: Node, key: RowKey, around: Around, gpu: list[GpuWork], factor: flo
     )
 
 
+def _place(key: RowKey, around: Around) -> Place:
+    return Place(stage=key.stage, part=key.part, modules=around.modules, is_compiled=around.is_compiled)
+
+
 def _conv_shapes(op: Node) -> tuple[list[int] | None, list[int] | None]:
     """What a convolution returns, whose size names its kind, and its weights."""
     for node in op.below():
@@ -104,7 +109,7 @@ def _conv_shapes(op: Node) -> tuple[list[int] | None, list[int] | None]:
 
 
 def _outermost_ops(capture: Capture) -> Iterator[tuple[Node, Around]]:
-    pending = [(root, Around()) for root in reversed(capture.roots)]
+    pending = [(root, around_of(root)) for root in reversed([*capture.roots, *capture.others])]
     while pending:
         node, around = pending.pop()
         if node.kind == "op":
@@ -117,13 +122,12 @@ def _outermost_ops(capture: Capture) -> Iterator[tuple[Node, Around]]:
 def _entered(note: str, around: Around) -> Around:
     if note.startswith(SPAN):
         # Modules around a span, as of a text encoder within another module, say nothing about what is in it.
-        return Around(span=int(note.removeprefix(SPAN)), modules=around.modules, line=around.line)
+        return replace(around, span=int(note.removeprefix(SPAN)))
     if note.startswith(MODULE):
-        modules = (*around.modules, note.removeprefix(MODULE))
-        return Around(span=around.span, modules=modules, line=around.line)
+        return replace(around, modules=(*around.modules, note.removeprefix(MODULE)))
     if note.startswith(LINE):
-        return Around(span=around.span, modules=around.modules, line=note.removeprefix(LINE) or around.line)
-    return around
+        return replace(around, line=note.removeprefix(LINE) or around.line)
+    return replace(around, is_compiled=True) if note.startswith(COMPILED) else around
 
 
 def _by_operator(capture: Capture) -> dict[int, list[GpuWork]]:
@@ -133,7 +137,8 @@ def _by_operator(capture: Capture) -> dict[int, list[GpuWork]]:
     for work in capture.gpu:
         if work.launcher is None:
             continue
-        ops = [node for node in work.launcher.above() if node.kind == "op"]
+        above = (work.launcher, *work.launcher.above())
+        ops = [node for node in above if node.kind == "op"]
         found.setdefault(id(ops[-1]) if ops else id(work.launcher), []).append(work)
     return found
 
@@ -144,7 +149,7 @@ def _kernel_calls(gpu: list[GpuWork], rows: Mapping[int, tuple[RowKey, float]]) 
         if around.span not in rows:
             continue
         key, factor = rows[around.span]
-        place = Place(stage=key.stage, part=key.part, modules=around.modules)
+        place = _place(key, around)
         yield Call(
             name=work.name,
             key=key,

@@ -113,14 +113,14 @@ class SpanNotes:
 
     def opened(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.thread == self._thread:
+        if span.thread == self._thread and not span.is_event:
             number = len(self.spans)
             self.spans[number] = span
             self._open.append(_entered(f"{SPAN}{number}"))
 
     def closed(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.thread == self._thread and self._open:
+        if span.thread == self._thread and not span.is_event and self._open:
             self._open.pop().__exit__(None, None, None)
 
 

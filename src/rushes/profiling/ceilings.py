@@ -20,7 +20,7 @@ from rushes.errors import RushesError
 from rushes.ops.attention import BACKENDS, attention
 from rushes.profiling.calls import Call
 from rushes.profiling.kineto import Node
-from rushes.profiling.op_work import conv_arguments, is_heads_second, short, tensors, work_of
+from rushes.profiling.op_work import WITH_BIAS, conv_arguments, is_heads_second, short, tensors, work_of
 from rushes.profiling.trials import Ceilings, Trial, signature, worker
 
 NUM_SHAPES = 4
@@ -31,15 +31,21 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 
 
-def measure_ceilings(calls: Sequence[Call], device: torch.device, *, budget_s: float = 0.1) -> Ceilings:
+def measure_ceilings(
+    calls: Sequence[Call], device: torch.device, *, budget_s: float = 0.1, known: Ceilings | None = None
+) -> Ceilings:
     """Try every resource.
 
     Args:
         calls: of the run; their costliest shapes are tried too.
         budget_s: for each trial, one call at least.
+        known: what this device reached before; nothing in it is tried again, and what is found joins it.
     """
-    found = Ceilings()
+    found = Ceilings() if known is None else known
+    before = {(trial.resource, trial.dtype, trial.variant, trial.signature) for trial in found.trials}
     for resource, dtype, name, variant, work, make in _candidates(calls, device):
+        if (resource, dtype, variant, name) in before:
+            continue
         seconds = _tried(make, device, budget_s)
         if seconds is not None:
             found.trials.append(
@@ -126,7 +132,7 @@ def _costliest(calls: Sequence[Call], family: str) -> list[tuple[Node, Call]]:
 
 def _operands(op: Node) -> list[tuple[Sequence[int], Sequence[int], str]]:
     found = tensors(op)
-    return found[-2:] if short(op.name) in ("addmm", "baddbmm") else found[:2]
+    return found[-2:] if short(op.name) in WITH_BIAS else found[:2]
 
 
 def _copy(device: torch.device) -> Candidate:

@@ -73,24 +73,40 @@ class PeakMemory:
 
     def opened(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.name in STAGES:
+        if _peak_stage(span) is not None:
             self.device.reset_peak()
 
     def closed(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.name in STAGES:
-            peak = self.device.peak_bytes()
-            self.by_stage[span.name] = max(peak, self.by_stage.get(span.name, 0))
+        stage = _peak_stage(span)
+        if stage is not None:
+            self.by_stage[stage] = max(self.device.peak_bytes(), self.by_stage.get(stage, 0))
+
+
+def _peak_stage(span: Span) -> str | None:
+    """The stage whose peak a span tells: a stage's own, or a forward's that no span of a stage is around, as
+    in diffusers' loop."""
+    if span.name in STAGES:
+        return span.name
+    stage = span.attributes.get("stage") if span.name == "forward" else None
+    return str(stage) if stage is not None else None
 
 
 def run_clip(
-    model: Model, ask: Ask, device: Device, *, is_short: bool, beside: Sequence[Listener] = ()
+    model: Model,
+    ask: Ask,
+    device: Device,
+    *,
+    is_short: bool,
+    beside: Sequence[Listener] = (),
+    steps: int = UNITS,
 ) -> Clip:
     """Make a clip as `rushes generate` does, in the library's own loop, into a file that is thrown away.
 
     Args:
-        is_short: run `UNITS` steps of each noise expert, and decode as many latent frames after the first.
+        is_short: run a few steps of each noise expert, and decode `UNITS` latent frames after the first.
         beside: other listeners of the same spans.
+        steps: of each noise expert in a short run.
     """
     recorder, peaks = Recorder(device=device), PeakMemory(device=device)
     with ExitStack() as stack:
@@ -101,11 +117,11 @@ def run_clip(
         stack.enter_context(_texts_forgotten(model))
         device.synchronize()
         with span("request"):
-            with span("resolve"):
-                job = model.job(ask.prompt, **ask.fields)
-                request = job.request
-                if is_short:
-                    job = model.pipeline.job(short_request(request, model.boundary), Given())
+            job = model.job(ask.prompt, **ask.fields)
+            request = job.request
+            if is_short:
+                with span("resolve"):
+                    job = model.pipeline.job(short_request(request, model.boundary, steps), Given())
             _make(model, job, Path(folder) / "clip.mp4", is_short=is_short)
             model.pipeline.synchronize()
     return Clip(
@@ -121,18 +137,12 @@ def _make(model: Model, job: Job, path: Path, *, is_short: bool) -> None:
     video = asdict(job.request.video)
     if is_short:
         video["num_frames"] = None  # not all of them will come
-    with ExitStack() as stack:
-        with span("video_encode", is_edge=True):
-            writer = stack.enter_context(VideoWriter(path, **video))
+    with VideoWriter(path, **video) as writer:
         for _ in run(model.pipeline, job):
             while job.frames:
-                frames = job.frames.popleft().frames
-                with span("video_encode", frames=len(frames)):
-                    writer.write(frames)
+                writer.write(job.frames.popleft().frames)
             if is_short and job.num_decoded > UNITS:
                 break
-        with span("video_encode", is_edge=True):
-            stack.close()
 
 
 @contextmanager
@@ -147,12 +157,12 @@ def _texts_forgotten(model: Model) -> Iterator[None]:
         embeddings.max_bytes = before
 
 
-def short_request(request: GenerateRequest, boundary: float | None) -> GenerateRequest:
-    """The same clip in `UNITS` steps of each noise expert, the first ones that it would run."""
+def short_request(request: GenerateRequest, boundary: float | None, steps: int = UNITS) -> GenerateRequest:
+    """The same clip in that many steps of each noise expert, the first ones that it would run."""
     timesteps = schedule_for(request.sampling).timesteps
     chosen: list[float] = []
     for is_high in (True, False):
-        chosen += [t for t in timesteps if is_high_noise(t, boundary) == is_high][:UNITS]
+        chosen += [t for t in timesteps if is_high_noise(t, boundary) == is_high][:steps]
     sampling = replace(
         request.sampling,
         num_inference_steps=len(chosen),

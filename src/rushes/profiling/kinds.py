@@ -17,6 +17,7 @@ NORM = "norm, modulation, RoPE"
 NORM_VAE = "norm and activation"
 COPIES = "copies"
 RESAMPLE = "resample"
+COMPILED_PRODUCTS = "products (compiled)"
 
 _CROSS = re.compile(r"cross|attn2|encoder_hid")
 _TEMPORAL = re.compile(r"temp(oral|_)|motion_module|temporal")
@@ -53,11 +54,13 @@ class Place:
     Attributes:
         stage, part: the row of the stage table.
         modules: `name|class` of the modules around it, outermost first.
+        is_compiled: within code of torch.compile, which knows no modules and joins operators.
     """
 
     stage: str
     part: str
     modules: tuple[str, ...]
+    is_compiled: bool = False
 
     @property
     def where(self) -> str:
@@ -86,7 +89,9 @@ def kind_of(op: str, family: str, place: Place, image: Dims | None = None, kerne
         return "token experts"
     if family == "conv" and image is not None and kernel is not None:
         return _conv(image, kernel, words)
-    if not place.modules and place.part not in _DECODER:
+    if place.is_compiled and (family == "gemm" or "::" not in op):
+        return kind_of_kernel(op, place) if family != "gemm" else COMPILED_PRODUCTS
+    if not place.modules and not place.is_compiled and place.part not in _DECODER:
         return place.part
     return _by_operator(short(op), family, words, place)
 
@@ -158,8 +163,15 @@ def kind_of_kernel(name: str, place: Place) -> str:
 
 _KERNELS: Sequence[tuple[str, str]] = (
     (r"memcpy|memset", COPIES),
-    (r"flash|fmha|attention|sdpa", "self-attention"),
-    (r"conv|implicit_gemm|nchw|nhwc|ndhwc", "conv (compiled)"),
-    (r"gemm|cutlass|nvjet|cublas|_mm_|matmul", "products (compiled)"),
-    (r"triton_|elementwise|reduce|vectorized|norm", "fused elementwise (compiled)"),
+    # Of its own kernels torch.compile names those made from a template, which multiply, `tem`.
+    (r"^triton_tem_.*(attention|sdpa)", "self-attention"),
+    (r"^triton_tem_.*conv", "conv (compiled)"),
+    (r"^triton_tem_", COMPILED_PRODUCTS),
+    (r"^triton_", "fused elementwise (compiled)"),
+    (r"flash|fmha|attention|sdpa|softmax", "self-attention"),
+    (r"upsample|pixel_shuffle", RESAMPLE),
+    (r"conv|implicit_gemm|nchw|nhwc|ndhwc|xmma_fprop", "conv (compiled)"),
+    (r"gemm|gemv|cutlass|nvjet|cublas|splitk|_mm_|matmul", COMPILED_PRODUCTS),
+    (r"catarray|copy_kernel|copy_device", COPIES),
+    (r"triton_|elementwise|reduce|vectorized|norm|cub::|distribution", "fused elementwise (compiled)"),
 )

@@ -7,6 +7,7 @@ Our own annotations lie among its events: `span:<number>` around a span of the t
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -17,6 +18,12 @@ Event = Mapping[str, Any]
 _HOST = {"cpu_op": "op", "user_annotation": "note", "cuda_runtime": "runtime", "cuda_driver": "runtime"}
 _GPU = {"kernel": "kernel", "gpu_memcpy": "memcpy", "gpu_memset": "memset"}
 SPAN, MODULE, LINE, CLOCK = "span:", "module:", "line:", "clock:"
+
+COMPILED = "Torch-Compiled Region"
+"""How the note begins that torch.compile puts around a call of compiled code."""
+
+EXTERNAL = "External id"
+"""The argument in which the device's work names the operator that was running when it was asked for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +61,7 @@ class Node:
 @dataclass(slots=True, eq=False)
 class GpuWork:
     """Something that the device did: kind "kernel", "memcpy" or "memset"; `launcher` is the runtime call that
-    asked for it."""
+    asked for it, or the operator where that call was not recorded."""
 
     name: str
     kind: str
@@ -76,10 +83,13 @@ class Capture:
     Attributes:
         roots: what the thread of the spans did.
         gpu: what the device did, in order of starts; empty where the host is the device.
+        others: what other threads did that gave the device work. Each has as its parent, among whose children
+            it is not, the innermost annotation that was open on the thread of the spans.
     """
 
     roots: list[Node]
     gpu: list[GpuWork]
+    others: list[Node] = field(default_factory=list)
 
     def nodes(self) -> Iterator[Node]:
         """All of the host's, in order of their starts."""
@@ -99,18 +109,30 @@ def read_capture(trace: Mapping[str, Any]) -> Capture:
         trace: as `torch.profiler` exports it. The thread is the one that carries our annotations.
     """
     events = [event for event in trace.get("traceEvents", ()) if _is_complete(event)]
-    thread = _our_thread(events)
-    host = [e for e in events if e.get("cat") in _HOST and (e.get("pid"), e.get("tid")) == thread]
-    roots = _nested(host)
-    capture = Capture(roots=roots, gpu=[])
-    launchers = {
-        node.args["correlation"]: node
-        for node in capture.nodes()
-        if node.kind == "runtime" and "correlation" in node.args
-    }
-    gpu = [_gpu_work(event, launchers) for event in events if event.get("cat") in _GPU]
-    gpu.sort(key=lambda work: work.start)
-    return Capture(roots=roots, gpu=gpu)
+    threads: dict[tuple[Any, Any], list[Event]] = {}
+    for event in events:
+        if event.get("cat") in _HOST:
+            threads.setdefault((event.get("pid"), event.get("tid")), []).append(event)
+    roots = _nested(threads.pop(_our_thread(events) or (None, None), []))
+    work = [event for event in events if event.get("cat") in _GPU]
+    others = [root for thread in threads.values() for root in _nested(thread)] if work else []
+    for root in others:
+        root.parent = _note_at(roots, root.start)
+    launchers = _Launchers.among([*roots, *others])
+    gpu = sorted((_gpu_work(event, launchers) for event in work), key=lambda each: each.start)
+    used = {id(node) for each in gpu if each.launcher for node in (each.launcher, *each.launcher.above())}
+    return Capture(roots=roots, gpu=gpu, others=[root for root in others if id(root) in used])
+
+
+def _note_at(roots: Sequence[Node], at: float) -> Node | None:
+    """The innermost annotation around a point in time."""
+    found, nodes = None, roots
+    while index := bisect_right(nodes, at, key=lambda node: node.start):
+        node = nodes[index - 1]
+        if node.kind != "note" or node.end <= at:
+            break
+        found, nodes = node, node.children
+    return found
 
 
 def _is_complete(event: Event) -> bool:
@@ -149,10 +171,48 @@ def _nested(events: Sequence[Event]) -> list[Node]:
         else:
             roots.append(node)
         open_nodes.append(node)
+    for node in nodes:
+        if node.kind == "op" and _is_wrapper(node):
+            node.kind = "note"
     return roots
 
 
-def _gpu_work(event: Event, launchers: Mapping[Any, Node]) -> GpuWork:
+def _is_wrapper(op: Node) -> bool:
+    """Whether it is no operator, though recorded as one, but a name around some: compiled code, or the class
+    of an autograd function. Operators have a namespace."""
+    if op.name.startswith(COMPILED):
+        return True
+    return "::" not in op.name and any(child.kind == "op" for child in op.children)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Launchers:
+    """Who may have asked the device for work: calls of the runtime, by correlation, and operators, by id."""
+
+    calls: Mapping[Any, Node]
+    operators: Mapping[Any, Node]
+
+    @staticmethod
+    def among(roots: Sequence[Node]) -> _Launchers:
+        """All that were recorded."""
+        calls, operators = {}, {}
+        for node in (node for root in roots for node in root.below()):
+            if node.kind == "runtime" and "correlation" in node.args:
+                calls[node.args["correlation"]] = node
+            elif node.kind == "op" and EXTERNAL in node.args:
+                operators[node.args[EXTERNAL]] = node
+        return _Launchers(calls=calls, operators=operators)
+
+    def of(self, args: Mapping[str, Any]) -> Node | None:
+        """The call that lies within an operator; else, as not every call of a driver is recorded and clocks
+        may differ, the operator itself; else whatever call there is."""
+        call = self.calls.get(args.get("correlation"))
+        if call is not None and any(node.kind == "op" for node in call.above()):
+            return call
+        return self.operators.get(args.get(EXTERNAL), call)
+
+
+def _gpu_work(event: Event, launchers: _Launchers) -> GpuWork:
     args = event.get("args") or {}
     return GpuWork(
         name=str(event["name"]),
@@ -160,7 +220,7 @@ def _gpu_work(event: Event, launchers: Mapping[Any, Node]) -> GpuWork:
         start=float(event["ts"]),
         end=float(event["ts"]) + float(event["dur"]),
         stream=int(args.get("stream", 0)),
-        launcher=launchers.get(args.get("correlation")),
+        launcher=launchers.of(args),
     )
 
 

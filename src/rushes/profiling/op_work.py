@@ -18,6 +18,8 @@ ITEM_BYTES = {
     "double": 8,
     "long int": 8,
     "long": 8,
+    "c10::complex<double>": 16,
+    "c10::complex<float>": 8,
     "float": 4,
     "int": 4,
     "c10::BFloat16": 2,
@@ -43,6 +45,9 @@ _NAMES = {
 }
 VIEWS, REDUCTIONS, PLAIN_COPIES = (frozenset(names.split()) for names in _NAMES.values())
 """Operators that touch no data; that shrink it; that are a copy at most."""
+
+WITH_BIAS = frozenset(("addmm", "_addmm_activation", "baddbmm"))
+"""Products whose first operand is what they are added to."""
 
 Dims = Sequence[int]
 
@@ -137,12 +142,12 @@ def _concrete(op: Node, index: int, default: list[int]) -> list[int]:
 
 
 def _mm(op: Node) -> float:
-    (a, _, _), (b, _, _) = tensors(op)[-2:] if short(op.name) == "addmm" else tensors(op)[:2]
+    (a, _, _), (b, _, _) = tensors(op)[-2:] if short(op.name) in WITH_BIAS else tensors(op)[:2]
     return 2.0 * math.prod(a) * b[-1]
 
 
 def _bmm(op: Node) -> float:
-    (a, _, _), (b, _, _) = tensors(op)[-2:] if short(op.name) == "baddbmm" else tensors(op)[:2]
+    (a, _, _), (b, _, _) = tensors(op)[-2:] if short(op.name) in WITH_BIAS else tensors(op)[:2]
     return 2.0 * math.prod(a) * b[-1]
 
 
@@ -197,7 +202,7 @@ def _conv(op: Node) -> float:
 
 
 _FLOPS: Mapping[str, Callable[[Node], float]] = {
-    **dict.fromkeys(("mm", "addmm", "_scaled_mm", "_int_mm"), _mm),
+    **dict.fromkeys(("mm", "addmm", "_addmm_activation", "_scaled_mm", "_int_mm"), _mm),
     **dict.fromkeys(("bmm", "baddbmm"), _bmm),
     **dict.fromkeys(("_grouped_mm", "_scaled_grouped_mm"), _grouped),
     "mkldnn_linear": _linear,
@@ -210,7 +215,10 @@ _FAMILY = {
     **dict.fromkeys(("attention", "heads_second", "scaled_dot_product_attention"), "attention"),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution"), "conv"),
     **dict.fromkeys(
-        ("mm", "addmm", "_scaled_mm", "_int_mm", "bmm", "baddbmm", "_grouped_mm", "_scaled_grouped_mm"),
+        (
+            *("mm", "addmm", "_addmm_activation", "_scaled_mm", "_int_mm"),
+            *("bmm", "baddbmm", "_grouped_mm", "_scaled_grouped_mm"),
+        ),
         "gemm",
     ),
     "mkldnn_linear": "gemm",
@@ -270,7 +278,7 @@ def _product_bytes(op: Node) -> float:
 def _inner(op: Node) -> int:
     """The dimension that a product sums over."""
     operands = tensors(op)
-    first = operands[-2] if short(op.name) in ("addmm", "baddbmm") else operands[0]
+    first = operands[-2] if short(op.name) in WITH_BIAS else operands[0]
     return first[0][-1]
 
 

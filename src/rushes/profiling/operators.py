@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from rushes.profiling.calls import Call, device_stretches, within_spans
 from rushes.profiling.kineto import Capture
@@ -171,9 +172,13 @@ def raw_table(calls: Sequence[Call], scale: Mapping[RowKey, float], *, is_async:
     for call in calls:
         if call.key not in scale or not call.device_us:
             continue
-        for name, device_us, host_us in _pieces(call, is_async=is_async):
+        pieces = _pieces(call, is_async=is_async)
+        # Of several kernels the longest does the work; the others prepare it.
+        main = max(pieces, key=itemgetter(1)) if is_async and pieces else None
+        for each in pieces:
+            name, device_us, host_us = each
             factor = call.factor * scale[call.key] / 1e6
-            is_whole = name == call.name or is_async
+            is_whole = each is main if is_async else name == call.name
             piece = RawOp(
                 name=name,
                 stage=call.key.stage,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rushes.profiling.compare import compare_operators, compare_rows, compare_totals
-from rushes.profiling.report import Flame, Profile, Run, write_text
+from rushes.profiling.output import write_text
+from rushes.profiling.report import Flame, Profile, Run
 
 MAX_BYTES = 2 * 10**6
 _FOLDER = Path(__file__).parent / "page"

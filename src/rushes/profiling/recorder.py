@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Recorder:
-    """A listener for the thread that it is made on; spans of other threads run beside and are left out.
+    """A listener for the thread that it is made on; spans of other threads run beside and are left out. So
+    are events, which take no time.
 
     Attributes:
         beside: spans of other threads that have ended.
@@ -28,14 +29,14 @@ class Recorder:
 
     def opened(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
-        if span.thread == self._thread:
+        if span.thread == self._thread and not span.is_event:
             self._passed.append((span, True, self.device.mark()))
 
     def closed(self, span: Span) -> None:
         """See `rushes.trace.Listener`."""
         if span.thread != self._thread:
             self.beside.append(span)
-        else:
+        elif not span.is_event:
             self._passed.append((span, False, self.device.mark()))
 
     def times(self) -> list[SpanTime]:

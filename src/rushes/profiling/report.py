@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rushes.errors import InvalidRequest, OutputError
+from rushes.errors import InvalidRequest
 from rushes.profiling.decode import DecodeError, decode
+from rushes.profiling.output import plain, write_json
 
 FORMAT = "rushes-profile"
 VERSION = 1
@@ -259,22 +260,14 @@ class Profile:
     sweep: Sweep | None = None
 
 
-def to_json(profile: Profile) -> str:
-    """The profile as one JSON object."""
-    return json.dumps({"format": FORMAT, "version": VERSION, **asdict(profile)})
+def to_json(profile: Profile) -> dict[str, Any]:
+    """The profile as plain data."""
+    return {"format": FORMAT, "version": VERSION, **plain(profile)}
 
 
 def save(profile: Profile, path: Path) -> None:
     """Write it as JSON. Raises `OutputError`."""
-    write_text(path, to_json(profile) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file. Raises `OutputError`."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from error
+    write_json(path, to_json(profile))
 
 
 def read(path: Path) -> Profile:

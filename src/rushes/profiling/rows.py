@@ -1,19 +1,21 @@
 """Which row of the stage table a span belongs to. No torch here.
 
-| span | attributes | where it is opened |
+| span | attributes that count here | around what |
 |---|---|---|
-| request | | around the whole job |
+| request | | the whole job |
 | resolve | | request checked, job made |
 | load | stage | `Stage.prepare` |
-| text_encode, denoise, vae_decode | is_first, expert, conditional, unconditional | `Stage.run` |
+| weights | part | a network read from its files, inside `load` |
+| text_encode, denoise, vae_decode | is_first, expert | a unit: `rushes.pipelines.base.unit_span` |
 | tokenize, encode_text | | inside the text encoder |
 | noise | | initial noise |
-| expert_weights | | a noise expert chosen, and brought to the device |
+| expert_weights | | a noise expert brought to the device, where only one has room |
 | text_context | | a prompt's keys and values for all layers |
 | forward | branch, is_cache_write | the transformer |
 | vae_forward | is_first | the decoder |
 | postprocess, to_host | | frames to uint8, and to the host |
 | video_encode | frames, or is_edge | the video writer; at the edges it opens and finishes the file |
+| solver | stage, expert | another engine's solver |
 
 A span of any other name gets a row of its own name, under the stage around it; an attribute `stage` names the
 stage where no span of it is open.
@@ -114,39 +116,14 @@ def is_unit(span: Span) -> bool:
     return span.parent is None or span.parent.name != span.name
 
 
-def label_branches(spans: Iterable[Span]) -> None:
-    """Tell forwards which branch they ran, where they do not know: each step notes how many of each it has
-    run, the conditional ones first."""
-    forwards: dict[Span, list[Span]] = {}
-    for span in spans:
-        step = _step_of(span)
-        if span.name == "forward" and step is not None and not span.attributes.get("is_cache_write"):
-            forwards.setdefault(step, []).append(span)
-    for step, members in forwards.items():
-        num_conditional = step.attributes.get("conditional", len(members))
-        for index, forward in enumerate(sorted(members, key=lambda each: each.start_ns)):
-            if "branch" not in forward.attributes:
-                is_conditional = index < int(num_conditional or 0)
-                forward.note(branch="conditional" if is_conditional else "unconditional")
-
-
-def _step_of(span: Span) -> Span | None:
-    at = span.parent
-    while at is not None and at.name != "denoise":
-        at = at.parent
-    return at
-
-
 def num_experts(spans: Iterable[Span]) -> int:
     """How many noise experts have run."""
     return max(1, len({span.attributes["expert"] for span in spans if "expert" in span.attributes}))
 
 
 def keyed(times: Sequence[SpanTime]) -> list[tuple[RowKey, SpanTime]]:
-    """Every span with its row; labels the branches first."""
-    spans = [time.span for time in times]
-    label_branches(spans)
-    experts = num_experts(spans)
+    """Every span with its row."""
+    experts = num_experts(time.span for time in times)
     return [(row_of(time.span, num_experts=experts), time) for time in times]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 import torch
 
+from rushes.errors import OutOfMemory
 from rushes.profiling.calls import Call, calls_of
 from rushes.profiling.capture import Recorded, record
 from rushes.profiling.ceilings import measure_ceilings
@@ -34,6 +35,8 @@ from rushes.trace import Listener
 MAX_RAW = 60
 """Operators kept in a report; `--top` may ask for more."""
 
+ONCE = "timed while operators were recorded: the time around the device holds what that costs the host"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -42,6 +45,8 @@ class Options:
     Attributes:
         repeats: of the whole clip (or of the short one), after one that warms up; the median is shown.
         is_short: run a few units of each kind and extrapolate.
+        is_once: take the times from the recorded run, for clips that cost too much to be made twice: of a
+            device that runs behind the host they are true, but for the time around it (`capture`).
         captures: also record operators, in a run of its own, and measure the ceilings.
         stacks: mark Python lines in that recording.
         top, sort: how many operators the raw table keeps, and by what (`rushes.profiling.operators.SORTS`).
@@ -50,6 +55,7 @@ class Options:
 
     repeats: int = 3
     is_short: bool = False
+    is_once: bool = False
     captures: bool = True
     stacks: bool = False
     top: int = MAX_RAW
@@ -110,38 +116,108 @@ def profile(
     Raises:
         InvalidRequest, CheckpointError, EngineError: as `Model.generate`.
     """
+    made = timed(subjects, options, say)
+    sessions = []
+    for subject, clips in zip(subjects, made, strict=True):
+        ceilings = Ceilings()
+        with at(subject):
+            taken = capture(subject, options, say, clips)
+            if taken.recorded is not None:
+                say(f"{subject.label}: measure what the device can do")
+                measure_ceilings(taken.calls, subject.device, budget_s=options.ceiling_s, known=ceilings)
+        sessions.append(finish(taken, options, ceilings))
+    return sessions
+
+
+def timed(subjects: Sequence[Subject], options: Options, say: Callable[[str], None]) -> list[list[Clip]]:
+    """Warm every subject up, and make its clips, in turns."""
     for subject in subjects:
         say(f"{subject.label}: load and warm up")
-        subject.warm_up()
-        with subject.spans():
-            subject.clip(is_short=True)
+        with at(subject):
+            subject.warm_up()
+            with subject.spans():
+                subject.clip(is_short=True)
     clips: list[list[Clip]] = [[] for _ in subjects]
     for repeat in range(options.repeats):
         for subject, made in zip(subjects, clips, strict=True):
             say(f"{subject.label}: run {repeat + 1} of {options.repeats}")
-            with subject.spans():
+            with at(subject), subject.spans():
                 made.append(subject.clip(is_short=options.is_short))
-    return [_finished(subject, made, options, say) for subject, made in zip(subjects, clips, strict=True)]
+    return clips
 
 
-def _finished(subject: Subject, clips: list[Clip], options: Options, say: Callable[[str], None]) -> Session:
-    run = _timed_run(subject, clips, options)
+@contextmanager
+def at(subject: Subject) -> Iterator[None]:
+    """With the subject's device as the current one, of which torch's events and waits are; an error of ours
+    where it has no memory left."""
+    device = subject.device
+    try:
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{subject.label}: the device ran out of memory; ask for a smaller or shorter clip ({error})"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What was measured of a subject, before the device's limits are known.
+
+    Attributes:
+        run: the stage table.
+        calls: recorded operators.
+        seen: rows of the recorded clip; None without a recording.
+        places: row and factor of every annotated span.
+    """
+
+    run: Run
+    clips: tuple[Clip, ...]
+    device: torch.device
+    recorded: Recorded | None = None
+    calls: list[Call] = field(default_factory=list)
+    seen: Mapping[RowKey, Tally] = field(default_factory=dict)
+    places: Mapping[int, tuple[RowKey, float]] = field(default_factory=dict)
+
+
+def capture(
+    subject: Subject, options: Options, say: Callable[[str], None], clips: Sequence[Clip] = ()
+) -> Taken:
+    """Record the operators of a subject.
+
+    Args:
+        clips: that were timed; none with `Options.is_once`.
+    """
     if not options.captures:
-        return Session(run=run, clips=tuple(clips), recorded=None)
+        return Taken(run=_timed_run(subject, clips, options), clips=tuple(clips), device=subject.device)
     say(f"{subject.label}: record operators")
     clip, recorded = _record(subject, options)
+    shown = (clip,) if options.is_once else tuple(clips)
+    run = _timed_run(subject, shown, options)
     factors = subject.factors(clip)
     places = _places(clip, recorded, factors)
-    calls = calls_of(recorded.capture, places)
-    say(f"{subject.label}: measure what the device can do")
-    ceilings = measure_ceilings(calls, subject.device, budget_s=options.ceiling_s)
-    seen = tally(clip.times, factors)
-    is_async = subject.device.type == "cuda"
-    run = with_capture(run, calls, places, seen, recorded, ceilings, options, is_async=is_async)
-    return Session(run=run, clips=tuple(clips), recorded=recorded)
+    return Taken(
+        run=replace(run, notes=(*run.notes, ONCE)) if options.is_once else run,
+        clips=shown,
+        device=subject.device,
+        recorded=recorded,
+        calls=calls_of(recorded.capture, places),
+        seen=tally(clip.times, factors),
+        places=places,
+    )
 
 
-def _timed_run(subject: Subject, clips: list[Clip], options: Options) -> Run:
+def finish(taken: Taken, options: Options, ceilings: Ceilings) -> Session:
+    """The report of what was taken, held against what the device can do."""
+    if taken.recorded is None:
+        return Session(run=taken.run, clips=taken.clips, recorded=None)
+    is_async = taken.device.type == "cuda"
+    args = (taken.calls, taken.places, taken.seen, taken.recorded, ceilings, options)
+    run = with_capture(taken.run, *args, is_async=is_async)
+    return Session(run=run, clips=taken.clips, recorded=taken.recorded)
+
+
+def _timed_run(subject: Subject, clips: Sequence[Clip], options: Options) -> Run:
     table = stage_table([tally(clip.times, subject.factors(clip)) for clip in clips])
     chosen = clips[table.chosen]
     peaks = {stage: max(clip.peaks.get(stage, 0) for clip in clips) for stage in STAGES}
@@ -149,7 +225,7 @@ def _timed_run(subject: Subject, clips: list[Clip], options: Options) -> Run:
         label=subject.label,
         model=subject.model,
         request=asdict(chosen.request),
-        is_short=options.is_short,
+        is_short=chosen.is_short,
         total_s=table.total_s,
         totals=table.totals,
         rows=table.rows,

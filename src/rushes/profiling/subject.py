@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from rushes.pipelines.model import Model
-from rushes.profiling.clip import Ask, Clip, run_clip, scale_of
+from rushes.profiling.clip import UNITS, Ask, Clip, run_clip, scale_of
 from rushes.profiling.device import device_for
-from rushes.profiling.instrument import replaced, spans_around
+from rushes.profiling.instrument import replaced
 from rushes.profiling.session import Options, Session, profile
 from rushes.profiling.stage_table import Factors
 from rushes.trace import Listener
@@ -23,6 +23,7 @@ class Rushes:
 
     Attributes:
         attention: the attention kernel to run with; None for the model's own.
+        short_steps: of each noise expert in a short run.
     """
 
     net: Model
@@ -30,6 +31,7 @@ class Rushes:
     label: str = "rushes"
     model: str = ""
     attention: str | None = None
+    short_steps: int = UNITS
 
     def __post_init__(self) -> None:
         self.model = self.model or self.net.rules.name
@@ -45,18 +47,17 @@ class Rushes:
 
     @contextmanager
     def spans(self) -> Iterator[None]:
-        """See `Subject`."""
+        """See `Subject`. Our own code opens them; what is put in place here is the attention kernel."""
         with ExitStack() as stack:
             if self.attention is not None:
                 for module in self._attentions():
                     stack.enter_context(replaced(module, "backend", self.attention))
-            stack.enter_context(spans_around(self.net))
             yield
 
     def clip(self, *, is_short: bool, beside: Sequence[Listener] = ()) -> Clip:
         """See `Subject`."""
         device = device_for(self.device)
-        return run_clip(self.net, self.ask, device, is_short=is_short, beside=beside)
+        return run_clip(self.net, self.ask, device, is_short=is_short, beside=beside, steps=self.short_steps)
 
     def factors(self, clip: Clip) -> Factors:
         """See `Subject`."""

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from rushes.profiling.compare import Difference, compare_operators, compare_rows, compare_totals
 from rushes.profiling.operators import GAPS
 from rushes.profiling.report import Operator, Profile, Row, Run, Sweep
+from rushes.profiling.table import Table
 from rushes.profiling.words import amount, percent, rate, seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A title, a header and rows of plain text; a table without rows is a sentence."""
-
-    title: str
-    header: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
 
 
 def tables(profile: Profile, *, num_raw: int = 0) -> Iterator[Table]:

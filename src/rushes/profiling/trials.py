@@ -9,7 +9,10 @@ from rushes.profiling.kineto import Node
 from rushes.profiling.op_work import short, tensors
 from rushes.profiling.report import Ceiling
 
-WORKERS = ("mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention", "conv2d", "conv3d", "convolution")
+WORKERS = (
+    *("mm", "addmm", "_addmm_activation", "bmm", "baddbmm"),
+    *("scaled_dot_product_attention", "conv2d", "conv3d", "convolution"),
+)
 
 
 def worker(op: Node) -> Node:
@@ -40,13 +43,18 @@ class Ceilings:
     """Everything tried."""
 
     trials: list[Trial] = field(default_factory=list)
+    _best: dict[tuple[str, str, int], Trial | None] = field(default_factory=dict)
 
     def best(self, resource: str, dtype: str) -> Trial | None:
         """The fastest trial of a resource in a dtype; for copies the dtype does not matter."""
-        fitting = [
-            t for t in self.trials if t.resource == resource and (resource == "copy" or t.dtype == dtype)
-        ]
-        return max(fitting, key=lambda trial: trial.rate, default=None)
+        # Asked for every call of a recording, of which there are tens of thousands.
+        key = (resource, "" if resource == "copy" else dtype, len(self.trials))
+        if key not in self._best:
+            fitting = [
+                t for t in self.trials if t.resource == resource and (resource == "copy" or t.dtype == dtype)
+            ]
+            self._best[key] = max(fitting, key=lambda trial: trial.rate, default=None)
+        return self._best[key]
 
     def of_shape(self, signature: str) -> Trial | None:
         """The fastest trial of a shape."""

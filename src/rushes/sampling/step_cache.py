@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rushes.sampling.guidance import cfg
+from rushes.trace import event, is_on
 from rushes.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ WARM_UP = 0.2
 
 NUM_LAST = 2
 """So many steps at the end are always computed: there the residual changes fastest."""
+
+
+WITHIN, BEYOND = "predicted error within the limit", "predicted error beyond the limit"
+ALWAYS = "computed in any case"
+"""Why a step is used again or computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +89,13 @@ class Plan:
     Attributes:
         runs_conditional, runs_unconditional: these forwards.
         error: `StepCache.error` after a step that runs none.
+        why: it runs what it runs; empty where nothing is ever used again.
     """
 
     runs_conditional: bool
     runs_unconditional: bool
     error: float = 0.0
+    why: str = ""
 
 
 def new_cache(sampling: SamplingParams) -> StepCache | None:
@@ -122,10 +130,29 @@ def plan_step(
         return Plan(runs_conditional=True, runs_unconditional=is_guided)
     error = cache.error + (math.inf if change is None else change)
     if error < sampling.step_cache:  # never for NaN, which comes of two equal inputs
-        return Plan(runs_conditional=False, runs_unconditional=False, error=error)
+        return Plan(runs_conditional=False, runs_unconditional=False, error=error, why=WITHIN)
     is_gated = step >= sampling.guidance_gate * sampling.num_inference_steps
     is_owed = cache.guidance is None
-    return Plan(runs_conditional=True, runs_unconditional=is_guided and (is_owed or not is_gated))
+    return Plan(
+        runs_conditional=True,
+        runs_unconditional=is_guided and (is_owed or not is_gated),
+        why=ALWAYS if change is None else BEYOND,
+    )
+
+
+def tell_plan(cache: StepCache | None, plan: Plan, step: int, change: float | None) -> None:
+    """A span event of what the step runs and why; none where nothing is ever used again. Arguments as of
+    `plan_step`."""
+    if cache is None or not is_on():
+        return
+    event(
+        "step_cache",
+        step=step,
+        outcome="computed" if plan.runs_conditional else "reused",
+        why=plan.why,
+        predicted_error=None if change is None else cache.error + change,
+        runs_unconditional=plan.runs_unconditional,
+    )
 
 
 def take_step(

@@ -18,15 +18,19 @@ from rushes.sampling.flow import predict_clean
 from rushes.sampling.guidance import cfg, is_high_noise
 from rushes.sampling.noise import initial_noise, step_generator
 from rushes.sampling.solvers import load_solver, schedule_for
-from rushes.sampling.step_cache import Plan, new_cache, plan_step, predicted_change, take_step
+from rushes.sampling.step_cache import Plan, new_cache, plan_step, predicted_change, take_step, tell_plan
 from rushes.stages.base import BatchKey, CausalState, DenoiseState, Job, NoiseExpert
 from rushes.stages.text_encode import EncodedText
+from rushes.trace import span, traced
 from rushes.types import ForwardCounts, SamplingParams
 
 Experts = Callable[[str | None], ExpertPair]
 """The network or networks with a LoRA fused into them, or without one."""
 
+BRANCHES = ("conditional", "unconditional")
 
+
+@traced("noise")
 def start(job: Job, device: torch.device) -> DenoiseState:
     """The state of a job before its first step: the given latents, or noise from the seed."""
     sampling = job.request.sampling
@@ -84,6 +88,7 @@ class _DenoiseStage:
         self._experts = experts
         self._device = device
 
+    @traced("load", stage="denoise")
     def prepare(self, job: Job) -> None:
         self._experts(job.lora)
 
@@ -177,7 +182,8 @@ class Denoise(_DenoiseStage):
         timesteps = _timesteps([state.timestep for state in states], self._device)
         if is_last:
             experts.prefetch_low()
-        velocities: Tensor = wan(torch.cat([state.latents for state in states]), timesteps, context)
+        with span("forward", branch=BRANCHES[branch], batch=len(jobs)):
+            velocities: Tensor = wan(torch.cat([state.latents for state in states]), timesteps, context)
         return velocities.chunk(len(jobs))
 
     def _leaves(self, states: Sequence[DenoiseState], expert: NoiseExpert) -> bool:
@@ -213,7 +219,7 @@ def _joined(contexts: Sequence[TextContext]) -> TextContext:
 def _plans(jobs: Sequence[Job], states: Sequence[DenoiseState], expert: NoiseExpert) -> list[Plan]:
     """What each job runs of this step, decided by its own past alone."""
     changes = _changes(jobs, states)
-    return [
+    plans = [
         plan_step(
             state.step_cache,
             job.request.sampling,
@@ -223,6 +229,9 @@ def _plans(jobs: Sequence[Job], states: Sequence[DenoiseState], expert: NoiseExp
         )
         for i, (job, state) in enumerate(zip(jobs, states, strict=True))
     ]
+    for i, (state, plan) in enumerate(zip(states, plans, strict=True)):
+        tell_plan(state.step_cache, plan, state.step, changes.get(i))
+    return plans
 
 
 def _changes(jobs: Sequence[Job], states: Sequence[DenoiseState]) -> dict[int, float]:
@@ -362,15 +371,18 @@ class DenoiseCausal(_DenoiseStage):
             for latents in job.latents[cache.num_frames :]:
                 wan, timesteps = self._network(job, 0.0)
                 context = text.context("high", wan, job.lora)
-                wan(latents, timesteps, context, cache=cache, write_cache=True)
+                with span("forward", is_cache_write=True):
+                    wan(latents, timesteps, context, cache=cache, write_cache=True)
 
     def _forward(self, job: Job, caches: Sequence[KVCache], chunk: DenoiseState) -> list[Tensor]:
         """Velocities of the branches, each of which has its own cache."""
         wan, timesteps = self._network(job, chunk.timestep)
-        return [
-            wan(chunk.latents, timesteps, text.context("high", wan, job.lora), cache=cache)
-            for text, cache in zip(_texts(job), caches, strict=True)
-        ]
+        velocities = []
+        for branch, text, cache in zip(BRANCHES, _texts(job), caches, strict=False):
+            context = text.context("high", wan, job.lora)
+            with span("forward", branch=branch):
+                velocities.append(wan(chunk.latents, timesteps, context, cache=cache))
+        return velocities
 
     def _network(self, job: Job, timestep: float) -> tuple[Wan, Tensor]:
         return self._experts(job.lora).select(timestep), _timesteps([timestep], self._device)

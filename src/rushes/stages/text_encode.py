@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import RLock
@@ -11,6 +12,7 @@ import torch
 from rushes.models.text import PromptEmbeds, TextEncoder, clean_prompt
 from rushes.models.wan import TextContext, Wan
 from rushes.stages.base import BatchKey, Job, NoiseExpert
+from rushes.trace import event, is_on, span, traced
 
 
 class EncodedText:
@@ -32,8 +34,9 @@ class EncodedText:
     def context(self, expert: NoiseExpert, wan: Wan, lora: str | None = None) -> TextContext:
         """Keys and values for `expert` with this LoRA, whose network is `wan`."""
         if (expert, lora) not in self._contexts:
-            _tell_stream(self.embeds)
-            self._contexts[expert, lora] = wan.encode_text(self.embeds.states, self.embeds.pooled)
+            with span("text_context", expert=expert):
+                _tell_stream(self.embeds)
+                self._contexts[expert, lora] = wan.encode_text(self.embeds.states, self.embeds.pooled)
         return self._contexts[expert, lora]
 
     def forget(self, expert: NoiseExpert) -> None:
@@ -61,6 +64,9 @@ def _tell_stream(embeds: PromptEmbeds) -> None:
 EmbeddingKey = tuple[str, str]
 """Revision of the encoder, and the text as the encoder reads it."""
 
+NUM_DROPPED = 1000
+"""Texts of which it is remembered that they were kept once."""
+
 
 class EmbeddingCache:
     """Encoded texts, so that a text which comes again is not encoded again. For any number of threads.
@@ -84,6 +90,7 @@ class EmbeddingCache:
         self._kept: dict[EmbeddingKey, PromptEmbeds] = {}  # least recently used first
         self._negative: EncodedText | None = None
         self._pinned: EmbeddingKey | None = None
+        self._dropped: deque[int] = deque(maxlen=NUM_DROPPED)  # hashes: they only tell why a look-up missed
         # Held while a text is encoded, so that two threads that bring one text encode it once.
         self._lock = RLock()
 
@@ -97,6 +104,8 @@ class EmbeddingCache:
         with self._lock:
             key = self._key(text)
             embeds = self._kept.pop(key, None)
+            if is_on():
+                event("embedding_cache", **self._outcome(key, is_hit=embeds is not None))
             if embeds is not None:
                 self.hits += 1
                 self._kept[key] = embeds
@@ -124,12 +133,20 @@ class EmbeddingCache:
     def _key(self, text: str) -> EmbeddingKey:
         return self._revision(), clean_prompt(text)
 
+    def _outcome(self, key: EmbeddingKey, *, is_hit: bool) -> dict[str, str]:
+        if is_hit:
+            why = "pinned" if key == self._pinned else "kept"
+            return {"outcome": "hit", "why": why}
+        why = "dropped for want of room" if hash(key) in self._dropped else "new text"
+        return {"outcome": "miss", "why": why}
+
     def _shrink(self) -> None:
         for key in list(self._kept):
             if self.num_bytes <= self.max_bytes:
                 return
             if key != self._pinned:
                 self.num_bytes -= self._kept.pop(key).nbytes
+                self._dropped.append(hash(key))
 
 
 class TextEncode:
@@ -155,6 +172,7 @@ class TextEncode:
         self._cache = cache
         self._device = device
 
+    @traced("load", stage="text_encode")
     def prepare(self, job: Job) -> None:
         if any(text not in self._cache for text in _texts_to_encode(job)):
             self._encoder()
@@ -185,7 +203,8 @@ class TextEncode:
         return self._cache.negative(job.request.negative_prompt, self._encode)
 
     def _encode(self, text: str) -> PromptEmbeds:
-        return self._moved(self._encoder().encode(text))
+        with span("encode_text"):
+            return self._moved(self._encoder().encode(text))
 
     def _moved(self, embeds: PromptEmbeds) -> PromptEmbeds:
         pooled = None if embeds.pooled is None else embeds.pooled.to(self._device)

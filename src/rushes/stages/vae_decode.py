@@ -11,13 +11,17 @@ from torch import Tensor
 
 from rushes.models.wan_vae import WanVAE, to_uint8
 from rushes.stages.base import BatchKey, Job
+from rushes.trace import span, traced
 from rushes.types import Frames
 
 
+@traced("to_host")
 def to_numpy(video: Tensor) -> NDArray[np.uint8]:
     """Pixels [1, 3, T, H, W] in [-1, 1] as uint8 [T, H, W, 3]; converted on their device, then copied."""
+    with span("postprocess"):
+        pixels = to_uint8(video)[0].contiguous()
     # .cpu() waits for the device: these frames are about to leave the process.
-    frames: NDArray[np.uint8] = to_uint8(video)[0].contiguous().cpu().numpy()
+    frames: NDArray[np.uint8] = pixels.cpu().numpy()
     return frames
 
 
@@ -36,6 +40,7 @@ class VaeDecode:
         self._pipeline = pipeline
         self._vae = vae
 
+    @traced("load", stage="vae_decode")
     def prepare(self, job: Job) -> None:
         self._vae()
 
@@ -46,7 +51,8 @@ class VaeDecode:
     def run(self, jobs: Sequence[Job]) -> None:
         vae = self._vae()
         for job in jobs:
-            video, state = vae.decode_step(job.latents[job.num_decoded], job.decode)
+            with span("vae_forward", is_first=job.decode is None, latent=job.num_decoded):
+                video, state = vae.decode_step(job.latents[job.num_decoded], job.decode)
             frames = to_numpy(video)
             # Nothing of the job changes before the frames are here: a unit that fails can be run again, and
             # no memory is given back that the device still reads.

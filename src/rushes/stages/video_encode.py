@@ -15,6 +15,7 @@ import av
 
 from rushes.errors import InvalidRequest, OutputError, did_you_mean
 from rushes.stages.video_formats import ENCODERS, SUBSAMPLED, Encoder, PngFolderEncoder, Sink
+from rushes.trace import span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +136,7 @@ class VideoWriter:
             raise OutputError(f"{self._format} needs an even width and height, got {width}x{height}")
 
     def __enter__(self) -> VideoWriter:
-        with self._output_errors(), ExitStack() as stack:
+        with span("video_encode", is_edge=True), self._output_errors(), ExitStack() as stack:
             self._encoder = self._open(stack)
             self._stack = stack.pop_all()
         return self
@@ -147,7 +148,7 @@ class VideoWriter:
             raise InvalidRequest(
                 "frames", f"expected uint8 [n, {expected}], got {frames.dtype} {list(frames.shape)}"
             )
-        with self._output_errors():
+        with span("video_encode", frames=len(frames)), self._output_errors():
             self._encoder.write(frames)
             if self._file is not None:
                 self._file.flush()
@@ -156,7 +157,7 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._output_errors():
+        with span("video_encode", is_edge=True), self._output_errors():
             if kind is not None:
                 self._stack.__exit__(kind, error, trace)
                 return

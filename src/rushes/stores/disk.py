@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rushes.errors import StoreError
+from rushes.trace import traced
 
 PARTIAL = ".partial"
 _TEMPORARY = ".tmp"
@@ -61,6 +62,7 @@ class BlobFolder:
         """Where the file of this name grows; see `growing`."""
         return self.path(name).with_name(name + PARTIAL)
 
+    @traced("blob_write")
     def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
         """Put `data` under this name, in place of what was there; on an error the old file stays."""
         path = self.path(name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from rushes.errors import StoreError
 from rushes.stores import sqlite_schema
 from rushes.stores.sqlite_connections import Connections, SharedConnection, ThreadConnections
+from rushes.trace import span
 
 MEMORY = ":memory:"
 _WAL_BYTES = 4 * 2**20
@@ -71,7 +72,11 @@ class Database:
             is_durable: on disk before the block is left, also when the power fails. Otherwise a failing power
                 may take it back, together with every later write that is not durable either.
         """
-        with self._errors(), self._writing(is_durable=is_durable) as connection:
+        with (
+            span("store_write", is_durable=is_durable),
+            self._errors(),
+            self._writing(is_durable=is_durable) as connection,
+        ):
             sqlite_schema.check_current(connection, self._path)
             yield connection
         self._on_write()

@@ -1,42 +1,52 @@
-"""What a contender imports counts as imports: opening it afterwards only loads."""
+"""What a contender imports counts as imports, whenever it does so: load_s is of loading alone."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import builtins
+import importlib
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from rushes.models.checkpoint_writer import make_checkpoint
+from rushes.profiling.bench.imports import ImportClock
 
-CHILD = """
-import json, sys
-from rushes.profiling.bench import child, contenders
-
-seen = []
-
-def opened(name, place):
-    seen.extend(sys.modules)
-    raise SystemExit(json.dumps(seen))
-
-contenders.open_contender = opened
-child.become_ready({"contender": sys.argv[1], "model": sys.argv[2], "device": "cpu", "dtype": "float32"})
-"""
+SLEEPY = "import time\ntime.sleep({seconds})\n"
 
 
-@pytest.mark.parametrize(
-    ("contender", "modules"),
-    [
-        ("rushes", {"rushes.pipelines.model", "rushes.models.loader", "rushes.models.umt5"}),
-        ("diffusers", {"rushes.profiling.bench.diffusers_pipeline", "diffusers", "transformers"}),
-    ],
-)
-def test_a_contenders_modules_are_imported_before_it_is_opened(
-    contender: str, modules: set[str], tmp_path: Path
-) -> None:
-    folder = make_checkpoint("ti2v-5b", tmp_path / "tiny")
-    command = (sys.executable, "-c", CHILD, contender, str(folder))
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert modules <= set(json.loads(ended.stderr.strip().splitlines()[-1]))
+@pytest.fixture
+def sleepy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of modules that take their time; `bench_outer` imports `bench_inner`."""
+    (tmp_path / "bench_inner.py").write_text(SLEEPY.format(seconds=0.1))
+    (tmp_path / "bench_outer.py").write_text("import bench_inner\n" + SLEEPY.format(seconds=0.1))
+    (tmp_path / "bench_broken.py").write_text(SLEEPY.format(seconds=0.1) + "raise ImportError('no')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("bench_inner", "bench_outer", "bench_broken"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("is_statement", [True, False])
+def test_an_import_counts_once_and_nothing_else_does(sleepy: Path, *, is_statement: bool) -> None:
+    before = builtins.__import__, importlib.import_module
+    begin = time.monotonic()
+    with ImportClock() as imports:
+        if is_statement:
+            import bench_outer  # noqa: F401
+        else:
+            importlib.import_module("bench_outer")
+        importing_s = time.monotonic() - begin
+        time.sleep(0.3)
+    assert 0.2 <= imports.seconds <= importing_s
+    assert (builtins.__import__, importlib.import_module) == before
+
+
+def test_a_failed_import_counts_and_leaves_the_clock_running(sleepy: Path) -> None:
+    with ImportClock() as imports:
+        with pytest.raises(ImportError, match="no"):
+            importlib.import_module("bench_broken")
+        failed_s = imports.seconds
+        importlib.import_module("bench_inner")
+    assert failed_s >= 0.1
+    assert imports.seconds >= failed_s + 0.1

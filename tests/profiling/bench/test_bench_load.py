@@ -20,7 +20,7 @@ def load(engine: FakeEngine, times: list[float], prompts: list[str] | None = Non
         Call(due_s=due_s, request=make_request(prompt)) for due_s, prompt in zip(times, prompts, strict=True)
     ]
     clock = engine.clock
-    return run_load(engine, calls, rate=1.0, seed=0, clock=clock, wall_clock=clock, wait=clock.wait)
+    return run_load(engine, calls, rate=1.0, seed=0, clock=clock, wait=clock.wait)
 
 
 def test_latency_counts_from_when_a_request_was_due() -> None:

@@ -63,7 +63,7 @@ def test_in_full_means_without_reuse() -> None:
 def test_the_other_kernel_is_another_one() -> None:
     q, k, v = torch.randn(3, 1, 2, 200, 16, generator=torch.Generator().manual_seed(0))
     usual = F.scaled_dot_product_attention(q, k, v)
-    with other_kernel(torch.device("cpu")):
+    with other_kernel(torch.device("cpu"), torch.float32):
         other = F.scaled_dot_product_attention(q, k, v)
     assert not torch.equal(usual, other)
     assert torch.allclose(usual, other, atol=1e-5)

@@ -29,7 +29,15 @@ def test_a_clip_is_read_as_the_judge_reads_its_video(judge: ClipJudge, clip: np.
     with torch.no_grad():
         expected = {name: int(logits.argmax()) for name, logits in load_judge(JUDGE_FOLDER)(video).items()}
     assert judge.read(clip) == expected
-    assert judge.features(clip).shape == (MAX_WIDTH,)
+
+
+def test_features_of_a_batch_are_those_of_its_clips(judge: ClipJudge, clip: np.ndarray) -> None:
+    clips = torch.from_numpy(np.stack([clip, 255 - clip, clip[::-1]]))
+    together = judge.features(clips)
+    assert together.shape == (3, MAX_WIDTH)
+    for one, features in zip(clips, together, strict=True):
+        assert judge.features(one[None])[0] == pytest.approx(features, abs=1e-4)
+    assert not np.allclose(together[0], together[1], atol=1e-2)
 
 
 def test_one_wrong_attribute_fails_the_whole(judge: ClipJudge, clip: np.ndarray) -> None:

@@ -89,12 +89,11 @@ class Handed:
     job_id: str | None = None
     refusal: str | None = None
 
-    def answer(self, events: Sequence[JobEvent], epoch: float) -> Answer:
+    def answer(self, events: Sequence[JobEvent]) -> Answer:
         """What became of it.
 
         Args:
-            events: of the job, all of them; none where it was refused.
-            epoch: of the events' clock, when the load's clock stood at 0.
+            events: of the job, all of them, dated by the load's clock; none where it was refused.
 
         Raises:
             EngineError: the events do not end, or the clip that came is not the one asked for.
@@ -112,8 +111,8 @@ class Handed:
         return Answer(
             status=end.kind,
             submitted_s=submitted_s,
-            queued_s=self._since_due(_work_began(events, epoch)),
-            first_preview_s=self._since_due(_first(events, "preview", epoch)),
+            queued_s=self._since_due(_work_began(events)),
+            first_preview_s=self._since_due(_first(events, "preview")),
             first_frame_s=self._since_due(self.client.first_frame_at),
             end_to_end_s=self._since_due(self.client.last_byte_at) if is_completed else None,
             device_s=device_s if isinstance(device_s, float) else None,
@@ -125,16 +124,16 @@ class Handed:
         return None if at is None else at - self.due_at
 
 
-def _first(events: Sequence[JobEvent], kind: str, epoch: float) -> float | None:
-    """When the first event of this kind was written, by the load's clock."""
-    return next((event.at - epoch for event in events if event.kind == kind), None)
+def _first(events: Sequence[JobEvent], kind: str) -> float | None:
+    """When the first event of this kind was written."""
+    return next((event.at for event in events if event.kind == kind), None)
 
 
-def _work_began(events: Sequence[JobEvent], epoch: float) -> float | None:
+def _work_began(events: Sequence[JobEvent]) -> float | None:
     """When the first unit of work began: its progress is told at its end, with its seconds."""
     first = next((event for event in events if event.kind == "progress"), None)
     if first is None:
         return None
     seconds = first.data["seconds"]
     assert isinstance(seconds, float), "progress tells its seconds"
-    return first.at - epoch - seconds
+    return first.at - seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,8 +10,6 @@ from rushes.profiling.bench.base import Contender, Place
 from rushes.registry import Registry
 
 OURS = "rushes"
-OUR_MODULES: tuple[str, ...] = ("rushes.profiling.bench.ours", "rushes.models.loader", "rushes.models.umt5")
-"""What opening Rushes imports; the last two are read only when weights are."""
 
 PEERS = Registry(
     "peer",
@@ -34,13 +31,11 @@ class Peer:
         title: one line for lists.
         missing: what it lacks to run there, None for nothing; imports nothing heavy where it can.
         open: loads it. Called when nothing is missing.
-        modules: what `open` imports.
     """
 
     title: str
     missing: Callable[[Place], str | None]
     open: Callable[[Place], Contender]
-    modules: tuple[str, ...] = ()
 
 
 def check_peer(name: str, place: Place) -> None:
@@ -49,18 +44,6 @@ def check_peer(name: str, place: Place) -> None:
     reason = peer.missing(place)
     if reason is not None:
         raise ConfigError(f"peer {name}: {reason}")
-
-
-def import_contender(name: str, place: Place) -> None:
-    """Import what `open_contender` needs, so that opening takes the time of loading alone. Raises as
-    `check_peer` does."""
-    modules = OUR_MODULES
-    if name != OURS:
-        check_peer(name, place)
-        peer: Peer = PEERS.load(name)
-        modules = peer.modules
-    for module in modules:
-        importlib.import_module(module)
 
 
 def open_contender(name: str, place: Place) -> Contender:

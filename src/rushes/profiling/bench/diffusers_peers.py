@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FP8_CAPABILITY = (8, 9)
 CACHE_DIT_BLOCKS = 8  # `Fn_compute_blocks` of its default settings
-PIPELINE = "rushes.profiling.bench.diffusers_pipeline"
 QUANTIZATION = "torchao.quantization"
 PARTS = {"transformer": "WanTransformer3DModel", "vae": "AutoencoderKLWan"}
 
@@ -123,11 +122,8 @@ def _peer(
     title: str,
     missing: Callable[[Place], str | None],
     *changes: Change,
-    modules: tuple[str, ...] = (),
 ) -> Peer:
-    return Peer(
-        title=title, missing=missing, open=partial(_open, name, changes), modules=(PIPELINE, *modules)
-    )
+    return Peer(title=title, missing=missing, open=partial(_open, name, changes))
 
 
 DIFFUSERS = _peer("diffusers", "WanPipeline as it is", _plain)
@@ -137,12 +133,10 @@ FP8 = _peer(
     "WanPipeline, blocks in fp8 by torchao and compiled",
     _fp8,
     _quantize,
-    modules=(QUANTIZATION,),
 )
 CACHE_DIT = _peer(
     "diffusers-cache-dit",
     "WanPipeline under cache-dit's defaults",
     _cache_dit,
     _enable_cache,
-    modules=("cache_dit",),
 )

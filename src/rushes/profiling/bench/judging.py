@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from rushes.profiling.quality.frechet import MAX_WIDTH, FrechetDistance, frechet_distance
 from rushes.profiling.quality.judged import ClipJudge, Share
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Clip = NDArray[np.uint8]
+
+BATCH = 16
+"""Clips that the judge looks at together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,4 +62,6 @@ def judge_sets(
 
 
 def _features(judge: ClipJudge, clips: Sequence[Clip]) -> NDArray[np.float64]:
-    return np.stack([judge.features(clip) for clip in clips])
+    starts = range(0, len(clips), BATCH)
+    batches = (torch.from_numpy(np.stack(clips[start : start + BATCH])) for start in starts)
+    return np.concatenate([judge.features(batch) for batch in batches])

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter, sleep, time
+from time import perf_counter, sleep
 from typing import Protocol
 
 from rushes.engine.outlets import Outlet
@@ -89,7 +89,6 @@ def run_load(
     rate: float,
     seed: int,
     clock: Callable[[], float] = perf_counter,
-    wall_clock: Callable[[], float] = time,
     wait: Callable[[float], object] = sleep,
     say: Callable[[str], None] = lambda line: None,
 ) -> LoadResult:
@@ -97,17 +96,16 @@ def run_load(
 
     Args:
         rate, seed: of the calls' times, for the record.
-        wall_clock: the one by which the engine dates its events.
+        clock: by which the engine dates its events too.
     """
     begin = clock()
-    epoch = wall_clock() - begin
     handed = []
     for call in calls:
         wait(max(0.0, begin + call.due_s - clock()))
         handed.append(hand_over(engine, call, begin + call.due_s, clock))
     say(f"{len(calls)} requests are handed over after {clock() - begin:.1f} s; waiting for the answers")
     answers = tuple(
-        each.answer([] if each.job_id is None else list(engine.events(each.job_id)), epoch) for each in handed
+        each.answer([] if each.job_id is None else list(engine.events(each.job_id))) for each in handed
     )
     wall_s = max(
         call.due_s + (answer.end_to_end_s or answer.submitted_s)

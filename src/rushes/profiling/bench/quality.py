@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rushes.errors import OutOfMemory
 from rushes.profiling.bench.base import Contender
 from rushes.profiling.quality.clips import Comparison, compare_clips, mean_comparison
 from rushes.profiling.quality.latents import relative_l1, relative_l1_curve
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-OTHER_KERNEL = {"cpu": SDPBackend.MATH, "cuda": SDPBackend.EFFICIENT_ATTENTION}
+HALVES = (torch.bfloat16, torch.float16)
 
 Requests = Sequence[GenerateRequest]
 
@@ -65,9 +66,12 @@ def make_clip(contender: Contender, request: GenerateRequest) -> Made:
     def keep(tensor: Tensor) -> None:
         latents.append(tensor.detach().float().cpu().clone())
 
-    for event in contender.events(request, on_latents=keep):
-        if isinstance(event, Frames):
-            frames[event.start : event.start + len(event.frames)] = event.frames
+    try:
+        for event in contender.events(request, on_latents=keep):
+            if isinstance(event, Frames):
+                frames[event.start : event.start + len(event.frames)] = event.frames
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{contender.name}: {error}") from error
     return Made(frames=frames, latents=tuple(latents))
 
 
@@ -86,9 +90,14 @@ def difference(reference: Sequence[Made], others: Sequence[Made], *, is_floor: b
 
 
 @contextmanager
-def other_kernel(device: torch.device) -> Iterator[None]:
-    """Attention by a kernel that torch would not take by itself, wherever it is left to torch."""
-    with sdpa_kernel(OTHER_KERNEL[device.type]):
+def other_kernel(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Attention by a kernel that torch would not take by itself, wherever it is left to torch.
+
+    On a GPU torch takes flash attention (or cuDNN's) in half precision, and the memory-efficient kernel in
+    float32, which those two do not have.
+    """
+    has_flash = device.type == "cuda" and dtype in HALVES
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION if has_flash else SDPBackend.MATH):
         yield
 
 

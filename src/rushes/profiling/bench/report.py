@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rushes.profiling.bench.alone import Alone
@@ -14,6 +13,7 @@ from rushes.profiling.bench.pairs import Pairs
 from rushes.profiling.bench.quality import Difference
 from rushes.profiling.bench.savings import Savings
 from rushes.profiling.bench.seconds import DEFINITIONS, ColdStart
+from rushes.profiling.output import plain
 from rushes.profiling.workloads.mix import Mix
 from rushes.types import GenerateRequest, Json
 
@@ -53,7 +53,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain data that `json.dumps` takes with `allow_nan=False`: what is infinite, as the PSNR of equal
         clips, is null."""
-        found = {name: _plain(getattr(self, name)) for name in self.__slots__}
+        found = plain(self, DERIVED)
         return {"schema": SCHEMA, "definitions": dict(DEFINITIONS), **found}
 
 
@@ -63,16 +63,3 @@ DERIVED: dict[type, tuple[str, ...]] = {
     Mix: ("num", "exact_share", "same_meaning_share", "hit_share"),
 }
 """Properties that are written beside the fields."""
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        names = [*value.__dataclass_fields__, *DERIVED.get(type(value), ())]
-        return {name: _plain(getattr(value, name)) for name in names}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

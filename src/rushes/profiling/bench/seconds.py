@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 DEFINITIONS: Mapping[str, str] = MappingProxyType(
     {
-        "cold_start_s": "From starting a process to its being ready: interpreter and imports (import_s), the "
-        "weights of every part on the device (load_s), and a clip of the measured size with the fewest steps "
-        "that run every network, which compiles what is compiled on first use (first_run_s).",
+        "cold_start_s": "From starting a process to its being ready: interpreter and imports, those that "
+        "loading asks for included (import_s), the weights of every part on the device (load_s), and a clip "
+        "of the measured size with the fewest steps that run every network, which compiles what is compiled "
+        "on first use (first_run_s).",
         "first_preview_s": "From handing a request over to the first preview, in pixels, at the client.",
         "first_frame_s": "From handing a request over to the first frame that a client has decoded from "
         "nothing but the bytes of the mp4 that had reached it by then.",

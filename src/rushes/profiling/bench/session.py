@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from time import perf_counter
 from typing import Any, Literal
+
+import torch
 
 from rushes.engine.local import LocalEngine
 from rushes.errors import InvalidRequest
@@ -53,6 +56,11 @@ Say = Callable[[str], None]
 OpenEngine = Callable[[Model], AbstractContextManager[LoadEngine]]
 
 
+def open_local(model: Model) -> LocalEngine:
+    """An engine by the load's clock: nothing that sets the system's time strikes a figure."""
+    return LocalEngine(model, clock=perf_counter)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is measured.
@@ -88,12 +96,12 @@ class Plan:
         return replace(self.place, device=self.peer_device or self.place.device)
 
 
-def run_plan(plan: Plan, *, say: Say = lambda line: None, open_engine: OpenEngine = LocalEngine) -> Report:
+def run_plan(plan: Plan, *, say: Say = lambda line: None, open_engine: OpenEngine = open_local) -> Report:
     """Measure.
 
     Args:
         say: told what is going on.
-        open_engine: what is put under load.
+        open_engine: what is put under load; dates its events by `perf_counter`.
 
     Raises:
         ConfigError: a peer cannot run here; it says what is missing. Before anything is measured.
@@ -221,7 +229,7 @@ class Bench:
             yield Variation(name=rival.name, make=partial(make_clip, rival))
 
     def _by_other_kernel(self, request: GenerateRequest) -> Made:
-        with other_kernel(self._model.device):
+        with other_kernel(self._model.device, getattr(torch, self._plan.place.dtype)):
             return make_clip(self._ours, request)
 
     def _with_reuse(self, request: GenerateRequest) -> GenerateRequest:
@@ -234,7 +242,7 @@ class Bench:
 
     @cached_property
     def _judge_of_clips(self) -> ClipJudge:
-        return ClipJudge()
+        return ClipJudge(device=self._model.device)
 
     @cached_property
     def _rivals(self) -> list[Contender]:

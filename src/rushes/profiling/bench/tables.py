@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rushes.profiling.bench.figures import Percentile, Ratio, Spread
 from rushes.profiling.bench.load import LoadResult
@@ -15,20 +14,11 @@ from rushes.profiling.bench.savings import Savings
 from rushes.profiling.quality.frechet import MAX_WIDTH, FrechetDistance
 from rushes.profiling.quality.judged import Share
 from rushes.profiling.quality.pixels import FLIP_MISSING, has_flip
+from rushes.profiling.table import Table
 from rushes.profiling.workloads.base import KINDS
 from rushes.profiling.workloads.mix import Mix
 
 GB = 1e9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Rows under a header, with a title above and remarks below."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    remarks: tuple[str, ...] = ()
 
 
 def tables_of(report: Report) -> Iterator[Table]:

@@ -1,0 +1,76 @@
+"""Words that the toy was not trained on, read as the nearest that it was: "a beagle" as "a dog".
+
+A file has a line per trained noun, its singular and plural before a colon, then the nouns that are nearest to
+it in meaning, singular. `training/lexicon.py` makes it, from WordNet and a sentence encoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from rushes.errors import CheckpointError
+
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+class Lexicon:
+    """Replaces nouns of one or two words, in either number; all other text stays as it is.
+
+    Example:
+        >>> Lexicon(["dog, dogs: beagle, guide dog"])("Two Beagles chase a guide dog")
+        'Two dogs chase a dog'
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._nouns: dict[str, str] = {}
+        for line in lines:
+            forms, _, words = line.strip().partition(": ")
+            one, _, many = forms.partition(", ")
+            for word in filter(None, words.split(", ")):
+                self._nouns[word] = one
+                self._nouns[plural(word)] = many
+
+    def __call__(self, prompt: str) -> str:
+        """The prompt in words that the model knows."""
+        words = list(_WORD.finditer(prompt))
+        pieces, end, i = [], 0, 0
+        while i < len(words):
+            span, noun = self._noun_at(prompt, words, i)
+            if noun is not None:
+                pieces += [prompt[end : words[i].start()], noun]
+                end = words[i + span - 1].end()
+            i += span
+        return "".join([*pieces, prompt[end:]])
+
+    def _noun_at(self, prompt: str, words: list[re.Match[str]], i: int) -> tuple[int, str | None]:
+        """How many words from the i-th on are one noun, and what it is replaced by; two before one."""
+        for span in (2, 1):
+            some = words[i : i + span]
+            text = prompt[some[0].start() : some[-1].end()].lower()
+            if len(some) == span and text in self._nouns:
+                return span, self._nouns[text]
+        return 1, None
+
+
+def plural(noun: str) -> str:
+    """The regular plural of an English noun.
+
+    Example:
+        >>> [plural(noun) for noun in ("hound", "fly", "donkey", "ostrich")]
+        ['hounds', 'flies', 'donkeys', 'ostriches']
+    """
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
+
+
+def read_lexicon(file: Path) -> Lexicon:
+    """The lexicon of a file. Raises `CheckpointError` when it cannot be read."""
+    try:
+        return Lexicon(file.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"lexicon {file}: cannot be read ({error})") from error

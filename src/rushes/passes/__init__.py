@@ -1,0 +1,1 @@
+"""Changes of a model before it serves, each of which can be left out."""
