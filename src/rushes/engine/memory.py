@@ -35,8 +35,8 @@ class JobMemory:
 
     Attributes:
         weights: of its pipeline's networks.
-        shared: what all jobs of its pipeline hold together: keys and values of the negative prompt, which stay
-            pinned for jobs without guidance too.
+        shared: what all jobs of its pipeline hold together: keys and values of the negative prompt, pinned
+            for jobs without guidance too.
         held: most that it keeps between two units, by stage.
         working: most that a unit needs beside what is held, by stage.
     """

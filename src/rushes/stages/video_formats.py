@@ -30,7 +30,7 @@ FRAGMENT_OPTIONS = {
 }
 TICKS_PER_FRAME = 1000
 NUM_SLICES = 4
-"""Of a frame, each on a thread of its own; fixed, as the bytes depend on it and not on the machine's cores."""
+"""Of a frame, each on a thread of its own; fixed, as the bytes depend on it."""
 H264_OPTIONS = {"preset": "veryfast", "crf": "18", "tune": "zerolatency"}
 VP9_OPTIONS = {"deadline": "good", "cpu-used": "4", "crf": "24", "b": "0", "row-mt": "1"}
 
