@@ -10,6 +10,7 @@ Its store and folders are the production ones; the wrappers below only add the p
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 import threading
@@ -20,9 +21,9 @@ import rushes
 from rushes.engine.planner import planner_for
 from rushes.engine.scheduler import Policy, Scheduler
 from rushes.engine.worker import Worker, WorkerPolicy
-from rushes.engine.workplace import Workplace
+from rushes.engine.workplace import Mp4Outlet, Workplace
 
-POINTS = ("text_encode", "denoise", "vae_decode", "checkpoint", "commit", "committed")
+POINTS = ("text_encode", "denoise", "vae_decode", "video_encode", "checkpoint", "commit", "committed")
 LEASE_S = 1.5
 CHECKPOINT_EVERY = 2
 WAIT_S = 20.0
@@ -69,6 +70,31 @@ class KillableBlobs:
         self._blobs.write(name, data)
 
 
+class TornFile:
+    """A clip's file to which half a fragment was written when the end comes."""
+
+    def __init__(self, file, points: Points) -> None:
+        self._file, self._points = file, points
+
+    def write(self, data: bytes) -> None:
+        half = len(data) // 2
+        self._file.write(data[:half])
+        self._file.flush()
+        self._points.passed("video_encode", waits=True)
+        self._file.write(data[half:])
+
+
+class KillableOutlet(Mp4Outlet):
+    """The production one, its encoder writing to a file that may be torn."""
+
+    def __init__(self, results, record, points: Points) -> None:
+        super().__init__(results, record)
+        self._points = points
+
+    def _sink(self, file):
+        return TornFile(file, self._points)
+
+
 class KillableStore:
     """A store whose last word may not be said, or not be heard."""
 
@@ -105,6 +131,7 @@ def listen(points: Points, begin: threading.Event) -> None:
             points.arm(words[1], int(words[2]))
         elif words[0] == "go":
             begin.set()
+    os._exit(0)  # a process that stands by would wait for ever
 
 
 def main() -> None:
@@ -120,7 +147,7 @@ def main() -> None:
             model,
             KillableStore(place.jobs, points),
             KillableBlobs(place.checkpoints, points),
-            place.outlet,
+            lambda record: KillableOutlet(place.results, record, points),
             Scheduler(Policy(max_batch=1), planner.batch_seconds),
             planner,
             policy=WorkerPolicy(lease_s=LEASE_S, checkpoint_every=CHECKPOINT_EVERY),

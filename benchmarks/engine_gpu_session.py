@@ -107,7 +107,7 @@ class Session:
         self.units = Units()
         self.engine = LocalEngine(
             model,
-            policy=WorkerPolicy(checkpoint_every=0, poll_s=0.2, heartbeat_s=0.02, max_active=max_active),
+            policy=WorkerPolicy(checkpoint_every=0, poll_s=0.2, listen_s=0.02, max_active=max_active),
             scheduling=scheduling or Policy(max_batch=max_batch, max_marginal=100.0),
             reserve_bytes=reserve_bytes,
         )

@@ -51,11 +51,14 @@ def full(args: argparse.Namespace) -> None:
     begin = time.perf_counter()
     bench = open_bench(args.assets, args.batch)
     print(f"loaded in {time.perf_counter() - begin:.0f} s; {bench.batch} clips a batch", flush=True)
-    report = Report(about=about(bench.device, args))
+    report = Report(about=about(bench.device, args)) if args.onto is None else without_rows(args)
     maker = TableMaker(bench, report, num=args.prompts, limit_s=args.seconds)
     maker.add_generated(args.rows, has_few_step=(args.assets / FEW_STEP).is_file())
-    maker.add_expert_loads()
-    maker.add_references()
+    if args.onto is None:
+        maker.add_expert_loads()
+        maker.add_references()
+    else:
+        report.about["later"] = {**about(bench.device, args), "rows": ", ".join(args.rows)}
     report.about["seconds"] = round(time.perf_counter() - begin)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report.to_json(), indent=1) + "\n")
@@ -64,6 +67,13 @@ def full(args: argparse.Namespace) -> None:
             torch.cat(maker.first_clips)[:NUM_SAMPLE], evaluation_prompts(args.prompts).texts, args.sheet
         )
     print(table(report))
+
+
+def without_rows(args: argparse.Namespace) -> Report:
+    """The table that some rows are made anew for, without these."""
+    report = Report.from_json(json.loads(args.onto.read_text()))
+    report.rows[:] = [row for row in report.rows if row.name not in args.rows]
+    return report
 
 
 def about(device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
@@ -166,6 +176,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=570, help="begin no row that would end after these")
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--out", type=Path, default=TABLE, help="the whole table, as JSON")
+    parser.add_argument("--onto", type=Path, help="make --rows anew and keep all else of this table")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the first clips there")
     parser.add_argument("--commit", default="unknown", help="of the code and weights, for the record")
     parser.add_argument("--guidance", type=_numbers, default=[None])

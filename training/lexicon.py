@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rushes.models.lexicon import KEPT, plural
 from training.text_encoder import source_folder
 from training.world.captions import captions
 from training.world.scenes import sample_scenes
@@ -32,7 +33,7 @@ NUM_CAPTIONS = 40_000
 DOWN, UP, DOWN_AGAIN, SENSE = 0.3, 1.0, 0.8, 0.3  # cost of a step to a kind, to a genus, back down; of a rank
 FAR = 5.0  # the cost beyond which two words have nothing to do with each other
 NUM_SENSES = 5
-ENOUGH = 0.7  # of a score
+ENOUGH, ENOUGH_OF_TWO = 0.6, 1.0  # of a word's score, of two words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +43,14 @@ class WordNet:
     Attributes:
         senses: synsets of a lemma, the most frequent first.
         ups, downs: hypernyms and hyponyms of a synset.
+        common: lemmas that some synset writes without a capital: no names, Latin ones included.
         rarely_nouns: lemmas that are more often another part of speech.
     """
 
     senses: dict[str, list[str]] = field(default_factory=dict)
     ups: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     downs: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    common: set[str] = field(default_factory=set)
     rarely_nouns: set[str] = field(default_factory=set)
 
 
@@ -56,7 +59,9 @@ def read_wordnet(folder: Path) -> WordNet:
     net = WordNet()
     for line in _lines(folder / "data.noun"):
         fields = line.split(" | ")[0].split()
-        pointers = fields[4 + 2 * int(fields[3], 16) :]
+        end = 4 + 2 * int(fields[3], 16)
+        net.common.update(lemma.replace("_", " ") for lemma in fields[4:end:2] if lemma.islower())
+        pointers = fields[end:]
         for start in range(1, 1 + 4 * int(pointers[0]), 4):
             symbol, other, part = pointers[start : start + 3]
             if part == "n" and symbol in ("@", "@i"):
@@ -160,40 +165,62 @@ def likeness(words: list[str], names: tuple[Subject, ...]) -> Tensor:
 
 
 def candidates(net: WordNet, names: tuple[Subject, ...]) -> list[str]:
-    """Nouns of one or two words that are nothing else more often, none of them a word of captions."""
-    scenes = sample_scenes(NUM_CAPTIONS, np.random.default_rng(0))
-    used = set(re.findall(r"[a-z]+", " ".join(captions(scenes, random.Random(0))).lower()))
+    """Common nouns of one or two words that are nothing else more often, and that captions do not use for
+    anything but subjects."""
     nouns = {form for s in names for noun in s.training for form in (noun.one, noun.many)}
+    scenes = sample_scenes(NUM_CAPTIONS, np.random.default_rng(0))
+    text = " ".join(captions(scenes, random.Random(0))).lower()
+    for noun in sorted(nouns, key=len, reverse=True):
+        text = re.sub(rf"\b{noun}\b", "", text)
+    used = set(re.findall(r"[a-z]+", text))
     plain = re.compile(r"[a-z]{3,}( [a-z]{3,})?")
     return [
         word
         for word in net.senses
         if plain.fullmatch(word)
-        and word not in nouns | net.rarely_nouns
-        and not used.issuperset(word.split())
-        and word.split()[0].removesuffix("s") not in used
+        and word in net.common
+        and nouns.isdisjoint({word, plural(word)})
+        and word not in net.rarely_nouns
+        and used.isdisjoint(form for each in word.split() for form in (each, plural(each)))
     ]
 
 
 def lexicon(net: WordNet, words: list[str]) -> dict[str, int]:
-    """The subject of every word that is near enough to one. Of two words, none whose second tells as much."""
+    """The subject of every word that is near enough to one."""
     names = subjects()
     known = closeness(net, words, names)
     rows = known.amax(1) > 0
-    words = [word for word, is_near in zip(words, rows.tolist(), strict=True) if is_near]
-    scores = likeness(words, names) + known[rows]
+    near = [word for word, is_near in zip(words, rows.tolist(), strict=True) if is_near]
+    return nearest(near, likeness(near, names) + known[rows], names)
+
+
+def nearest(words: list[str], scores: Tensor, names: tuple[Subject, ...]) -> dict[str, int]:
+    """Words to subjects by scores [words, subjects]; of two words, none whose second tells as much."""
     best, places = scores.max(1)
     chosen = {
         word: place
-        for word, place, top in zip(words, places.tolist(), best.tolist(), strict=True)
-        if top >= ENOUGH
+        for word, place, score in zip(words, places.tolist(), best.tolist(), strict=True)
+        if score >= (ENOUGH_OF_TWO if " " in word else ENOUGH)
     }
-    nouns = {noun.one: subject.id for subject in names for noun in subject.training}
+    nouns = chosen | {noun.one: subject.id for subject in names for noun in subject.training}
     return {
         word: place
         for word, place in chosen.items()
-        if " " not in word or (chosen | nouns).get(word.split()[1]) != place
+        if " " not in word or nouns.get(word.split()[1]) != place
     }
+
+
+def write(found: dict[str, int], names: tuple[Subject, ...], out: Path) -> None:
+    """A line of names of several words, then one line a subject: its two forms, then the words."""
+    words: dict[int, list[str]] = defaultdict(list)
+    for word, place in found.items():
+        words[place].append(word)
+    longer = {form for s in names for noun in s.training for form in (noun.one, noun.many) if " " in form}
+    forms = [f"{s.training[0].one}, {s.training[0].many}" for s in names]
+    lines = [f"{KEPT}: {', '.join(sorted(longer))}\n"]
+    lines += [f"{form}: {', '.join(sorted(words[s.id]))}\n" for form, s in zip(forms, names, strict=True)]
+    out.write_text("".join(lines), encoding="utf-8")
+    print(f"{len(found)} words, {out.stat().st_size} bytes")
 
 
 def main() -> None:
@@ -202,12 +229,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     net, names = read_wordnet(args.wordnet), subjects()
-    found: dict[int, list[str]] = defaultdict(list)
-    for word, place in lexicon(net, candidates(net, names)).items():
-        found[place].append(word)
-    lines = [f"{s.training[0].one}, {s.training[0].many}: {', '.join(sorted(found[s.id]))}\n" for s in names]
-    args.out.write_text("".join(lines), encoding="utf-8")
-    print(f"{sum(map(len, found.values()))} words, {args.out.stat().st_size} bytes")
+    write(lexicon(net, candidates(net, names)), names, args.out)
 
 
 if __name__ == "__main__":

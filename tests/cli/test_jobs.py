@@ -14,8 +14,14 @@ import av
 import pytest
 from command_line import RUSHES, SMALL, Command
 
+from rushes.cli.jobs import fetch
 from rushes.engine.announcements import StoreAdmission
-from rushes.errors import QueueFull
+from rushes.engine.workplace import Workplace
+from rushes.errors import OutputError, QueueFull
+from rushes.pipelines.rules import load_rules, resolve
+from rushes.stages.video_encode import growing_file, partial_path
+from rushes.stores.base import Lease
+from rushes.types import JobOptions
 
 TIMEOUT_S = 90
 
@@ -151,3 +157,21 @@ def test_a_full_queue_has_an_exit_code_of_its_own(
         75,
         "rushes: error: the queue is full; try again in 44 s\n",
     )
+
+
+def test_a_copy_keeps_out_of_a_clip_that_another_run_writes(store: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dog.mp4"
+    with Workplace(store) as place:
+        place.jobs.create(resolve(load_rules("toy"), "a dog", seed=1), JobOptions())
+        (leased,) = place.jobs.lease("w", pipelines=["toy"], limit=1, ttl_s=60)
+        place.results.write("clip.mp4", b"whole")
+        place.jobs.finish(Lease(job_id=leased.id, owner="w", token=1), result="clip.mp4", actual_s=1.0)
+        record = place.jobs.get(leased.id)
+        with growing_file(output) as theirs:
+            theirs.write(b"another run's")
+            with pytest.raises(OutputError, match="another run is writing it"):
+                fetch(place, record, output)
+        assert output.read_bytes() == b"another run's"
+        partial_path(output).write_bytes(b"of a run that died, and longer")
+        assert fetch(place, record, output).read_bytes() == b"whole"
+        assert not partial_path(output).exists()

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from rushes.engine.client import StoreClient
+from rushes.engine.client import Poll, StoreClient
+from rushes.engine.degrade import Limits, degrade
 from rushes.engine.scheduler import Policy, Scheduler
 from rushes.engine.worker import Worker, WorkerPolicy
 from rushes.errors import OutOfMemory
+from rushes.pipelines.rules import load_rules
 from rushes.stages.base import Given
 from rushes.stores.disk import BlobFolder
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.types import Frames
 from tiny_parts import request, tiny_model
 
-FAST = WorkerPolicy(lease_s=5.0, heartbeat_s=0.02, poll_s=0.005, checkpoint_every=1)
+FAST = WorkerPolicy(lease_s=5.0, listen_s=0.02, poll_s=0.005, checkpoint_every=1)
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ class FixedForecast:
 
 @dataclass
 class FixedPlanner:
-    """Fits `room` jobs of at most `max_frames` frames."""
+    """Fits `room` jobs of at most `max_frames` frames; a frame is a byte."""
 
     room: int = 100
     max_frames: int = 1000
+    begun: list[set[str]] = field(default_factory=list)
     observed: list[tuple[str, int]] = field(default_factory=list)
 
     def check(self, request) -> None:
@@ -54,8 +57,20 @@ class FixedPlanner:
     def fits(self, request, beside: Sequence[object]) -> bool:
         return len(beside) < self.room
 
-    def observe(self, runs, key, seconds: float) -> None:
+    @property
+    def most_bytes(self) -> int:
+        return self.max_frames
+
+    def needed_bytes(self, request) -> int:
+        return request.video.num_frames
+
+    def smaller(self, asked, ran_out=None):
+        most = self.max_frames if ran_out is None else ran_out.video.num_frames - 1
+        return degrade(asked, load_rules("toy"), lambda each: each.video.num_frames <= most, Limits())
+
+    def observe(self, runs, key, seconds: float, begun=()) -> None:
         self.observed.append((key.stage, len(runs)))
+        self.begun.append({run.id for run in begun})
 
     def batch_seconds(self, key, unit_s: float, num: int) -> float:
         return unit_s  # batches are free, so the scheduler makes them
@@ -111,6 +126,7 @@ def make_place(
     model=None,
     planner: FixedPlanner | None = None,
     on_write=None,
+    **options,
 ) -> Place:
     model, planner = model or tiny_model(), planner or FixedPlanner()
     store = SqliteJobStore(database)
@@ -122,8 +138,8 @@ def make_place(
 
     scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
     blobs = BlobFolder(folder)
-    worker = Worker(model, store, blobs, outlet, scheduler, planner, policy=policy)
-    client = StoreClient(store, poll_s=0.002)
+    worker = Worker(model, store, blobs, outlet, scheduler, planner, policy=policy, **options)
+    client = StoreClient(store, watch=Poll(0.002))
     return Place(worker, client, store, model, planner, outlets)
 
 

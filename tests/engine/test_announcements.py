@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,9 +12,11 @@ from rushes.engine.announcements import (
     Announcement,
     StoreAdmission,
     announce,
+    most_elsewhere,
     withdraw,
     workers,
 )
+from rushes.engine.client import StoreClient
 from rushes.engine.planner import calibrate, planner_for
 from rushes.errors import InvalidRequest, QueueFull, StoreError
 from rushes.stores.disk import BlobFolder
@@ -107,3 +110,28 @@ def test_without_a_worker_nothing_is_promised(folder):
     store = SqliteJobStore(":memory:")
     assert StoreAdmission(store, folder).admit(request(), JobOptions()) is None
     store.close()
+
+
+def test_the_least_worker_that_can_hold_a_job_promises_it(planner, folder):
+    needed = planner.needed_bytes(request(frames=401))
+    announce(folder, word_of(planner, owner="small", budget_bytes=needed - 1, reserve_bytes=0))
+    store, admits = admission(planner, folder, budget_bytes=needed, reserve_bytes=0)
+    promise = admits.admit(request(frames=401), JobOptions())
+    assert (promise.peak_bytes, promise.changes) == (needed, ())
+    job_id = StoreClient(store, admits).submit(request(frames=401), JobOptions())
+    leases = [
+        store.lease("w", pipelines=["toy"], limit=1, ttl_s=9, most_bytes=most)
+        for most in (needed - 1, needed)
+    ]
+    assert [[record.id for record in leased] for leased in leases] == [[], [job_id]]
+    store.close()
+
+
+def test_the_largest_other_worker(planner, folder):
+    now = time.time()
+    assert most_elsewhere(folder, "toy", "a") == 0
+    for owner, budget in (("a", 900), ("b", 500), ("c", 700)):
+        announce(folder, word_of(planner, owner=owner, at=now, budget_bytes=budget, reserve_bytes=100))
+    assert most_elsewhere(folder, "toy", "a") == 600
+    assert most_elsewhere(folder, "toy", "b") == 800
+    assert most_elsewhere(folder, "wan2.2-t2v-a14b", "b") == 0

@@ -27,7 +27,8 @@ def test_a_hung_worker_is_ended_and_another_goes_on(tmp_path):
     store = SqliteJobStore(database)
     asked = request(steps=6)
     job_id = StoreClient(store).submit(asked)
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.run(
         [sys.executable, str(HERE / "hanging_worker.py"), str(tmp_path)], env=environ, timeout=60
     )

@@ -224,7 +224,7 @@ def test_lanes_keep_their_shares_while_both_have_work(share, unit_s, step_s):
 @settings(max_examples=25, deadline=None)
 @given(unit_s=st.floats(0.1, 10.0), number=st.integers(2, 12), max_batch=st.integers(1, 8))
 def test_a_batch_is_made_exactly_where_the_cost_model_says_that_it_helps(unit_s, number, max_batch):
-    policy = Policy(max_batch=max_batch)
+    policy = Policy(max_batch=max_batch, short_batch_s=0.0)
     for marginal, helps in ((policy.max_marginal - 0.01, True), (policy.max_marginal + 0.01, False)):
         world = World(policy=policy, batch_seconds=lambda key, s, n, m=marginal: s * (1 + m * (n - 1)))
         for job in range(number):
@@ -232,6 +232,34 @@ def test_a_batch_is_made_exactly_where_the_cost_model_says_that_it_helps(unit_s,
         batch, lasts_s = world.begin()
         assert len(batch.job_ids) == (min(number, max_batch) if helps else 1)
         assert batch.predicted_s == pytest.approx(lasts_s)
+
+
+@pytest.mark.parametrize(
+    ("lane", "unit_s", "marginal", "size"),
+    [
+        ("batch", 0.1, 0.9, 8),
+        ("batch", 0.3, 0.9, 3),  # 0.84 s; with a fourth 1.11
+        ("batch", 0.6, 0.9, 1),
+        ("batch", 0.1, 0.99, 1),
+        ("interactive", 0.1, 0.9, 1),
+        ("interactive", 0.1, 0.7, 8),
+    ],
+)
+def test_a_small_saving_is_taken_while_the_batch_stays_short(lane, unit_s, marginal, size):
+    world = World(policy=Policy(), batch_seconds=lambda key, s, n: s * (1 + marginal * (n - 1)))
+    for job in range(9):
+        world.arrive(str(job), [(DENOISE, unit_s)], lane=lane)
+    batch, _ = world.begin()
+    assert len(batch.job_ids) == size
+
+
+def test_an_interactive_job_is_not_slowed_down_for_a_small_saving():
+    world = World(policy=Policy(), batch_seconds=lambda key, s, n: s * (1 + 0.9 * (n - 1)))
+    for job in range(3):
+        world.arrive(str(job), [(DENOISE, 0.1)])
+    world.arrive("now", [(DENOISE, 0.1)], lane="interactive")
+    batch, _ = world.begin()
+    assert batch.job_ids == ("now",)
 
 
 def test_a_batch_of_thousands_of_jobs_is_chosen_in_a_millisecond():

@@ -219,7 +219,7 @@ def test_an_error_in_on_frames_fails_the_job():
         result(engine, other)
 
 
-def test_a_hanging_unit_is_noticed_and_a_stopped_process_is_not(tmp_path):
+def test_a_hanging_unit_is_noticed(tmp_path):
     model = tiny_model()
     entered, goes_on = hold(model, "denoise")
     place = make_place(tmp_path, model=model, policy=replace(FAST, hang_floor_s=0.4))
@@ -231,10 +231,7 @@ def test_a_hanging_unit_is_noticed_and_a_stopped_process_is_not(tmp_path):
     assert hung.wait(5)
     goes_on.set()
     place.worker.end()
-    unit = place.worker._runner.in_flight
-    assert unit == []
-    place.worker._watched_s.clear()
-    place.worker._look_for_hangs(3600.0)  # nothing runs: a long pause alone says nothing
+    assert place.worker._runner.in_flight == []
 
 
 def test_a_request_sent_again_is_the_same_job_even_when_the_queue_is_full(tmp_path):

@@ -263,7 +263,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(tmp_path):
     model = tiny_model()
     entered, goes_on = hold(model, "denoise")
     # As if the machine had stopped the process for a while.
-    suspended = replace(FAST, lease_s=0.2, heartbeat_s=1.0, max_active=1, interactive_reserve=0)
+    suspended = replace(FAST, lease_s=0.2, listen_s=1.0, max_active=1, interactive_reserve=0)
     place = make_place(tmp_path, model=model, policy=suspended)
     job_id = place.client.submit(request())
     place.worker.start()

@@ -25,6 +25,7 @@ class ModelJob:
     result: str | None = None
     wants_cancel: bool = False
     finished_at: float = 0.0
+    needs: int | None = None
     kinds: list[str] = field(default_factory=lambda: ["queued"])
 
     def end(self, status: str, now: float) -> None:
@@ -46,8 +47,8 @@ class JobModel:
         self.keys: dict[str, tuple[str, int]] = {}
         self.num_created = 0
 
-    def add(self, job_id: str, is_interactive: bool, seed: int, key: str | None) -> None:
-        self.jobs[job_id] = ModelJob(job_id, self.num_created, is_interactive, seed)
+    def add(self, job_id: str, is_interactive: bool, seed: int, key: str | None, needs: int | None) -> None:
+        self.jobs[job_id] = ModelJob(job_id, self.num_created, is_interactive, seed, needs=needs)
         self.num_created += 1
         if key is not None:
             self.keys[key] = (job_id, seed)
@@ -56,13 +57,16 @@ class JobModel:
         job = self.jobs.get(lease.job_id)
         return job if job and job.is_held_by(lease) else None
 
-    def lease(self, owner: str, limit: int, now: float, ttl_s: float) -> list[tuple[str, int]]:
+    def lease(
+        self, owner: str, limit: int, now: float, ttl_s: float, most: int | None
+    ) -> list[tuple[str, int]]:
         """Ids and tokens in order."""
         for job in self.jobs.values():
             job.until = min(job.until, now + job.ttl_s)
         taken: list[tuple[str, int]] = []
         for job in sorted(self.jobs.values(), key=lambda job: (not job.is_interactive, job.number)):
-            if len(taken) < limit and self._take(job, owner, now, ttl_s):
+            is_ours = most is None or job.needs is None or job.needs <= most
+            if len(taken) < limit and is_ours and self._take(job, owner, now, ttl_s):
                 taken.append((job.id, job.token))
         return taken
 

@@ -265,16 +265,50 @@ def test_the_same_call_is_the_same_job(bench: Bench) -> None:
     assert bench.store.create(with_seed(1), options).status == "queued"
 
 
-def test_a_degraded_request_comes_before_checkpoints(bench: Bench) -> None:
+def test_a_degraded_request_begins_anew(bench: Bench) -> None:
     lease = bench.running()
     smaller = replace(REQUEST, pipeline="tiny", video=replace(REQUEST.video, num_frames=1))
-    bench.store.amend(lease, smaller)
-    assert bench.store.get(lease.job_id).request == smaller
+    assert bench.store.amend(lease, smaller, changes=[("num_frames", 5, 1)], predicted_s=2.0) is None
+    record = bench.store.get(lease.job_id)
+    assert (record.request, record.predicted_s) == (smaller, 2.0)
+    assert bench.store.asked(lease.job_id) == REQUEST
+    assert bench.kinds(lease.job_id) == ["queued", "degraded"]
+    assert bench.store.events(lease.job_id)[-1].data == {"changes": [["num_frames", 5, 1]]}
     bench.store.checkpoint(lease, "c")
-    with pytest.raises(StoreError, match="its request cannot change, checkpoint c is of the old one"):
-        bench.store.amend(lease, REQUEST)
+    assert bench.store.amend(lease, smaller) == "c"
+    assert bench.store.get(lease.job_id).checkpoint is None, "it is of the old request"
     bench.store.release(lease)
     assert bench.lease("toy only") == []
+
+
+def lease_ids(bench: Bench, most_bytes: int | None) -> list[str]:
+    records = bench.store.lease("w", pipelines=["toy"], limit=9, ttl_s=TTL_S, most_bytes=most_bytes)
+    return [record.id for record in records]
+
+
+def test_a_worker_leaves_what_it_cannot_hold_to_others(bench: Bench) -> None:
+    large, small = (bench.store.create(REQUEST, OPTIONS, needs_bytes=num).id for num in (80, 20))
+    unknown = bench.store.create(REQUEST, OPTIONS).id
+    assert lease_ids(bench, 19) == [unknown], "nobody has said what it needs"
+    assert lease_ids(bench, 79) == [small]
+    assert lease_ids(bench, 80) == [large]
+    bench.let_leases_run_out()
+    assert lease_ids(bench, 79) == [small, unknown], "nor is a dead worker's job taken over by it"
+    assert lease_ids(bench, None) == [large]
+
+
+def test_what_a_job_turned_out_to_need_decides_who_takes_it(bench: Bench) -> None:
+    lease = bench.running("w")
+    bench.store.release(lease, needs_bytes=50)
+    assert lease_ids(bench, 49) == []
+    assert lease_ids(bench, 50) == [lease.job_id]
+    again = Lease(job_id=lease.job_id, owner="w", token=2)
+    bench.store.release(again)
+    assert lease_ids(bench, 49) == [], "what is known stays"
+    assert lease_ids(bench, 50) == [lease.job_id]
+    bench.store.amend(replace(again, token=3), with_seed(1), needs_bytes=10)
+    bench.store.release(replace(again, token=3))
+    assert lease_ids(bench, 10) == [lease.job_id]
 
 
 def test_events_go_on_where_a_reader_stopped(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from rushes.types import JobOptions
 
 OWNERS = st.sampled_from(["alice", "bob"])
 TTLS = st.sampled_from([10.0, 30.0])
+NEEDS = st.sampled_from([None, 10, 20])
 PICKS = st.integers(0, 10**6)
 
 
@@ -63,25 +64,26 @@ class JobStoreMachine(RuleBasedStateMachine):
         lane=st.sampled_from(["batch", "interactive"]),
         seed=st.integers(0, 1),
         key=st.sampled_from([None, "a", "b"]),
+        needs=NEEDS,
     )
-    def create(self, lane: str, seed: int, key: str | None) -> None:
+    def create(self, lane: str, seed: int, key: str | None, needs: int | None = None) -> None:
         options = JobOptions(lane=lane, idempotency_key=key)  # type: ignore[arg-type]
         earlier, earlier_seed = self.model.keys.get(key or "", (None, seed))
         if seed != earlier_seed:
             with pytest.raises(IdempotencyConflict):
                 self.store.create(with_seed(seed), options)
             return
-        record = self.store.create(with_seed(seed), options)
+        record = self.store.create(with_seed(seed), options, needs_bytes=needs)
         if earlier is None:
             assert record.id not in self.model.jobs
-            self.model.add(record.id, lane == "interactive", seed, key)
+            self.model.add(record.id, lane == "interactive", seed, key, needs)
         else:
             assert record.id == earlier
 
-    @rule(owner=OWNERS, limit=st.integers(0, 3), ttl_s=TTLS)
-    def lease(self, owner: str, limit: int, ttl_s: float) -> None:
-        records = self.store.lease(owner, pipelines=["toy", "wan"], limit=limit, ttl_s=ttl_s)
-        expected = self.model.lease(owner, limit, self.clock.now, ttl_s)
+    @rule(owner=OWNERS, limit=st.integers(0, 3), ttl_s=TTLS, most=NEEDS)
+    def lease(self, owner: str, limit: int, ttl_s: float, most: int | None) -> None:
+        records = self.store.lease(owner, pipelines=["toy", "wan"], limit=limit, ttl_s=ttl_s, most_bytes=most)
+        expected = self.model.lease(owner, limit, self.clock.now, ttl_s, most)
         assert [(record.id, record.token) for record in records] == expected
         self.leases += [Lease(job_id=record.id, owner=owner, token=record.token) for record in records]
 
@@ -98,6 +100,15 @@ class JobStoreMachine(RuleBasedStateMachine):
         assert heard.cancelled == {lease.job_id for lease, job in held if job and job.wants_cancel}
 
     @precondition(lambda self: self.leases)
+    @rule(picks=st.lists(PICKS, max_size=4))
+    def hear(self, picks: list[int]) -> None:
+        leases = {self.leases[pick % len(self.leases)] for pick in picks}
+        heard = self.store.hear(leases)
+        held = [(lease, self.model.held(lease)) for lease in leases]
+        assert heard.lost == {lease.job_id for lease, job in held if not job}
+        assert heard.cancelled == {lease.job_id for lease, job in held if job and job.wants_cancel}
+
+    @precondition(lambda self: self.leases)
     @rule(
         pick=PICKS,
         what=st.sampled_from(
@@ -110,10 +121,10 @@ class JobStoreMachine(RuleBasedStateMachine):
         if job is None:
             with pytest.raises(LeaseLost):
                 self.write_as(what, lease, self.name())
-        elif what != "amend" or job.checkpoint is None:
+        else:
             name = self.name()
-            replaced = job.checkpoint
-            assert self.write_as(what, lease, name) == (replaced if what == "checkpoint" else None)
+            replaced = job.checkpoint if what in ("checkpoint", "amend") else None
+            assert self.write_as(what, lease, name) == replaced
             self.tell(what, job, name)
 
     def write_as(self, what: str, lease: Lease, name: str) -> str | None:
@@ -123,7 +134,7 @@ class JobStoreMachine(RuleBasedStateMachine):
         if what == "append":
             store.append(lease, "progress", {"name": name})
         elif what == "amend":
-            store.amend(lease, with_seed(9))
+            return store.amend(lease, with_seed(9))
         elif what == "finish":
             store.finish(lease, result=name, actual_s=1)
         elif what == "fail":
@@ -139,7 +150,7 @@ class JobStoreMachine(RuleBasedStateMachine):
         elif what == "checkpoint":
             job.checkpoint = name
         elif what == "amend":
-            job.seed = 9
+            job.seed, job.checkpoint, job.needs = 9, None, None
         elif what == "release":
             self.model.release(job, now)
         else:

@@ -119,7 +119,7 @@ def versions(path: str) -> tuple[int, int]:
 
 def test_a_new_file(path: str) -> None:
     SqliteJobStore(path).close()
-    assert versions(path) == (APPLICATION_ID, VERSION) == (1383428968, 2)
+    assert versions(path) == (APPLICATION_ID, VERSION) == (1383428968, 3)
     SqliteJobStore(path).close()
 
 
@@ -132,7 +132,9 @@ def test_version_1_is_migrated(path: str, tmp_path: Path) -> None:
     assert store.create(REQUEST, JobOptions(idempotency_key="key")).id == JOB
     with pytest.raises(IdempotencyConflict):
         store.create(with_seed(1), JobOptions(idempotency_key="key"))
+    assert store.asked(JOB) == REQUEST
     assert store.create(REQUEST, OPTIONS).status == "queued"
+    assert len(store.lease("w", pipelines=["toy"], limit=9, ttl_s=1, most_bytes=0)) == 1, "nobody said"
     check_events(store, JOB)
     store.close()
     fresh = str(tmp_path / "fresh.db")
@@ -171,7 +173,7 @@ def refused(path: str) -> str:
 
 def test_a_newer_file_is_refused(path: str) -> None:
     execute(path, VERSION_1 + "PRAGMA user_version = 7")
-    assert refused(path) == f"{path}: schema version 7 is not supported; this Rushes reads 1 to 2"
+    assert refused(path) == f"{path}: schema version 7 is not supported; this Rushes reads 1 to 3"
 
 
 @pytest.mark.parametrize(
@@ -192,9 +194,9 @@ def test_another_programs_database_is_refused(path: str, script: str, applicatio
 
 def test_a_store_that_was_migrated_while_it_was_open(path: str) -> None:
     store = SqliteJobStore(path)
-    execute(path, "PRAGMA user_version = 3")
+    execute(path, "PRAGMA user_version = 4")
     for ask in (store.jobs, lambda: store.create(REQUEST, OPTIONS)):
-        with pytest.raises(StoreError, match=f"^{path}: has schema version 3 by now; this Rushes needs 2$"):
+        with pytest.raises(StoreError, match=f"^{path}: has schema version 4 by now; this Rushes needs 3$"):
             ask()
     store.close()
 

@@ -134,18 +134,16 @@ def follow(client: StoreClient, job_id: str) -> JobRecord:
 def fetch(place: Workplace, record: JobRecord, output: Path | None) -> Path:
     """Where the finished clip lies, copied to `output` if that is given. Raises `OutputError`."""
     from rushes.errors import OutputError
-    from rushes.stages.video_encode import partial_path
+    from rushes.stages.video_encode import growing_file
 
     assert record.result is not None, "a completed job has a result"
     path = place.results.path(record.result)
     if output is None:
         return path
-    partial = partial_path(output)
     try:
-        shutil.copyfile(path, partial)
-        partial.replace(output)
+        with path.open("rb") as clip, growing_file(output) as copy:
+            shutil.copyfileobj(clip, copy)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"{output}: {error.strerror}") from error
     return output
 

@@ -85,11 +85,12 @@ def worker(
     Ctrl-C or SIGTERM: the steps in work are finished, every job is saved and goes back to the queue.
     """
     import rushes
-    from rushes.engine.announcements import announce, withdraw
+    from rushes.engine.announcements import announce, most_elsewhere, withdraw
+    from rushes.engine.peaks import CudaMeter
     from rushes.engine.planner import calibrate, planner_for
     from rushes.engine.scheduler import Policy, Scheduler
     from rushes.engine.worker import Worker as JobWorker
-    from rushes.engine.worker import WorkerPolicy
+    from rushes.engine.worker import WorkerPolicy, owner_name
     from rushes.engine.workplace import Workplace
 
     logging.basicConfig(level=logging.WARNING, format="rushes: %(levelname)s: %(message)s")
@@ -98,12 +99,15 @@ def worker(
         signal.signal(number, lambda *_: stops.set())
     with Workplace(store) as place:
         model = rushes.load(name, device=device, dtype=dtype, plan=plan_file)
-        planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9))
+        meter = CudaMeter(model.device) if model.device.type == "cuda" else None
+        planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9), meter=meter)
         calibrate(planner, model)
         policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)
 
-        def serve(owner: str) -> None:
-            announce(place.workers, planner.announcement(owner))
+        owner = owner_name()
+
+        def serve(who: str) -> None:
+            announce(place.workers, planner.announcement(who))
             place.sweep(ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
 
         scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
@@ -115,6 +119,8 @@ def worker(
             scheduler,
             planner,
             policy=policy,
+            owner=owner,
+            most_elsewhere=lambda: most_elsewhere(place.workers, model.rules.name, owner),
             announce=serve,
         )
         runs.start()

@@ -15,6 +15,7 @@ from typing import Any
 from rushes.engine.admission import Accept, Admission, AdmissionPolicy
 from rushes.engine.backlog import Backlog
 from rushes.engine.cost import CostModel
+from rushes.engine.memory import job_memory
 from rushes.engine.promises import Promises
 from rushes.engine.rates import rates_for
 from rushes.engine.shapes import ModelShape, TextShape
@@ -121,6 +122,21 @@ def workers(
     return found
 
 
+def usable_bytes(word: Announcement) -> int:
+    """Device memory of a worker, without its reserve."""
+    return word.budget_bytes - word.reserve_bytes
+
+
+def has_room(word: Announcement, request: GenerateRequest) -> bool:
+    """Whether a worker can hold this request with nothing beside it."""
+    return job_memory(request, word.shape).peak_bytes <= usable_bytes(word)
+
+
+def most_elsewhere(folder: BlobFolder, pipeline: str, owner: str) -> int:
+    """Usable memory of the largest worker of a pipeline but `owner`; 0 where there is no other."""
+    return max((usable_bytes(word) for word in workers(folder, pipeline) if word.owner != owner), default=0)
+
+
 class StoreAdmission:
     """Decides about jobs by what the workers of a store announce.
 
@@ -144,15 +160,16 @@ class StoreAdmission:
         serving = workers(self._folder, request.pipeline, clock=self._clock)
         if not serving:
             return None
-        # Whoever takes it must have room for it.
-        word = min(serving, key=lambda each: each.budget_bytes - each.reserve_bytes)
+        able = [word for word in serving if has_room(word, request)]
+        # Whoever takes it must have room for it: the least of those that can, or the largest there is.
+        word = min(able, key=usable_bytes) if able else max(serving, key=usable_bytes)
         cost = CostModel(rates_for(word.rates["device"]), {word.pipeline: word.shape})
         cost.load(word.rates)
         policy = self._policy or AdmissionPolicy(reserve_bytes=word.reserve_bytes)
         promises = self._promises.setdefault(word.pipeline, Promises(policy.promises))
         self._learn(promises, word.pipeline)
         admission = Admission(cost, word.budget_bytes, policy, promises=promises)
-        return admission.decide(request, options, self._backlog(cost, len(serving)))
+        return admission.decide(request, options, self._backlog(cost, len(able) or 1))
 
     def _learn(self, promises: Promises, pipeline: str) -> None:
         """How the promises to the latest completed jobs were kept."""

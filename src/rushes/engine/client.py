@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Protocol
 
@@ -71,13 +71,37 @@ class Admits(Protocol):
         """The promise, None where nobody can tell. Raises `QueueFull` or another `RequestError`."""
 
 
+class Watch(Protocol):
+    """How a client waits for news from its store."""
+
+    def mark(self) -> int:
+        """To be taken before the store is read."""
+
+    def wait(self, mark: int) -> None:
+        """Return when the store may have changed since `mark`; raises what ends the waiting."""
+
+
+class Poll:
+    """Looks again after a while: a store that other processes write tells nobody."""
+
+    def __init__(self, seconds: float = POLL_S) -> None:
+        self._seconds = seconds
+
+    def mark(self) -> int:
+        """See `Watch`."""
+        return 0
+
+    def wait(self, mark: int) -> None:
+        """See `Watch`."""
+        time.sleep(self._seconds)
+
+
 class StoreClient:
     """An `EngineClient` over a `JobStore`.
 
     Args:
         admission: None takes everything; workers refuse what does not fit them.
-        poll_s: seconds between two looks at the store while waiting.
-        wait: how to wait that long.
+        watch: how to wait for events; None looks every `POLL_S`.
     """
 
     def __init__(
@@ -85,12 +109,11 @@ class StoreClient:
         store: JobStore,
         admission: Admits | None = None,
         *,
-        poll_s: float = POLL_S,
-        wait: Callable[[float], object] = time.sleep,
+        watch: Watch | None = None,
     ) -> None:
         self.store = store
         self._admission = admission
-        self._poll_s, self._wait = poll_s, wait
+        self._watch = watch or Poll()
 
     def submit(self, request: GenerateRequest, options: JobOptions | None = None) -> str:
         """See `EngineClient.submit`."""
@@ -108,11 +131,13 @@ class StoreClient:
             eta_s=promise.eta_s,
             changes=promise.changes,
             asked=request,
+            needs_bytes=promise.peak_bytes,
         ).id
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
         """See `EngineClient.events`."""
         while True:
+            mark = self._watch.mark()
             found = self.store.events(job_id, after=after)
             for event in found:
                 after = event.number
@@ -120,7 +145,7 @@ class StoreClient:
                 if event.kind in FINAL:
                     return
             if not found:
-                self._wait(self._poll_s)
+                self._watch.wait(mark)
 
     def status(self, job_id: str) -> JobRecord:
         """See `EngineClient.status`."""

@@ -22,6 +22,9 @@ from rushes.stores.disk import BlobFolder
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.types import Frames, GenerateRequest, JobEvent, JobOptions, Preview
 
+CHECK_S = 0.5
+"""Between two looks at what tells nobody: an engine that failed, a lease that ran out."""
+
 
 class CallbackOutlet:
     """Hands frames to a function of the caller's, on a thread of the engine's."""
@@ -39,6 +42,35 @@ class CallbackOutlet:
 
     def abort(self) -> None:
         """Nothing was stored."""
+
+
+class Changes:
+    """A `Watch` of a store that only this process writes: woken by every write.
+
+    Args:
+        check: raises what ends the waiting; asked every `CHECK_S` beside.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._changed = threading.Condition()
+        self._number = 0
+
+    def tell(self) -> None:
+        """The store was written."""
+        with self._changed:
+            self._number += 1
+            self._changed.notify_all()
+
+    def mark(self) -> int:
+        """See `Watch`."""
+        return self._number
+
+    def wait(self, mark: int) -> None:
+        """See `Watch`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number != mark, CHECK_S)
+        self._check()
 
 
 class LocalEngine:
@@ -80,9 +112,10 @@ class LocalEngine:
         )
         self._stack = ExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))
-        self._store = SqliteJobStore(":memory:", clock=clock)
+        changes = Changes(self._check)
+        self._store = SqliteJobStore(":memory:", clock=clock, on_write=changes.tell)
         self._stack.callback(self._store.close)
-        self._client = StoreClient(self._store, poll_s=0.02, wait=self._wait)
+        self._client = StoreClient(self._store, watch=changes)
         self._lock = threading.Lock()
         self._outlets: dict[str, Outlet] = {}
         self._worker = Worker(
@@ -92,7 +125,7 @@ class LocalEngine:
             self._outlet,
             Scheduler(scheduling, planner.batch_seconds),
             planner,
-            policy=policy or WorkerPolicy(checkpoint_every=0, poll_s=0.2),
+            policy=policy or WorkerPolicy(checkpoint_every=0, poll_s=CHECK_S),
             on_preview=on_preview,
             on_hang=self._hangs,
             clock=clock,
@@ -138,14 +171,16 @@ class LocalEngine:
 
     def cancel(self, job_id: str) -> JobRecord:
         """See `EngineClient.cancel`."""
-        return self._client.cancel(job_id)
+        record = self._client.cancel(job_id)
+        self._worker.hear()
+        return record
 
     def _outlet(self, record: JobRecord) -> Outlet:
         with self._lock:  # the job may have been leased before `submit` returned
             return self._outlets[record.id]
 
-    def _wait(self, seconds: float) -> None:
-        if self._worker.failed.wait(seconds):
+    def _check(self) -> None:
+        if self._worker.failed.is_set():
             raise EngineError("the engine stopped by a bug of its own, or a unit hangs; see the log")
 
     def _hangs(self) -> None:

@@ -35,7 +35,8 @@ class JobMemory:
 
     Attributes:
         weights: of its pipeline's networks.
-        shared: what all jobs of its pipeline hold together: keys and values of the negative prompt.
+        shared: what all jobs of its pipeline hold together: keys and values of the negative prompt, pinned
+            for jobs without guidance too.
         held: most that it keeps between two units, by stage.
         working: most that a unit needs beside what is held, by stage.
     """
@@ -86,7 +87,7 @@ def _job_memory(shape: ModelShape, grid: LatentGrid, num_guided: int, is_causal:
     both = state if is_causal else 0
     return JobMemory(
         weights=weights_bytes(shape),
-        shared=num_guided * context,
+        shared=shape.num_experts * context,
         held={
             "text_encode": 0,
             "denoise": context + LATENT_COPIES * latents + cached + both,

@@ -12,8 +12,9 @@ import torch
 
 from rushes.engine.announcements import Announcement
 from rushes.engine.cost import CostModel, Prediction
-from rushes.engine.degrade import what_would_fit
+from rushes.engine.degrade import Limits, degrade, what_would_fit
 from rushes.engine.memory import DeviceMemory
+from rushes.engine.peaks import NoMeter, PeakMeter, PeakWatch
 from rushes.engine.rates import rates_for
 from rushes.engine.run import Run
 from rushes.engine.shapes import UMT5_XXL, ModelShape, TextShape
@@ -31,17 +32,24 @@ from rushes.types import GenerateRequest
 RESERVE_BYTES = 2 * 10**9
 """Of a device's memory, what is always kept free."""
 
+CLEARLY_LESS = 0.8
+"""Of the predicted memory of a request that ran out of it, what the next try may need."""
+
 
 class CostPlanner:
     """A worker's `Planner`: forecasts, room on the device, and learning from what units took.
 
     Args:
         memory: of the device, its budget taken when the weights were loaded.
+        meter: what the device held; the memory model learns from it.
     """
 
-    def __init__(self, cost: CostModel, memory: DeviceMemory, model: Model) -> None:
+    def __init__(
+        self, cost: CostModel, memory: DeviceMemory, model: Model, meter: PeakMeter | None = None
+    ) -> None:
         self.cost, self.memory = cost, memory
         self._model = model
+        self._peaks = PeakWatch(memory, meter or NoMeter())
 
     def check(self, request: GenerateRequest) -> None:
         """See `Planner.check`."""
@@ -62,8 +70,32 @@ class CostPlanner:
         """See `Planner.fits`."""
         return self.memory.fits(request, beside)
 
-    def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float) -> None:
+    @property
+    def most_bytes(self) -> int:
+        """See `Planner.most_bytes`."""
+        return self.memory.usable_bytes
+
+    def needed_bytes(self, request: GenerateRequest) -> int:
+        """See `Sizes.needed_bytes`."""
+        return self.memory.needed_bytes([request])
+
+    def smaller(
+        self, asked: GenerateRequest, ran_out: GenerateRequest | None = None
+    ) -> GenerateRequest | None:
+        """See `Sizes.smaller`."""
+        most = self.memory.usable_bytes
+        if ran_out is not None:
+            weights = self.memory.weights_bytes
+            most = min(most, weights + int(CLEARLY_LESS * (self.needed_bytes(ran_out) - weights)))
+        return degrade(asked, self._model.rules, lambda request: self.needed_bytes(request) <= most, Limits())
+
+    def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float, begun: Sequence[Run]) -> None:
         """See `Observer`. Called when the units are counted already."""
+        self._peaks.unit(
+            key.stage,
+            {run.id: run.job.request for run in begun},
+            is_last=any(run.job.num_decoded == run.job.num_latent_frames for run in runs),
+        )
         if key.stage == "denoise" and any(run.job.request.sampling.step_cache > 0 for run in runs):
             return  # a step that ran no forward says nothing of what forwards take
         works = [
@@ -89,21 +121,27 @@ class CostPlanner:
         return self.cost.batch_seconds(key, unit_s, num_jobs)
 
 
-def planner_for(model: Model, *, max_batch: int = 8, reserve_bytes: int = RESERVE_BYTES) -> CostPlanner:
+def planner_for(
+    model: Model,
+    *,
+    max_batch: int = 8,
+    reserve_bytes: int = RESERVE_BYTES,
+    meter: PeakMeter | None = None,
+) -> CostPlanner:
     """For a model whose weights are loaded: the rest of the device is its budget, but for the reserve.
 
     Where the model's own clip does not fit beside all weights, the text encoder leaves the device
     (`rushes.models.streamed`), and a note of the model says so.
     """
     model.warm_up(waits_for_low=False)
-    planner = _planner(model, max_batch, reserve_bytes)
+    planner = _planner(model, max_batch, reserve_bytes, meter)
     encoder = leaving_encoder(model, planner.memory)
     if encoder is None:
         return planner
     text_bytes = sum(parameter.nbytes for parameter in encoder.model.parameters())
     encoder.stream(model.device)
     model.notes = (*model.notes, streamed_note(text_bytes))
-    return _planner(model, max_batch, reserve_bytes)
+    return _planner(model, max_batch, reserve_bytes, meter)
 
 
 def leaving_encoder(model: Model, memory: DeviceMemory) -> UMT5TextEncoder | None:
@@ -114,7 +152,7 @@ def leaving_encoder(model: Model, memory: DeviceMemory) -> UMT5TextEncoder | Non
     return None if memory.fits(resolve(model.rules, "the model's own clip", seed=0)) else encoder
 
 
-def _planner(model: Model, max_batch: int, reserve_bytes: int) -> CostPlanner:
+def _planner(model: Model, max_batch: int, reserve_bytes: int, meter: PeakMeter | None) -> CostPlanner:
     shapes = {model.rules.name: shape_of(model)}
     cost = CostModel(rates_for(device_name(model.device)), shapes)
     memory = DeviceMemory(
@@ -125,7 +163,7 @@ def _planner(model: Model, max_batch: int, reserve_bytes: int) -> CostPlanner:
         max_batch=max_batch,
     )
     memory.budget_bytes = memory.weights_bytes + free_bytes(model.device)
-    return CostPlanner(cost, memory, model)
+    return CostPlanner(cost, memory, model, meter)
 
 
 def device_name(device: torch.device) -> str:

@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 from typing import Protocol
 
 from rushes.engine.run import Run
-from rushes.errors import EngineStopped, JobCancelled, LeaseLost, RushesError, StoreError
+from rushes.errors import EngineStopped, JobCancelled, LeaseLost, OutOfMemory, RushesError, StoreError
 from rushes.stages.job_state import pack, to_bytes
 from rushes.stores.base import JobStore, Lease
 from rushes.trace import traced
-from rushes.types import Frames, Json, Preview, Progress
+from rushes.types import Frames, GenerateRequest, Json, Preview, Progress
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ class Recorder:
     Args:
         identity: of the model, kept in checkpoints.
         on_preview: takes the previews of a job, by its id.
+        retry_smaller: after a job that may be degraded found no memory even alone: whether it begins anew,
+            smaller, when it is back in the queue.
+        on_end: called when a run has left, so that there is room for another.
     """
 
     def __init__(
@@ -49,9 +52,12 @@ class Recorder:
         blobs: Blobs,
         identity: str,
         on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
+        *,
+        retry_smaller: Callable[[Lease, GenerateRequest], bool] = lambda lease, request: False,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._blobs, self._identity = store, blobs, identity
-        self._on_preview = on_preview
+        self._on_preview, self._on_end, self._retry_smaller = on_preview, on_end, retry_smaller
         self._lock = threading.Lock()
         self._leases: dict[str, Lease] = {}
         self._num_saved: dict[str, int] = {}
@@ -126,16 +132,20 @@ class Recorder:
             raise LeaseLost(f"job {run.id} is not held any more")
         data = report(run)
         _persist(lambda: self._store.finish(lease, result=result, actual_s=run.device_s, data=data))
-        self._let_go(run.id)
+        self.let_go(run.id)
         self._forget_checkpoint(run)
 
     def ended(self, run: Run, error: Exception) -> None:
         """See `Listener`."""
+        lease = self._lease(run.id)
+        may_retry = isinstance(error, OutOfMemory) and run.options.degrade
+        if may_retry and lease is not None and self._retry_smaller(lease, run.job.request):
+            error = EngineStopped("it begins anew, smaller")
         self.refuse(run.id, error)
 
     def refuse(self, run_id: str, error: Exception) -> None:
         """End a job that is held without a result. Never raises."""
-        lease = self._let_go(run_id)
+        lease = self.let_go(run_id)
         if lease is None or isinstance(error, LeaseLost):
             return
         try:
@@ -167,10 +177,13 @@ class Recorder:
         with self._lock:
             return self._leases.get(run_id)
 
-    def _let_go(self, run_id: str) -> Lease | None:
+    def let_go(self, run_id: str) -> Lease | None:
+        """Forget a run; the lease by which it was held."""
         with self._lock:
             self._num_saved.pop(run_id, None)
-            return self._leases.pop(run_id, None)
+            lease = self._leases.pop(run_id, None)
+        self._on_end()
+        return lease
 
 
 def _persist(write: Callable[[], None]) -> None:

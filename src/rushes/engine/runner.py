@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-import torch
-
 from rushes.engine.delivery import Delivery, Listener
 from rushes.engine.run import Run
-from rushes.engine.scheduler import Batch, Scheduler
+from rushes.engine.scheduler import Scheduler
 from rushes.engine.slots import Slot, slots_of
-from rushes.engine.spans import is_waiting, job_ids, open_request, work_for
+from rushes.engine.spans import is_waiting, open_request, work_for
+from rushes.engine.tasks import InFlight, Task, final_error, is_memory, release_memory
 from rushes.engine.waiting import MayBegin, WaitingRoom
-from rushes.errors import (
-    DeadlineExceeded,
-    EngineStopped,
-    JobCancelled,
-    OutOfMemory,
-    RushesError,
-    StageError,
-)
-from rushes.pipelines.base import unit_span
+from rushes.errors import DeadlineExceeded, EngineStopped, JobCancelled, RushesError
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
 from rushes.trace import end, under
@@ -39,34 +29,8 @@ log = logging.getLogger(__name__)
 class Observer(Protocol):
     """Who learns from what units took."""
 
-    def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float) -> None:
-        """A batch of one unit each took so long."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
-    """A unit that is running.
-
-    Attributes:
-        began_at: by the runner's clock; None while weights are being loaded for it.
-        predicted_s: what was expected of it.
-    """
-
-    job_ids: tuple[str, ...]
-    stage: str
-    predicted_s: float
-    began_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    """Runs of one key that take a unit together. `batch` is the scheduler's, None where it was not asked."""
-
-    runs: Sequence[Run]
-    stage: Stage
-    key: BatchKey
-    predicted_s: float
-    batch: Batch | None = None
+    def observe(self, runs: Sequence[Run], key: BatchKey, seconds: float, begun: Sequence[Run]) -> None:
+        """A batch of one unit each took so long, while the device held what has begun."""
 
 
 class Runner:
@@ -173,9 +137,9 @@ class Runner:
         if task is None:
             return False
         with work_for(task.runs, task.stage.name):
-            error = self._prepare(task)
+            error = task.prepare()
             begin = self._begin(slot)
-            error = error or self._run_unit(slot, task)
+            error = error or task.run(slot)
             self._settle(slot, task, self._clock() - begin, error)
         return True
 
@@ -209,45 +173,32 @@ class Runner:
         self._num_changes += 1
         self._changed.notify_all()
 
-    def _take(self, slot: Slot) -> _Task | None:
+    def _take(self, slot: Slot) -> Task | None:
         if self._is_silent:
             return None
         task = self._lonely_task(slot) if self._waiting.wants_silence else self._batch_task(slot)
         if task is not None:
             self._is_silent = task.batch is None
-            self._running[slot.name] = InFlight(
-                job_ids=tuple(run.id for run in task.runs),
-                stage=task.stage.name,
-                predicted_s=task.predicted_s,
-            )
+            self._running[slot.name] = task.in_flight()
         return task
 
-    def _batch_task(self, slot: Slot) -> _Task | None:
+    def _batch_task(self, slot: Slot) -> Task | None:
         batch = self._scheduler.next(self._clock(), slot.stages)
         if batch is None:
             return None
         runs = [self._runs[job_id] for job_id in batch.job_ids]
-        return _Task(
+        return Task(
             runs=runs, stage=self._stage(runs[0]), key=batch.key, predicted_s=batch.predicted_s, batch=batch
         )
 
-    def _lonely_task(self, slot: Slot) -> _Task | None:
+    def _lonely_task(self, slot: Slot) -> Task | None:
         """The run that waits for an idle device, once it is idle and this slot takes its stage."""
         run = self._waiting.lonely()
         if run is None or self._running or self._stage(run).name not in slot.stages:
             return None
         self._waiting.remove(run)
         ticket = run.ticket(self._key(run))
-        return _Task(runs=[run], stage=self._stage(run), key=ticket.key, predicted_s=ticket.unit_s)
-
-    def _prepare(self, task: _Task) -> Exception | None:
-        """Load what the unit needs, outside of its time."""
-        try:
-            for run in task.runs:
-                task.stage.prepare(run.job)
-        except Exception as error:  # a damaged checkpoint, no memory for the weights
-            return error.with_traceback(None)
-        return None
+        return Task(runs=[run], stage=self._stage(run), key=ticket.key, predicted_s=ticket.unit_s)
 
     def _begin(self, slot: Slot) -> float:
         begin = self._clock()
@@ -255,29 +206,11 @@ class Runner:
             self._running[slot.name] = replace(self._running[slot.name], began_at=begin)
         return begin
 
-    def _run_unit(self, slot: Slot, task: _Task) -> Exception | None:
-        """One unit of each run, and what it failed with."""
-        jobs = [run.job for run in task.runs]
-        # Kept until the device is done: what a job lets go while its unit is queued was made on another
-        # stream, say, and would be given away before this one has read it.
-        held = [(job.denoise, job.text, job.decode, list(job.latents)) for job in jobs]
-        try:
-            # The span is around the slot's wait for the device, which belongs to the unit.
-            with unit_span(task.stage, jobs, jobs=job_ids(task.runs)), slot.unit():
-                task.stage.run(jobs)
-        except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
-            if _is_fatal(error):
-                raise
-            return error.with_traceback(None)  # whose frames would hold the unit's tensors
-        finally:
-            del held
-        return None
-
-    def _settle(self, slot: Slot, task: _Task, seconds: float, error: Exception | None) -> None:
+    def _settle(self, slot: Slot, task: Task, seconds: float, error: Exception | None) -> None:
         if error is None:
             self._report(task, seconds)
-        elif isinstance(error, torch.OutOfMemoryError):
-            _release_memory()
+        elif is_memory(error):
+            release_memory()
         for run in task.runs:
             self._begin_stage(run)
         with self._changed:
@@ -292,17 +225,22 @@ class Runner:
             self._begin_waiting()
             self._tell_slots()
 
-    def _report(self, task: _Task, seconds: float) -> None:
+    def _report(self, task: Task, seconds: float) -> None:
         """Pass on what a unit made. What goes wrong here is the affair of the run that it went wrong for."""
         for run in task.runs:
             try:
                 self._delivery.report(run, task.stage, seconds / len(task.runs))
             except Exception as error:  # no memory for a preview or a checkpoint, a lost lease
-                run.ending = run.ending or _final(task.stage, error.with_traceback(None))
+                run.ending = run.ending or final_error(task.stage, error.with_traceback(None))
         try:
-            self._observer.observe(task.runs, task.key, seconds)
+            self._observer.observe(task.runs, task.key, seconds, self._begun())
         except Exception:  # a cost model that cannot learn still predicts
             log.exception("nothing learned from a unit of %s", task.stage.name)
+
+    def _begun(self) -> Sequence[Run]:
+        """Runs that hold memory of the device."""
+        with self._changed:
+            return self._waiting.begun(list(self._runs.values()))
 
     def _begin_stage(self, run: Run) -> None:
         """Make the first state of the next stage: to draw a clip's noise takes tens of milliseconds, in
@@ -318,15 +256,14 @@ class Runner:
         while (run := self._waiting.next(list(self._runs.values()))) is not None:
             self._go_on(run)
 
-    def _judge(self, run: Run, task: _Task, error: Exception) -> None:
+    def _judge(self, run: Run, task: Task, error: Exception) -> None:
         """What a failed unit means for one of its runs: another try alone, or the end."""
-        is_memory = isinstance(error, torch.OutOfMemoryError)
-        if len(task.runs) == 1 and (not is_memory or run.num_ooms):
-            run.ending = run.ending or _final(task.stage, error)
+        if len(task.runs) == 1 and (not is_memory(error) or run.num_ooms):
+            run.ending = run.ending or final_error(task.stage, error)
             return
         log.warning("job %s: %s failed (%s); it goes on alone", run.id, task.stage.name, error)
         run.is_alone = True
-        if is_memory:
+        if is_memory(error):
             run.num_ooms += 1
             if run.id in self._scheduler:
                 self._scheduler.remove(run.id)
@@ -353,7 +290,7 @@ class Runner:
         try:
             ticket = run.ticket(self._key(run))
         except Exception as error:  # a job's first state is made here, and may find no memory
-            run.ending = _final(self._stage(run), error.with_traceback(None))
+            run.ending = final_error(self._stage(run), error.with_traceback(None))
             self._drop(run)
             return
         if run.id in self._scheduler:
@@ -423,26 +360,5 @@ class Runner:
         run.courier.close(partial(self._tell_end, run, error))
 
 
-def _final(stage: Stage, error: Exception) -> Exception:
-    """The error that a run ends with."""
-    if isinstance(error, RushesError):
-        return error
-    if isinstance(error, torch.OutOfMemoryError):
-        return OutOfMemory(f"{stage.name}: no memory even alone on the device: {error}")
-    return StageError(f"{stage.name}: unexpected {type(error).__name__}: {error}")
-
-
 def _late(run: Run) -> DeadlineExceeded:
     return DeadlineExceeded(f"not finished within {run.options.deadline_s:g} s")
-
-
-def _is_fatal(error: Exception) -> bool:
-    """Whether the device answers nobody any more."""
-    is_memory = isinstance(error, torch.OutOfMemoryError)
-    return isinstance(error, RuntimeError) and not is_memory and "CUDA error" in str(error)
-
-
-def _release_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

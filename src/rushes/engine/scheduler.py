@@ -218,7 +218,7 @@ class Scheduler:
     def _pays(self, ticket: Ticket) -> bool:
         """Whether two such units are worth a batch."""
         both_s = self._batch_seconds(ticket.key, ticket.unit_s, 2)
-        return both_s - ticket.unit_s <= self.policy.max_marginal * ticket.unit_s
+        return self.policy.pays(ticket.lane, ticket.unit_s, both_s - ticket.unit_s, both_s)
 
     def _members(self, lead: Entry, is_free: IsFree) -> list[Entry]:
         """Who runs together with the one who was picked; that one first."""
@@ -250,9 +250,11 @@ class Scheduler:
     def _may_join(self, members: list[Entry], entry: Entry) -> bool:
         tickets = [member.ticket for member in members]
         longer_s = self._seconds_of([*tickets, entry.ticket])
-        if longer_s - self._seconds_of(tickets) > self.policy.max_marginal * entry.ticket.unit_s:
-            return False
         interactive = [ticket for ticket in tickets if ticket.lane == "interactive"]
+        lane: Lane = "interactive" if interactive else entry.ticket.lane
+        more_s = longer_s - self._seconds_of(tickets)
+        if not self.policy.pays(lane, entry.ticket.unit_s, more_s, longer_s):
+            return False
         if entry.ticket.lane == "interactive" or not interactive:
             return True
         return longer_s <= (1 + self.policy.interactive_slowdown) * self._seconds_of(interactive)

@@ -65,6 +65,8 @@ class Policy:
             in units where these are longer.
         max_marginal: a job joins a batch when that costs at most this part of its unit alone. Above 1/2 two
             jobs finish later on average than one after the other, but the device does more.
+        short_batch_s, short_marginal: as long as a batch of the batch lane's jobs stays that short, so that
+            whoever comes waits no longer, less is enough: there the device's work counts, not who is first.
         interactive_slowdown: by so much may jobs of the batch lane lengthen an interactive batch.
         danger_s: a deadline is in danger when its job, at the least speed of those that are let past, would
             have less than this to spare, and two units of whoever is in turn.
@@ -79,10 +81,24 @@ class Policy:
     quantum_jobs: float = 1.0
     max_debt_quanta: float = 2.0
     max_marginal: float = 0.75
+    short_batch_s: float = 1.0
+    short_marginal: float = 0.98
     interactive_slowdown: float = 0.1
     danger_s: float = 1.0
     finishing: frozenset[str] = frozenset(("vae_decode", "postprocess", "video_encode"))
     opening: frozenset[str] = frozenset(("text_encode",))
+
+    def pays(self, lane: Lane, unit_s: float, more_s: float, total_s: float) -> bool:
+        """Whether a batch is worth it that takes a further unit.
+
+        Args:
+            lane: interactive when any of the jobs is.
+            unit_s: of the further job, alone.
+            more_s: by which it makes the batch longer.
+            total_s: of the batch with it.
+        """
+        is_short = lane == "batch" and total_s <= self.short_batch_s
+        return more_s <= (self.short_marginal if is_short else self.max_marginal) * unit_s
 
     def is_shared(self, key: BatchKey) -> bool:
         """Whether this is a stage in between, in which jobs can gain by a batch."""

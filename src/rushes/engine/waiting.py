@@ -48,6 +48,10 @@ class WaitingRoom:
         """The first that is to be alone."""
         return self._lonely[0] if self._lonely else None
 
+    def begun(self, runs: Sequence[Run]) -> list[Run]:
+        """Those of the runs that have begun and not ended."""
+        return [run for run in runs if not run.is_over and run not in self._parked]
+
     def next(self, runs: Sequence[Run]) -> Run | None:
         """Take out the run that begins now: interactive ones first, then in order. Of those without room, an
         interactive one is passed by nobody, another one `MOST_PASSED` times.
@@ -55,7 +59,7 @@ class WaitingRoom:
         Args:
             runs: all that have not ended, those that wait included.
         """
-        begun = [run for run in runs if not run.is_over and run not in self._parked]
+        begun = self.begun(runs)
         passed: list[Run] = []
         for run in sorted(self._parked, key=lambda run: run.options.lane != "interactive"):
             if self._may_begin(run, begun):

@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, Protocol, cast
 
+from rushes.engine.amendments import Amendments, Sizes
 from rushes.engine.announcements import ANNOUNCE_S
 from rushes.engine.outlets import Courier, Outlet
 from rushes.engine.recorder import Blobs, Recorder
-from rushes.engine.run import Forecast, Run
-from rushes.engine.runner import InFlight, Observer, Runner
+from rushes.engine.run import Run
+from rushes.engine.runner import Observer, Runner
 from rushes.engine.scheduler import Scheduler
+from rushes.engine.watchdog import Watchdog
 from rushes.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -30,7 +33,7 @@ from rushes.errors import (
 from rushes.pipelines.model import Model
 from rushes.stages.base import Given, Job
 from rushes.stages.job_state import from_bytes, unpack
-from rushes.stores.base import JobRecord, JobStore, Lease
+from rushes.stores.base import Heartbeat, JobRecord, JobStore, Lease
 from rushes.trace import under
 from rushes.types import GenerateRequest, Lane, Preview
 
@@ -41,6 +44,9 @@ HUNG_EXIT = 70
 
 STORE_WAIT_S = 1.0
 """Between two tries of a store that cannot be read or written."""
+
+LEAVING_S = 0.02
+"""Between two looks whether a worker that goes holds jobs still."""
 
 INTERACTIVE: tuple[Lane, ...] = ("interactive",)
 
@@ -54,7 +60,7 @@ class WorkerPolicy:
         interactive_reserve: so many more, for interactive jobs only.
         checkpoint_every: solver steps between two checkpoints, and so the most that a death costs a job.
         lease_s: how long a worker may be silent before others may take its jobs.
-        heartbeat_s: between two words to the store; a cancellation is heard so soon.
+        listen_s: between two looks for cancellations, deadlines and units that hang; they write nothing.
         poll_s: between two looks for new jobs.
         hang_factor: a unit that takes so many times what was predicted is taken for hung,
         hang_floor_s: but never before so many seconds. Time in which the whole process stood still (stopped
@@ -65,23 +71,26 @@ class WorkerPolicy:
     interactive_reserve: int = 4
     checkpoint_every: int = 5
     lease_s: float = 10.0
-    heartbeat_s: float = 0.25
+    listen_s: float = 0.25
     poll_s: float = 0.05
     hang_factor: float = 10.0
     hang_floor_s: float = 60.0
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Between two words to the store that the worker lives: two of them may be late."""
+        return self.lease_s / 3
 
 
 CourierFactory = Callable[[str, Callable[[Exception], None]], Courier]
 
 
-class Planner(Observer, Protocol):
+class Planner(Observer, Sizes, Protocol):
     """What a worker must know of times and memory."""
 
-    def check(self, request: GenerateRequest) -> None:
-        """Raises `OutOfMemory` for a request that does not fit the device even alone; says what would."""
-
-    def forecast(self, request: GenerateRequest) -> Forecast:
-        """Device seconds of this request, alone."""
+    @property
+    def most_bytes(self) -> int:
+        """Device memory of the largest job that it can hold; see `JobStore.lease`."""
 
     def fits(self, request: GenerateRequest, beside: Sequence[GenerateRequest]) -> bool:
         """Whether the device has memory for it beside these."""
@@ -102,6 +111,7 @@ class Worker:
     Args:
         outlet: opens the place where a job's frames go.
         on_preview: takes the previews of a job, by its id, on a thread of the engine's.
+        most_elsewhere: see `Amendments`.
         announce: called every few seconds with the worker's name, to tell clients what it serves.
         on_hang: called when a unit hangs. Nothing but the end of the process stops a kernel; others then take
             the jobs.
@@ -123,6 +133,7 @@ class Worker:
         policy: WorkerPolicy | None = None,
         owner: str | None = None,
         courier: CourierFactory = Courier,
+        most_elsewhere: Callable[[], int] = lambda: 0,
         announce: Callable[[str], None] = lambda owner: None,
         on_hang: Callable[[], None] = lambda: os._exit(HUNG_EXIT),
         on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
@@ -132,9 +143,20 @@ class Worker:
         self._model, self._store, self._blobs, self._outlet = model, store, blobs, outlet
         self._planner, self._clock = planner, clock
         self._policy = policy or WorkerPolicy()
-        self._recorder = Recorder(store, blobs, model.identity, on_preview)
+        self._stops, self._wakes = threading.Event(), threading.Event()
+        self._amendments = Amendments(store, blobs.delete, planner, most_elsewhere)
+        self._recorder = Recorder(
+            store,
+            blobs,
+            model.identity,
+            on_preview,
+            retry_smaller=self._amendments.retry_smaller,
+            on_end=self._wakes.set,
+        )
+        self._beating = threading.Lock()
+        self._beaten_at = (-inf, -inf)
         self._courier, self._announce, self._on_hang = courier, announce, on_hang
-        self._watched_s: dict[InFlight, float] = {}
+        self._watchdog = Watchdog(self._policy.hang_factor, self._policy.hang_floor_s)
         self._runner = Runner(
             model,
             scheduler,
@@ -143,7 +165,6 @@ class Worker:
             may_begin=self._has_room,
             checkpoint_every=self._policy.checkpoint_every,
         )
-        self._stops, self._wakes = threading.Event(), threading.Event()
         self.failed = threading.Event()
         self._threads = [
             threading.Thread(target=self._look_for_jobs, name="leases", daemon=True),
@@ -164,6 +185,10 @@ class Worker:
     def wake(self) -> None:
         """Look for jobs now, as there is a new one."""
         self._wakes.set()
+
+    def hear(self) -> None:
+        """Look now for jobs that are to be cancelled, or that others have taken. Raises `StoreError`."""
+        self._heed(self._store.hear(self._recorder.leases))
 
     def drain(self) -> None:
         """Take no more jobs, finish the units that run, save every run and give its job back to the store."""
@@ -225,13 +250,14 @@ class Worker:
         if room + self._policy.interactive_reserve <= 0:
             return False
         # After a clock's jump or a long sleep its own leases may have run out: it would take its own jobs.
-        self._beat()
+        self._beat_if_due()
         records = self._store.lease(
             self.owner,
             pipelines=(self._model.rules.name,),
             limit=1,
             ttl_s=self._policy.lease_s,
             lanes=INTERACTIVE if room <= 0 else (),
+            most_bytes=self._planner.most_bytes,
         )
         for record in records:
             self._accept(record)
@@ -245,7 +271,11 @@ class Worker:
             return
         self._recorder.hold(lease)
         try:
-            run = self._run_of(record)
+            fitted = self._amendments.fitted(lease, record)
+            if fitted is None:
+                self._recorder.let_go(record.id)
+                return
+            run = self._run_of(fitted)
             if run.deadline_at is not None and run.deadline_at < time.monotonic():
                 raise DeadlineExceeded(f"not begun within {record.options.deadline_s:g} s")
         except Exception as error:  # the border to one job: whatever it is, the others are still served
@@ -259,7 +289,6 @@ class Worker:
     def _run_of(self, record: JobRecord) -> Run:
         """The run of a job, where its checkpoint stands."""
         options, request = record.options, record.request
-        self._planner.check(request)
         job = self._model.pipeline.job(request, Given(), wants_preview=options.preview_every > 0)
         steps = self._resume(job, record)
         self._recorder.tell(
@@ -287,8 +316,14 @@ class Worker:
         """Pixel frames that the earlier lives of a job have told of."""
         if record.token == 1:
             return 0
-        told = [cast(Any, e.data) for e in self._store.events(record.id) if e.kind == "frames"]
-        return max((data["start"] + data["num_frames"] for data in told), default=0)
+        num_frames = 0
+        for event in self._store.events(record.id):
+            data = cast(Any, event.data)
+            if event.kind == "degraded":  # another clip
+                num_frames = 0
+            elif event.kind == "frames":
+                num_frames = max(num_frames, data["start"] + data["num_frames"])
+        return num_frames
 
     def _has_room(self, run: Run, begun: Sequence[Run]) -> bool:
         return self._planner.fits(run.job.request, [other.job.request for other in begun])
@@ -317,20 +352,40 @@ class Worker:
             looked_at = now
             self._runner.expire()
             try:
-                self._beat()
+                if not self._beat_if_due():
+                    self.hear()
                 if now > announced_at + ANNOUNCE_S:
                     self._announce(self.owner)
                     announced_at = now
             except StoreError as error:
                 log.error("no heartbeat: %s", error)
                 time.sleep(STORE_WAIT_S)
-            time.sleep(self._policy.heartbeat_s)
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._stops.is_set():  # what is held is being brought to its end
+            time.sleep(min(self._policy.listen_s, LEAVING_S))
+        else:
+            self._stops.wait(self._policy.listen_s)
+
+    def _beat_if_due(self) -> bool:
+        """Say that the worker lives, if the last word was too long ago; whether it was."""
+        with self._beating:
+            at = (time.monotonic(), self._clock())
+            since = [now - then for now, then in zip(at, self._beaten_at, strict=True)]
+            # Leases are counted by a clock that can be set: one that went back or leapt asks for a new word.
+            if all(0 <= seconds < self._policy.heartbeat_s for seconds in since):
+                return False
+            self._beat()
+            self._beaten_at = at
+            return True
 
     def _beat(self) -> None:
         leases = self._recorder.leases
-        if not leases:
-            return
-        heard = self._store.heartbeat(self.owner, leases, ttl_s=self._policy.lease_s)
+        if leases:
+            self._heed(self._store.heartbeat(self.owner, leases, ttl_s=self._policy.lease_s))
+
+    def _heed(self, heard: Heartbeat) -> None:
         for job_id in heard.lost:
             self._runner.end(job_id, LeaseLost(f"job {job_id}: another worker has it"))
         for job_id in heard.cancelled:
@@ -338,10 +393,6 @@ class Worker:
 
     def _look_for_hangs(self, seconds: float) -> None:
         """Count the seconds since the last look to every unit that runs now."""
-        units = [unit for unit in self._runner.in_flight if unit.began_at is not None]
-        self._watched_s = {unit: self._watched_s.get(unit, 0.0) + seconds for unit in units}
-        for unit, watched_s in self._watched_s.items():
-            limit_s = max(self._policy.hang_floor_s, self._policy.hang_factor * unit.predicted_s)
-            if watched_s > limit_s:
-                log.critical("%s of %s hangs since %.0f s", unit.stage, unit.job_ids, watched_s)
-                self._on_hang()
+        for unit, watched_s in self._watchdog.look(self._runner.in_flight, seconds):
+            log.critical("%s of %s hangs since %.0f s", unit.stage, unit.job_ids, watched_s)
+            self._on_hang()

@@ -18,6 +18,7 @@ from rushes.types import FINAL, Frames
 
 if TYPE_CHECKING:
     from rushes.stages.video_encode import VideoWriter
+    from rushes.stages.video_formats import Sink
 
 
 MOST_JOBS = 100_000
@@ -123,7 +124,11 @@ class Mp4Outlet:
         path = self._stack.enter_context(self._results.growing(self._name))
         # Buffered, since a bare file may write less than it was given when the disk is full.
         self._file = self._stack.enter_context(path.open("wb"))
-        return self._stack.enter_context(VideoWriter(self._file, format="mp4", **self._size))
+        return self._stack.enter_context(VideoWriter(self._sink(self._file), format="mp4", **self._size))
+
+    def _sink(self, file: BinaryIO) -> Sink:
+        """Where the encoder's bytes go."""
+        return file
 
 
 class _Aborted(Exception):

@@ -1,7 +1,8 @@
 """Words that the toy was not trained on, read as the nearest that it was: "a beagle" as "a dog".
 
 A file has a line per trained noun, its singular and plural before a colon, then the nouns that are nearest to
-it in meaning, singular. `training/lexicon.py` makes it, from WordNet and a sentence encoder.
+it in meaning, singular; the line `keep` lists names of several words whose parts stay as they are.
+`training/lexicon.py` makes it, from WordNet and a sentence encoder.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from pathlib import Path
 
 from rushes.errors import CheckpointError
 
+KEPT = "keep"
+MAX_WORDS = 4
+"""Of a name that is kept."""
+
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -19,18 +24,20 @@ class Lexicon:
     """Replaces nouns of one or two words, in either number; all other text stays as it is.
 
     Example:
-        >>> Lexicon(["dog, dogs: beagle, guide dog"])("Two Beagles chase a guide dog")
-        'Two dogs chase a dog'
+        >>> lexicon = Lexicon(["keep: oak tree", "dog, dogs: beagle, guide dog", "tree, trees: oak"])
+        >>> lexicon("Two Beagles and a guide dog under an oak tree")
+        'Two dogs and a dog under an oak tree'
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._nouns: dict[str, str] = {}
+        self._nouns: dict[str, str | None] = {}
         for line in lines:
             forms, _, words = line.strip().partition(": ")
             one, _, many = forms.partition(", ")
             for word in filter(None, words.split(", ")):
-                self._nouns[word] = one
-                self._nouns[plural(word)] = many
+                self._nouns[word] = None if forms == KEPT else one
+                if forms != KEPT:
+                    self._nouns[plural(word)] = many
 
     def __call__(self, prompt: str) -> str:
         """The prompt in words that the model knows."""
@@ -45,11 +52,10 @@ class Lexicon:
         return "".join([*pieces, prompt[end:]])
 
     def _noun_at(self, prompt: str, words: list[re.Match[str]], i: int) -> tuple[int, str | None]:
-        """How many words from the i-th on are one noun, and what it is replaced by; two before one."""
-        for span in (2, 1):
-            some = words[i : i + span]
-            text = prompt[some[0].start() : some[-1].end()].lower()
-            if len(some) == span and text in self._nouns:
+        """How many words from the i-th on are one noun, the longest there is, and what it is replaced by."""
+        for span in range(min(MAX_WORDS, len(words) - i), 0, -1):
+            text = prompt[words[i].start() : words[i + span - 1].end()].lower()
+            if text in self._nouns:
                 return span, self._nouns[text]
         return 1, None
 

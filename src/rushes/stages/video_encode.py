@@ -175,7 +175,7 @@ class VideoWriter:
             return ENCODERS[self._format](self._target, **self._size)
         if self._format == PNG_FOLDER:
             return PngFolderEncoder(stack.enter_context(_growing_folder(self._target)), **self._size)
-        self._file = stack.enter_context(_growing_file(self._target))
+        self._file = stack.enter_context(growing_file(self._target))
         return ENCODERS[self._format](self._file, **self._size)
 
     @contextmanager
@@ -189,8 +189,8 @@ class VideoWriter:
 
 
 @contextmanager
-def _growing_file(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path`, renamed to it when the block ends well and removed otherwise.
+def growing_file(path: Path) -> Iterator[BinaryIO]:
+    """An empty file beside `path` (`partial_path`), renamed to it when the block ends well, else removed.
 
     It is locked all the while: what a run that died has left is written over, what another run holds is not.
 

@@ -57,7 +57,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """What a worker learns when it says that it is alive.
+    """What a worker learns when it says that it is alive, or asks.
 
     Attributes:
         lost: jobs that another worker has, or that ended or went back to the queue; drop them, write nothing
@@ -103,6 +103,7 @@ class JobStore(Protocol):
         eta_s: float | None = None,
         changes: Sequence[tuple[str, int, int]] = (),
         asked: GenerateRequest | None = None,
+        needs_bytes: int | None = None,
     ) -> JobRecord:
         """A new queued job with its `queued` event, whose data are `predicted_s` and `eta_s`, and for one
         that was degraded its `degraded` event with the `changes` (field, asked for, given); or the earlier
@@ -112,7 +113,7 @@ class JobStore(Protocol):
         Requests are compared as they were `asked` for (None: `request`), all fields, before any degradation;
         options are not compared. So whoever fills in what the user left open must fill in the same for the
         same key: a seed drawn at random makes every repetition a conflict, one derived from tenant and key
-        does not."""
+        does not. `needs_bytes` of device memory are for `lease` to mind."""
 
     def earlier(self, asked: GenerateRequest, options: JobOptions) -> JobRecord | None:
         """The job that `create` would return instead of a new one. Raises `IdempotencyConflict`."""
@@ -143,9 +144,11 @@ class JobStore(Protocol):
         limit: int,
         ttl_s: float,
         lanes: Collection[Lane] = (),
+        most_bytes: int | None = None,
     ) -> Sequence[JobRecord]:
         """Take up to `limit` jobs that are queued, or running under a lease that ran out: interactive first,
-        then oldest first. Each is running afterwards, under a new token. No lanes mean all.
+        then oldest first. Each is running afterwards, under a new token. No lanes mean all. A job that is
+        known to need more than `most_bytes` of device memory is left to others.
 
         A lease that ran out counts as a death; a job with `MAX_DEATHS` of them fails here with
         `WorkerDied`'s reason instead of being leased, and one that somebody wants to be cancelled is
@@ -156,9 +159,17 @@ class JobStore(Protocol):
         """Prolong these leases, from now on and for `ttl_s`. One that ran out but that nobody else took is
         prolonged too. A failing power may take a heartbeat back, and no other write."""
 
-    def release(self, lease: Lease) -> None:
+    def hear(self, leases: Collection[Lease]) -> Heartbeat:
+        """What `heartbeat` would tell of these leases. Writes nothing and waits for no writer, so it can be
+        asked as often as a cancellation is to be heard."""
+
+    def release(self, lease: Lease, *, needs_bytes: int | None = None) -> None:
         """Give a job back to the queue, its checkpoint kept; no death is counted. One that somebody wants to
-        be cancelled is cancelled instead."""
+        be cancelled is cancelled instead.
+
+        Args:
+            needs_bytes: device memory that it turned out to need; None leaves what is known.
+        """
 
     def checkpoint(self, lease: Lease, name: str) -> str | None:
         """The file `name` holds the job from now on; returns the name that it replaces, to be deleted; None
@@ -167,8 +178,21 @@ class JobStore(Protocol):
         The file must be whole on the disk before. Its name holds the lease's token (`{job}.{token}.{step}`),
         as an artefact's does: a worker that lost its lease must not write over its successor's files."""
 
-    def amend(self, lease: Lease, request: GenerateRequest) -> None:
-        """Replace the request by a degraded one. Raises `StoreError` when the job has a checkpoint."""
+    def asked(self, job_id: str) -> GenerateRequest:
+        """The request as it came, before any degradation. Raises `UnknownJob`."""
+
+    def amend(
+        self,
+        lease: Lease,
+        request: GenerateRequest,
+        *,
+        changes: Sequence[tuple[str, int, int]] = (),
+        predicted_s: float | None = None,
+        needs_bytes: int | None = None,
+    ) -> str | None:
+        """Replace the request by a degraded one, with what is predicted of it, and write its `degraded` event
+        with the `changes`, as `create` does. The job begins anew: returns the name of the checkpoint that is
+        none of its any more, to be deleted; None when there was none."""
 
     def append(self, lease: Lease, kind: str, data: Mapping[str, Json]) -> JobEvent:
         """Write one event; returns it with its number. Raises `StoreError` for a kind that ends a job: the

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from rushes.errors import IdempotencyConflict, LeaseLost, StoreError
+from rushes.errors import IdempotencyConflict, StoreError
 from rushes.stores import sqlite_leases
 from rushes.stores.base import Heartbeat, JobRecord, Lease, Swept
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
+    Value,
     add_event,
     end_job,
     fail_job,
@@ -26,7 +27,7 @@ from rushes.stores.job_rows import (
     request_columns,
     update_job,
 )
-from rushes.stores.request_json import to_json
+from rushes.stores.request_json import from_json, to_json
 from rushes.stores.sqlite_database import Database
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
 
@@ -51,6 +52,8 @@ class SqliteJobStore:
         path: the file, made when it is missing, with `-wal` and `-shm` beside it; or ":memory:".
         clock: seconds since the epoch; read inside the transaction. It may jump, see `sqlite_leases`.
         timeout_s: how long a method waits for another process's transaction.
+        on_write: called when a method of this object has written, on its thread; what others write is not
+            told.
 
     Raises:
         StoreError: the file cannot be used: path and cause in one line.
@@ -63,9 +66,14 @@ class SqliteJobStore:
     """
 
     def __init__(
-        self, path: str | Path, *, clock: Callable[[], float] = time.time, timeout_s: float = TIMEOUT_S
+        self,
+        path: str | Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        timeout_s: float = TIMEOUT_S,
+        on_write: Callable[[], None] = lambda: None,
     ) -> None:
-        self._database = Database(path, timeout_s=timeout_s)
+        self._database = Database(path, timeout_s=timeout_s, on_write=on_write)
         self._clock = clock
 
     def create(
@@ -77,6 +85,7 @@ class SqliteJobStore:
         eta_s: float | None = None,
         changes: Sequence[tuple[str, int, int]] = (),
         asked: GenerateRequest | None = None,
+        needs_bytes: int | None = None,
     ) -> JobRecord:
         asked = asked or request
         times = {"predicted_s": predicted_s, "eta_s": eta_s}
@@ -86,7 +95,8 @@ class SqliteJobStore:
             now = self._clock()
             last = connection.execute("SELECT max(id) FROM jobs").fetchone()[0]
             job_id = next_job_id(last, now)
-            insert_job(connection, job_id, request, options, asked=to_json(asked), created_at=now, **times)
+            more: dict[str, Value] = {"asked": to_json(asked), "created_at": now, "needs_bytes": needs_bytes}
+            insert_job(connection, job_id, request, options, **more, **times)
             add_event(connection, job_id, "queued", now, times)
             if changes:
                 add_event(connection, job_id, "degraded", now, {"changes": changes})
@@ -96,6 +106,10 @@ class SqliteJobStore:
         with self._database.read() as connection:
             row = _same_job(connection, asked, options)
             return None if row is None else job_record(row)
+
+    def asked(self, job_id: str) -> GenerateRequest:
+        with self._database.read() as connection:
+            return from_json(GenerateRequest, job_row(connection, job_id)["asked"])
 
     def get(self, job_id: str) -> JobRecord:
         with self._database.read() as connection:
@@ -129,6 +143,7 @@ class SqliteJobStore:
         limit: int,
         ttl_s: float,
         lanes: Collection[Lane] = (),
+        most_bytes: int | None = None,
     ) -> Sequence[JobRecord]:
         assert ttl_s > 0
         assert limit >= 0
@@ -137,31 +152,31 @@ class SqliteJobStore:
             now = self._clock()
             sqlite_leases.shorten(connection, now)
             # Jobs that end instead of being taken make room for more.
-            while rows := sqlite_leases.takeable(connection, pipelines, lanes, now, limit - len(taken)):
+            while rows := sqlite_leases.takeable(
+                connection, pipelines, lanes, now, limit - len(taken), most_bytes
+            ):
                 taken += [row["id"] for row in rows if sqlite_leases.take(connection, row, owner, now, ttl_s)]
             return tuple(job_record(job_row(connection, job_id)) for job_id in taken)
 
     def heartbeat(self, owner: str, leases: Collection[Lease], *, ttl_s: float) -> Heartbeat:
-        lost, cancelled = set(), set()
         with self._database.write(is_durable=False) as connection:
             now = self._clock()
             for lease in leases:
-                try:
-                    row = leased_row(connection, lease)
-                except LeaseLost:
-                    lost.add(lease.job_id)
-                    continue
-                sqlite_leases.prolong(connection, lease.job_id, now, ttl_s)
-                if row["wants_cancel"]:
-                    cancelled.add(lease.job_id)
-        return Heartbeat(lost=frozenset(lost), cancelled=frozenset(cancelled))
+                sqlite_leases.prolong(connection, lease, now, ttl_s)
+            return sqlite_leases.hear(connection, leases)
 
-    def release(self, lease: Lease) -> None:
+    def hear(self, leases: Collection[Lease]) -> Heartbeat:
+        with self._database.read() as connection:
+            return sqlite_leases.hear(connection, leases)
+
+    def release(self, lease: Lease, *, needs_bytes: int | None = None) -> None:
         with self._database.write() as connection:
             if leased_row(connection, lease)["wants_cancel"]:
                 end_job(connection, lease.job_id, "cancelled", self._clock(), {})
             else:
                 queue_again(connection, lease.job_id)
+                if needs_bytes is not None:
+                    update_job(connection, lease.job_id, needs_bytes=needs_bytes)
 
     def checkpoint(self, lease: Lease, name: str) -> str | None:
         with self._database.write() as connection:
@@ -169,13 +184,23 @@ class SqliteJobStore:
             update_job(connection, lease.job_id, checkpoint=name)
         return None if replaced == name else replaced
 
-    def amend(self, lease: Lease, request: GenerateRequest) -> None:
+    def amend(
+        self,
+        lease: Lease,
+        request: GenerateRequest,
+        *,
+        changes: Sequence[tuple[str, int, int]] = (),
+        predicted_s: float | None = None,
+        needs_bytes: int | None = None,
+    ) -> str | None:
+        predicted: dict[str, Value] = {"predicted_s": predicted_s, "needs_bytes": needs_bytes}
+        columns = {**request_columns(request), **predicted, "checkpoint": None}
         with self._database.write() as connection:
-            checkpoint = leased_row(connection, lease)["checkpoint"]
-            if checkpoint is not None:
-                rule = f"its request cannot change, checkpoint {checkpoint} is of the old one"
-                raise StoreError(f"job {lease.job_id}: {rule}")
-            update_job(connection, lease.job_id, **request_columns(request))
+            dropped: str | None = leased_row(connection, lease)["checkpoint"]
+            update_job(connection, lease.job_id, **columns)
+            if changes:
+                add_event(connection, lease.job_id, "degraded", self._clock(), {"changes": changes})
+        return dropped
 
     def append(self, lease: Lease, kind: str, data: Mapping[str, Json]) -> JobEvent:
         if kind in FINAL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -35,13 +35,16 @@ class Database:
     Args:
         path: a file on a local disk, or `MEMORY`.
         timeout_s: how long a transaction waits for another process's.
+        on_write: called after each transaction that `write` has committed, on its thread.
 
     Raises:
         StoreError: from every method: the path and the cause in one line, SQLite's error chained.
     """
 
-    def __init__(self, path: str | Path, *, timeout_s: float) -> None:
-        self._path = str(path)
+    def __init__(
+        self, path: str | Path, *, timeout_s: float, on_write: Callable[[], None] = lambda: None
+    ) -> None:
+        self._path, self._on_write = str(path), on_write
         self._timeout_s = timeout_s
         self._wal_limit = _WAL_BYTES
         with self._errors(), ExitStack() as unless_open:
@@ -76,6 +79,7 @@ class Database:
         ):
             sqlite_schema.check_current(connection, self._path)
             yield connection
+        self._on_write()
 
     def close(self) -> None:
         with self._errors():

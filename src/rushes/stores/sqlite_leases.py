@@ -14,9 +14,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Sequence
 
-from rushes.stores.base import MAX_DEATHS
-from rushes.stores.job_rows import end_job, fail_job, marks, update_job
+from rushes.errors import LeaseLost
+from rushes.stores.base import MAX_DEATHS, Heartbeat, Lease
+from rushes.stores.job_rows import end_job, fail_job, leased_row, marks, update_job
 from rushes.types import Lane
+
+ANY_BYTES = 2**63 - 1
+"""The largest number that a column holds."""
 
 
 def shorten(connection: sqlite3.Connection, now: float) -> None:
@@ -34,15 +38,18 @@ def takeable(
     lanes: Collection[Lane],
     now: float,
     limit: int,
+    most_bytes: int | None,
 ) -> Sequence[sqlite3.Row]:
-    """Jobs that nobody holds or whose lease ran out: interactive first, then oldest first."""
+    """Jobs that nobody holds or whose lease ran out and that do not need more: interactive first, then oldest
+    first."""
     is_interactive = {lane == "interactive" for lane in lanes} or {True, False}
     return connection.execute(
         "SELECT * FROM jobs WHERE status IN ('queued', 'running')"
         " AND (status = 'queued' OR lease_until <= ?)"
         f" AND pipeline IN ({marks(pipelines)}) AND is_interactive IN ({marks(is_interactive)})"
+        " AND (needs_bytes IS NULL OR needs_bytes <= ?)"
         " ORDER BY is_interactive DESC, id LIMIT ?",
-        (now, *pipelines, *is_interactive, limit),
+        (now, *pipelines, *is_interactive, ANY_BYTES if most_bytes is None else most_bytes, limit),
     ).fetchall()
 
 
@@ -77,5 +84,22 @@ def take(connection: sqlite3.Connection, row: sqlite3.Row, owner: str, now: floa
     return True
 
 
-def prolong(connection: sqlite3.Connection, job_id: str, now: float, ttl_s: float) -> None:
-    update_job(connection, job_id, lease_until=now + ttl_s, lease_ttl_s=ttl_s)
+def prolong(connection: sqlite3.Connection, lease: Lease, now: float, ttl_s: float) -> None:
+    """Nothing where somebody else has the job by now."""
+    connection.execute(
+        "UPDATE jobs SET lease_until = ?, lease_ttl_s = ?"
+        " WHERE id = ? AND status = 'running' AND token = ? AND owner = ?",
+        (now + ttl_s, ttl_s, lease.job_id, lease.token, lease.owner),
+    )
+
+
+def hear(connection: sqlite3.Connection, leases: Collection[Lease]) -> Heartbeat:
+    """What became of these leases."""
+    lost, cancelled = set(), set()
+    for lease in leases:
+        try:
+            if leased_row(connection, lease)["wants_cancel"]:
+                cancelled.add(lease.job_id)
+        except LeaseLost:
+            lost.add(lease.job_id)
+    return Heartbeat(lost=frozenset(lost), cancelled=frozenset(cancelled))

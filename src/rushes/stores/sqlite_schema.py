@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from rushes.errors import StoreError
 
 APPLICATION_ID = int.from_bytes(b"Rush", "big")
-VERSION = 2
+VERSION = 3
 
 _TABLES = (
     """
@@ -42,13 +42,14 @@ _TABLES = (
         result TEXT,
         error TEXT,
         error_kind TEXT,
-        wants_cancel INTEGER NOT NULL DEFAULT 0
+        wants_cancel INTEGER NOT NULL DEFAULT 0,
+        needs_bytes INTEGER             -- of device memory, NULL where nobody has said
     )
     """,
     "CREATE UNIQUE INDEX jobs_by_key ON jobs (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL",
     "CREATE INDEX jobs_by_tenant ON jobs (tenant, id)",
     """
-    CREATE INDEX jobs_open ON jobs (is_interactive DESC, id, pipeline)
+    CREATE INDEX jobs_open ON jobs (is_interactive DESC, id, pipeline, needs_bytes)
     WHERE status IN ('queued', 'running')
     """,
     "CREATE INDEX jobs_running ON jobs (id) WHERE status = 'running'",
@@ -76,6 +77,12 @@ _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     1: (
         "ALTER TABLE jobs ADD COLUMN asked TEXT NOT NULL DEFAULT ''",
         "UPDATE jobs SET asked = request",
+    ),
+    2: (
+        "ALTER TABLE jobs ADD COLUMN needs_bytes INTEGER",
+        "DROP INDEX jobs_open",
+        "CREATE INDEX jobs_open ON jobs (is_interactive DESC, id, pipeline, needs_bytes)"
+        " WHERE status IN ('queued', 'running')",
     ),
 }
 """What leads from a version to the next."""
