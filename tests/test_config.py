@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rushes.config import Settings, let_threads_sleep, read_settings
+from rushes.config import Settings, let_segments_grow, let_threads_sleep, read_settings
 from rushes.errors import ConfigError
 
 
@@ -49,3 +49,14 @@ def test_importing_rushes_is_in_time_for_torch() -> None:
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "PASSIVE"
+
+
+def test_cuda_segments_grow_unless_one_of_both_variables_is_set():
+    environ: dict[str, str] = {}
+    let_segments_grow(environ)
+    assert environ == dict.fromkeys(
+        ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), "expandable_segments:True"
+    )
+    chosen = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:128"}
+    let_segments_grow(chosen)
+    assert chosen == {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:128"}

@@ -16,7 +16,7 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rushes.config import let_threads_sleep
+from rushes.config import let_segments_grow, let_threads_sleep
 
 if TYPE_CHECKING:
     from rushes.errors import CheckpointError as CheckpointError
@@ -48,6 +48,7 @@ __version__ = "0.1.0"
 # A library prints nothing by itself; whoever wants its log gives it a handler.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 let_threads_sleep()
+let_segments_grow()
 
 _HOMES = {
     "rushes.errors": (

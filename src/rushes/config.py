@@ -46,6 +46,18 @@ def let_threads_sleep(environ: MutableMapping[str, str] = os.environ) -> None:
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def let_segments_grow(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Make torch's CUDA allocator grow its segments instead of adding more, unless a variable says otherwise.
+
+    Clips of many sizes leave gaps between fixed segments: TI2V-5B at 1280x704 with 121 frames, which needs
+    21 GB, ran out of 24 GB on an H200 with 3.7 GB reserved and unused, and runs with this. torch reads the
+    variable when it first uses CUDA; it has two names for it, the older of which older versions know.
+    """
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    if not any(name in environ for name in names):
+        environ.update(dict.fromkeys(names, "expandable_segments:True"))
+
+
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of `environ`. Raises `ConfigError` for an unknown variable or a value that cannot be read.
 

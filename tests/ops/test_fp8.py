@@ -41,6 +41,7 @@ def test_no_row_becomes_nan(value: float) -> None:
     assert torch.isfinite(scale).all()
 
 
+@pytest.mark.skipif(torch.__version__ < "2.12", reason="torch 2.11 scales whole tensors alone on a CPU")
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_torch_computes_what_the_reference_says(has_bias: bool) -> None:
     a, scale_a = quantize_rows(_with_outliers(17, 48))

@@ -105,6 +105,7 @@ def test_flex_attention_is_given_the_same_mask() -> None:
     assert torch.equal(blocks.to_dense()[0, 0].bool(), kept_blocks(mask, GRID))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's own kernel")
 @pytest.mark.parametrize("density", [0.3, 0.999])
 def test_the_gpu_kernel_is_masked_attention(density: float) -> None:
