@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rushes.models.phase import PhaseLinear
 from rushes.models.wan import Block, Call, CrossAttention, Experts, FeedForward, SelfAttention, Wan
 from rushes.models.wan_vae import DecodeState, WanVAE
+from rushes.models.wan_vae_blocks import TimeConv3d
 from rushes.ops.rope import Rope
+
+M = TypeVar("M", bound=nn.Module)
 
 _PLAIN = (Block, SelfAttention, CrossAttention, FeedForward, Experts, nn.Linear, nn.RMSNorm, nn.LayerNorm)
 """Of what a block consists as long as no pass has changed it."""
@@ -29,8 +34,7 @@ class BlockPart(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        shared = {id(weight): weight for weight in block.parameters()}
-        self.block: Block = copy.deepcopy(block, dict(shared))
+        self.block: Block = _sharing_weights(block)
         if isinstance(self.block.ffn, Experts):
             self.block.ffn.kernel = "dense"
 
@@ -45,12 +49,26 @@ class BlockPart(nn.Module):
         return out
 
 
+class _WholeConv3d(TimeConv3d):
+    """Left whole for the other engine: the sum over taps is what suits PyTorch on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = F.conv3d(input.movedim(-1, 1), self.weight, self.bias, self.stride, self.padding)
+        return x.movedim(1, -1)
+
+
 class FirstStepPart(nn.Module):
-    """`WanVAE.plain_step` of a clip's first latent frame: latent -> frames and the past frames."""
+    """`WanVAE.plain_step` of a clip's first latent frame: latent -> frames and the past frames.
+
+    `vae` is a copy of what was given, with the same weights.
+    """
 
     def __init__(self, vae: WanVAE) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae: WanVAE = _sharing_weights(vae)
+        for module in self.vae.modules():
+            if isinstance(module, TimeConv3d):
+                module.__class__ = _WholeConv3d
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
         """latent [B, z, 1, h, w]."""
@@ -65,6 +83,10 @@ class NextStepPart(FirstStepPart):
         """latent [B, z, 1, h, w]; past as the step before returned it."""
         frames, state = self.vae.plain_step(latent, DecodeState(past=tuple(past)))
         return frames, *state.past
+
+
+def _sharing_weights(module: M) -> M:
+    return copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})
 
 
 def changed_by(block: Block) -> str | None:

@@ -1,7 +1,7 @@
 """The transformer's blocks, and the VAE's decode step, in another engine on a CPU: OpenVINO or onnxruntime.
 
-Weights, activations and sums are float32, so the result differs from PyTorch's by the order of sums. Graphs are
-made and compiled when the pass is applied; they take every size, so nothing is left for a first request.
+Weights, activations and sums are float32, so the result differs from PyTorch's by the order of sums. Graphs
+are made and compiled when the pass is applied; they take every size, so nothing is left for a first request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.graph_parts import changed_by
-from rushes.models.wan import Block, Call, TextContext, Wan
+from rushes.models.wan import Block, Call, TextContext
 from rushes.models.wan_vae import DecodeState, WanVAE
 from rushes.passes.base import Part
 from rushes.passes.blocks import transformer
@@ -89,7 +89,8 @@ class VaeBackend:
         _check_weights(f"pass {self.name}", vae)
         with tempfile.TemporaryDirectory() as folder:
             first, following = (
-                open_engine(self.engine, file, self.num_threads) for file in write_decode_step(vae, Path(folder))
+                open_engine(self.engine, file, self.num_threads)
+                for file in write_decode_step(vae, Path(folder))
             )
         vae.step = EngineStep(first, following)
         return vae
@@ -133,7 +134,8 @@ def _check_weights(where: str, network: nn.Module) -> None:
     for name, weight in network.named_parameters():
         if weight.device.type != "cpu":
             raise ConfigError(
-                f"{where}: {name} is on {weight.device}; it runs on a CPU only, on a GPU use compile and vae-fused"
+                f"{where}: {name} is on {weight.device}; it runs on a CPU only,"
+                " on a GPU use compile and vae-fused"
             )
         if weight.dtype != torch.float32:
             raise ConfigError(f"{where}: {name} is {weight.dtype}; load the model with dtype float32")

@@ -19,7 +19,7 @@ EngineName = Literal["openvino", "onnxruntime"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
-"""Inputs in the order of the graph, any strides -> outputs of their own memory. Several threads may call it."""
+"""Inputs in the graph's order, any strides -> outputs of their own memory. Threads may call it at once."""
 
 
 def check_engine(where: str, engine: str, num_threads: int) -> None:
@@ -28,7 +28,9 @@ def check_engine(where: str, engine: str, num_threads: int) -> None:
         hint = did_you_mean(engine, ENGINES)
         raise ConfigError(f"{where}: engine {engine!r} is none of {', '.join(ENGINES)}{hint}")
     if num_threads < 0:
-        raise ConfigError(f"{where}: num_threads is {num_threads}; needs at least 1, or 0 for torch's own number")
+        raise ConfigError(
+            f"{where}: num_threads is {num_threads}; needs at least 1, or 0 for torch's own number"
+        )
     if importlib.util.find_spec(engine) is None:
         raise ConfigError(f"{where}: {engine} is not installed: pip install 'rushes[export]'")
 

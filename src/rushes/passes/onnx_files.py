@@ -1,9 +1,9 @@
 """A network's parts as ONNX files: the transformer's block stack, and the VAE's decode step.
 
 Every size is dynamic: batch, tokens (frames * rows * columns) and text tokens of the stack; batch, rows and
-columns of the decode step, which takes one latent frame whatever the clip's length. A file holds no weight: it
-names places in the weights file beside it, so the two graphs of a decode step share theirs, and blocks that
-differ in nothing but weights are traced once.
+columns of the decode step, which takes one latent frame whatever the clip's length. A file holds no weight:
+it names places in the weights file beside it, so the two graphs of a decode step share theirs. What differs
+in nothing but weights is traced once a process.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ OPSET = 20
 MODULES = ("onnx", "onnxscript")
 _ALIGNMENT = 4096
 """Of a weight in its file, so that it can be mapped into memory."""
+_TRACED: dict[str, Any] = {}
+"""ModelProtos by kind: a trace takes from seconds to a minute."""
 _SHARED = ("time", "cos", "sin")
 """Inputs that all blocks read alike."""
 
@@ -37,32 +39,31 @@ def check_exporter(where: str) -> None:
     """Raises `ConfigError` when what writes ONNX files is not installed."""
     for module in MODULES:
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"{where}: needs {module}, which is not installed: pip install 'rushes[export]'")
+            raise ConfigError(
+                f"{where}: needs {module}, which is not installed: pip install 'rushes[export]'"
+            )
 
 
 def write_stack(network: Wan, folder: Path) -> Path:
     """Write `stack.onnx` and its weights: x, time, cos, sin, keys_0, values_0, keys_1, ... -> x."""
     import onnx
 
-    traced: dict[str, Any] = {}
     stack, x = onnx.ModelProto(), "x"
     with (folder / "stack.weights").open("wb") as file:
         weights = _WeightsFile(file)
         for layer, block in enumerate(network.blocks):
             assert isinstance(block, Block)
-            kind = _kind(block)
-            if kind not in traced:
-                traced[kind] = _trace_block(network, block)
+            traced = _trace_block(network, block)
             if not layer:
-                stack.CopyFrom(_without_graph(traced[kind]))
+                stack.CopyFrom(_without_graph(traced))
             named = {f"block.{name}": weight for name, weight in block.named_parameters()}
-            x = _append(stack.graph, traced[kind].graph, layer, x, weights, named)
-    stack.graph.output.append(_renamed(traced[kind].graph.output[0], x))
+            x = _append(stack.graph, traced.graph, layer, x, weights, named)
+    stack.graph.output.append(_renamed(traced.graph.output[0], x))
     return _save(stack, folder / "stack.onnx")
 
 
 def write_decode_step(vae: WanVAE, folder: Path) -> tuple[Path, Path]:
-    """Write `first.onnx` (latent -> frames, past_0, ...) and `next.onnx` (latent, past_0, ... -> the same)."""
+    """Write `first.onnx` (latent -> frames, past) and `next.onnx` (latent, past -> frames, past)."""
     paths = []
     with (folder / "decode.weights").open("wb") as file:
         weights = _WeightsFile(file)
@@ -75,7 +76,7 @@ def write_decode_step(vae: WanVAE, folder: Path) -> tuple[Path, Path]:
 def _trace_block(network: Wan, block: Block) -> Any:
     batch, tokens, text = Dim("batch"), Dim("tokens"), Dim("text")
     shapes = ({0: batch, 1: tokens}, {0: batch}, {0: tokens}, {0: tokens}, *[{0: batch, 1: text}] * 2)
-    return _trace(BlockPart(block), block_example(network), shapes)
+    return _trace(_kind(block), BlockPart(block), block_example(network), shapes)
 
 
 def _trace_step(vae: WanVAE) -> tuple[Any, Any]:
@@ -89,16 +90,30 @@ def _trace_step(vae: WanVAE) -> tuple[Any, Any]:
         {0: batch, 2: _times(rows, one.shape[2] // size[0]), 3: _times(columns, one.shape[3] // size[1])}
         for one in state.past
     ]
-    first = _trace(FirstStepPart(vae), (latent,), (cells,))
-    return first, _trace(NextStepPart(vae), (latent, list(state.past)), (cells, past))
+    first = _trace(f"first {vae.config}", FirstStepPart(vae), (latent,), (cells,))
+    inputs = (latent, list(state.past))
+    return first, _trace(f"next {vae.config}", NextStepPart(vae), inputs, (cells, past))
 
 
 def _times(dim: Any, factor: int) -> Any:
     return dim if factor == 1 else factor * dim
 
 
-def _trace(part: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> Any:
-    """The ModelProto, with initializers named as the parameters are: the exporter must fold nothing."""
+def _trace(kind: str, part: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> Any:
+    """A ModelProto of its own, its parameters by name and without their content; made once for each kind."""
+    if kind not in _TRACED:
+        _TRACED[kind] = _export(part, inputs, shapes)
+        names = {name for name, _ in part.named_parameters()}
+        for one in _TRACED[kind].graph.initializer:
+            if one.name in names:
+                one.ClearField("raw_data")
+    copied = type(_TRACED[kind])()
+    copied.CopyFrom(_TRACED[kind])
+    return copied
+
+
+def _export(part: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> Any:
+    """Initializers are named as the parameters are: the exporter must fold nothing."""
     with _quiet(), torch.no_grad():
         program = torch.export.export(part.eval(), inputs, dynamic_shapes=shapes, strict=False)
         made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
@@ -165,7 +180,6 @@ class _WeightsFile:
         for one in initializers:
             if one.name in named:
                 offset, length = self._place(named[one.name])
-                one.ClearField("raw_data")
                 one.data_location = type(one).EXTERNAL
                 location = Path(self._file.name).name
                 for key, value in (("location", location), ("offset", offset), ("length", length)):
@@ -176,8 +190,8 @@ class _WeightsFile:
         if key not in self._places:
             self._file.seek(-(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT)
             offset = self._file.tell()
-            content = weight.detach().contiguous().view(torch.uint8).cpu().numpy()
-            self._file.write(memoryview(content).cast("B"))
+            content = weight.detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
+            self._file.write(content.data)
             self._places[key] = (offset, weight.numel() * weight.itemsize)
         return self._places[key]
 
