@@ -4,7 +4,8 @@ import torch
 from training.balance import EVEN, even_out
 from training.dit import CONFIG
 
-from rushes.models.wan import Experts, Wan
+from rushes.models.wan import Wan
+from rushes.models.wan_blocks import Experts
 
 
 def test_biases_move_against_the_load_until_it_is_even() -> None:

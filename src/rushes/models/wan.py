@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +56,23 @@ class TextContext:
         )
 
 
+class BlockStack(Protocol):
+    """What runs all blocks at once in another engine; a pass sets it."""
+
+    def takes(self, time: Tensor, call: Call) -> bool:
+        """Whether it can run such a call; the blocks themselves run the others."""
+        ...
+
+    def __call__(self, x: Tensor, time: Tensor, context: TextContext, call: Call) -> Tensor:
+        """x [B, N, d] and time [B, S, 1, 6, d], both float32 -> x."""
+        ...
+
+
 class Wan(nn.Module):
     """The diffusion transformer of a `WanConfig`; holds weights and nothing else.
+
+    Attributes:
+        stack: what runs the blocks of the calls that it takes, instead of the modules; a pass sets it.
 
     Args:
         attention_backend: a name of `rushes.ops.attention.BACKENDS`, or auto.
@@ -79,6 +94,7 @@ class Wan(nn.Module):
         _check_names(attention_backend, expert_kernel)
         self.config = config
         self.phase_rules: tuple[PhaseRule, ...] = ()
+        self.stack: BlockStack | None = None
         dim, patch = config.dim, config.patch_size
         volume = patch[0] * patch[1] * patch[2]
         self.patch_embed = nn.Linear(config.in_channels * volume, dim)
@@ -163,6 +179,8 @@ class Wan(nn.Module):
             phase=phase,
         )
         x, time, embedding = self.embed(latents, timestep, context)
+        if self.stack is not None and self.stack.takes(time, call):
+            return self._read_out(self.stack(x, time, context, call), embedding, self._grid(latents))
         chunk = []
         for layer, block in enumerate(self.blocks):
             past = cache.past(layer) if cache is not None else ()

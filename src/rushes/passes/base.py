@@ -22,7 +22,9 @@ PASSES = Registry(
     {
         "attention": "rushes.passes.attention:Attention",
         "lora": "rushes.passes.lora:Lora",
+        "backend": "rushes.passes.backend:Backend",
         "compile": "rushes.passes.compile:Compile",
+        "vae-backend": "rushes.passes.backend:VaeBackend",
         "vae-compile": "rushes.passes.vae:VaeCompile",
         "vae-fused": "rushes.passes.vae:VaeFused",
         "vae-tiling": "rushes.passes.vae:VaeTiling",
@@ -45,7 +47,8 @@ class Pass(Protocol):
         name: in plan files, reports and errors.
         part: the network that it changes; with two noise experts, both.
         order: passes of a plan are applied by rising order, whatever order they are listed in: 5 weights
-            of another training, 10 kernels, 20 other weights, 80 layouts, 90 compilation, 95 around a
+            of another training, 10 kernels, 20 other weights, 80 layouts, 90 compilation, 91 another
+            engine, 95 around a
             compiled step.
 
     A field that is out of range stops with `ConfigError` when the pass is made; a network that it cannot
