@@ -138,4 +138,4 @@ def test_the_answer_to_the_published_figure():
     assert all(row.largest_batch >= 3 for row in rows)
     assert all((row.videos_per_s["1"] or 0) < 30 for row in rows if row.pipeline != "toy")
     request = resolve(load_rules("wan2.2-t2v-a14b"), "x", width=832, height=480, seed=1)
-    assert largest_batch(request, SHAPES["wan2.2-t2v-a14b"]) == 7
+    assert largest_batch(request, SHAPES["wan2.2-t2v-a14b"]) == 8
