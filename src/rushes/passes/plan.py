@@ -113,8 +113,10 @@ def read_plan(file: Path) -> Plan:
     """The plan of a file. Raises `ConfigError`: no file, no plan, an unknown key or pass, a bad value."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"plan {file}: cannot be read ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"plan {file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ConfigError(f"plan {file}: is not JSON ({error})") from error
     try:
         return plan_of(content)
     except (ConfigError, UnknownName) as error:
