@@ -103,6 +103,31 @@ def test_a_larger_worker_gets_what_a_small_one_took(tmp_path):
         place.store.close()
 
 
+@pytest.mark.parametrize(("frames", "options"), [(9, DEGRADABLE), (9, JobOptions()), (17, JobOptions())])
+def test_a_job_left_to_a_larger_worker_is_not_left_to_nobody(tmp_path, frames, options):
+    """Neither when that worker dies nor when it turns out to be too small as well."""
+    sizes = [17]
+    place = make_place(
+        tmp_path / "a",
+        database=tmp_path / "jobs.sqlite",
+        planner=FixedPlanner(max_frames=5),
+        most_elsewhere=lambda: sizes[0],
+    )
+    job_id = place.client.submit(request(frames=frames), options)
+    place.worker.start()
+    wait_until(lambda: place.store.get(job_id).token == 1 and place.store.get(job_id).status == "queued")
+    result(place.client, place.client.submit(request(frames=5)))
+    assert place.store.get(job_id).token == 1, "left alone while the larger worker lives"
+    sizes[0] = 5  # it is gone; another that is no larger remains
+    if options.degrade:
+        assert result(place.client, job_id).request.video.num_frames == 5
+    else:
+        with pytest.raises(OutOfMemory):
+            result(place.client, job_id)
+    place.worker.end()
+    place.store.close()
+
+
 def test_what_no_worker_can_hold_is_refused(tmp_path):
     options = {"planner": FixedPlanner(max_frames=5), "most_elsewhere": lambda: 8}
     with working(tmp_path, **options) as place:

@@ -90,7 +90,7 @@ class Planner(Observer, Sizes, Protocol):
 
     @property
     def most_bytes(self) -> int:
-        """Device memory of the largest job that it can hold; see `JobStore.lease`."""
+        """Device memory of the largest job that it can hold; see `Amendments.most_bytes`."""
 
     def fits(self, request: GenerateRequest, beside: Sequence[GenerateRequest]) -> bool:
         """Whether the device has memory for it beside these."""
@@ -257,7 +257,7 @@ class Worker:
             limit=1,
             ttl_s=self._policy.lease_s,
             lanes=INTERACTIVE if room <= 0 else (),
-            most_bytes=self._planner.most_bytes,
+            most_bytes=self._amendments.most_bytes(self._planner.most_bytes),
         )
         for record in records:
             self._accept(record)
