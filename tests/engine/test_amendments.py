@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from test_worker import NO_MEMORY, alone, wait_until
 
 from rushes.engine.client import result
 from rushes.engine.local import LocalEngine
-from rushes.errors import OutOfMemory
+from rushes.errors import EngineError, OutOfMemory
 from rushes.types import FINAL, JobOptions
 from tiny_parts import request, tiny_model
 
@@ -172,6 +174,19 @@ def test_a_clock_that_jumps_asks_for_a_heartbeat(tmp_path):
         dues.append(place.worker._beat_if_due())
     assert dues == [True, False, False, True, True, False]
     assert store.num_beats == 0, "it holds nothing"
+
+
+def test_a_local_engine_can_be_left_while_a_unit_hangs():
+    model, goes_on = tiny_model(), Event()
+    denoise = stage_of(model, "denoise")
+    denoise.run = lambda jobs: goes_on.wait(60)
+    policy = replace(FAST, checkpoint_every=0, hang_floor_s=0.2)
+    begin = time.monotonic()
+    with pytest.raises(EngineError, match="a unit hangs"), LocalEngine(model, policy=policy) as engine:
+        list(engine.events(engine.submit(request())))
+    assert time.monotonic() - begin < 30
+    assert not engine._worker._recorder.leases
+    goes_on.set()
 
 
 def test_a_local_engine_hears_of_a_cancellation_at_once():

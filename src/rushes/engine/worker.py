@@ -206,6 +206,15 @@ class Worker:
             self._runner.end(job_id, JobCancelled("the engine is going"))
         self._wait()
 
+    def abandon(self) -> None:
+        """`end` after a hang: waits for nothing. The hung unit's thread keeps what it holds."""
+        self._stops.set()
+        self._wakes.set()
+        self._runner.stop(waits=False)
+        for job_id in self._runner.runs:
+            self._runner.end(job_id, JobCancelled("the engine is going"))
+            self._recorder.let_go(job_id)  # or it would be kept alive
+
     def _stop(self) -> None:
         self._stops.set()
         self._wakes.set()
