@@ -88,6 +88,28 @@ def test_a_folder_decides_as_it_does_for_generate(
     assert queued == json.loads(made.out)["request"]
 
 
+def test_a_plans_fields_are_defaults_of_what_is_submitted(
+    rushes: Command, store: Path, one_expert: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"format": 1, "passes": [], "fields": {"step_cache": 0.1, "fps": 8}}))
+    submit(rushes, store, one_expert, "--plan", plan, "--fps", "12")
+    queued = json.loads(rushes("jobs", "--store", store, "--json").out)["request"]
+    assert (queued["sampling"]["step_cache"], queued["video"]["fps"]) == (0.1, 12)
+    process = subprocess.Popen(
+        [*RUSHES, "worker", "--store", str(store), "--model", str(one_expert), "--plan", str(plan)],
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(2)]
+    finally:
+        process.kill()
+        process.communicate()
+    assert f"rushes submit --plan {plan}: step_cache=0.1, fps=8" in lines[1]
+
+
 def test_jobs_are_listed_and_cancelled(rushes: Command, store: Path, one_expert: Path) -> None:
     first = submit(rushes, store, one_expert, "--tenant", "a", "--lane", "batch")
     second = submit(rushes, store, one_expert, "--tenant", "b")

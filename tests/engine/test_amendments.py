@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from test_worker import NO_MEMORY, alone, wait_until
 
 from rushes.engine.client import result
 from rushes.engine.local import LocalEngine
-from rushes.errors import OutOfMemory
+from rushes.errors import EngineError, OutOfMemory
 from rushes.types import FINAL, JobOptions
 from tiny_parts import request, tiny_model
 
@@ -103,6 +105,31 @@ def test_a_larger_worker_gets_what_a_small_one_took(tmp_path):
         place.store.close()
 
 
+@pytest.mark.parametrize(("frames", "options"), [(9, DEGRADABLE), (9, JobOptions()), (17, JobOptions())])
+def test_a_job_left_to_a_larger_worker_is_not_left_to_nobody(tmp_path, frames, options):
+    """Neither when that worker dies nor when it turns out to be too small as well."""
+    sizes = [17]
+    place = make_place(
+        tmp_path / "a",
+        database=tmp_path / "jobs.sqlite",
+        planner=FixedPlanner(max_frames=5),
+        most_elsewhere=lambda: sizes[0],
+    )
+    job_id = place.client.submit(request(frames=frames), options)
+    place.worker.start()
+    wait_until(lambda: place.store.get(job_id).token == 1 and place.store.get(job_id).status == "queued")
+    result(place.client, place.client.submit(request(frames=5)))
+    assert place.store.get(job_id).token == 1, "left alone while the larger worker lives"
+    sizes[0] = 5  # it is gone; another that is no larger remains
+    if options.degrade:
+        assert result(place.client, job_id).request.video.num_frames == 5
+    else:
+        with pytest.raises(OutOfMemory):
+            result(place.client, job_id)
+    place.worker.end()
+    place.store.close()
+
+
 def test_what_no_worker_can_hold_is_refused(tmp_path):
     options = {"planner": FixedPlanner(max_frames=5), "most_elsewhere": lambda: 8}
     with working(tmp_path, **options) as place:
@@ -147,6 +174,19 @@ def test_a_clock_that_jumps_asks_for_a_heartbeat(tmp_path):
         dues.append(place.worker._beat_if_due())
     assert dues == [True, False, False, True, True, False]
     assert store.num_beats == 0, "it holds nothing"
+
+
+def test_a_local_engine_can_be_left_while_a_unit_hangs():
+    model, goes_on = tiny_model(), Event()
+    denoise = stage_of(model, "denoise")
+    denoise.run = lambda jobs: goes_on.wait(60)
+    policy = replace(FAST, checkpoint_every=0, hang_floor_s=0.2)
+    begin = time.monotonic()
+    with pytest.raises(EngineError, match="a unit hangs"), LocalEngine(model, policy=policy) as engine:
+        list(engine.events(engine.submit(request())))
+    assert time.monotonic() - begin < 30
+    assert not engine._worker._recorder.leases
+    goes_on.set()
 
 
 def test_a_local_engine_hears_of_a_cancellation_at_once():

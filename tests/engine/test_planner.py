@@ -12,6 +12,8 @@ from rushes.models.checkpoint import open_checkpoint
 from rushes.models.checkpoint_writer import make_checkpoint
 from rushes.models.expert_pair import ResidentExperts
 from rushes.models.text import UMT5TextEncoder
+from rushes.passes.fp8 import Fp8Linears
+from rushes.passes.plan import Plan
 from rushes.pipelines.model import Model
 from rushes.pipelines.parts import CheckpointParts
 from rushes.pipelines.rules import load_rules, resolve
@@ -41,6 +43,20 @@ def test_weights_that_share_memory_or_stay_on_the_host_are_not_counted(folder: P
     network = model.parts.experts().select(1000.0)
     assert ResidentExperts(network, network, boundary=0.875).num_resident == 1
     assert model.parts.experts().num_resident == 2
+
+
+def test_weights_count_as_they_lie_in_memory(folder: Path) -> None:
+    """Or a device whose peaks stay below the prediction would be taken for roomier than it is."""
+    sizes = []
+    for plan in (Plan(), Plan(passes=(Fp8Linears(),))):
+        model = rushes.load(str(folder), device="cpu", dtype="float32", plan=plan)
+        pair, vae = model.parts.experts(), model.parts.vae()
+        networks = (pair.select(1000.0), pair.select(0.0), vae, encoder_of(model).model)
+        held = sum(p.nbytes for network in networks for p in network.parameters())
+        assert weights_bytes(shape_of(model)) == held
+        sizes.append(shape_of(model).weight_bytes)
+    assert sizes[0] == 4.0
+    assert 1.0 < sizes[1] < 4.0
 
 
 def test_the_text_encoder_leaves_a_gpu_on_which_the_models_own_clip_has_no_room(folder: Path) -> None:

@@ -1,10 +1,12 @@
 """Denoise and DenoiseCausal: batching, experts, guidance, caches and slots."""
 
 from dataclasses import replace
+from threading import Event, Thread
 
 import pytest
 import torch
 
+from rushes.models.expert_pair import ArrivingExperts
 from rushes.sampling.guidance import cfg
 from rushes.sampling.noise import initial_noise, step_generator
 from rushes.sampling.solvers import load_solver, schedule_for
@@ -146,6 +148,30 @@ def test_the_low_noise_expert_is_fetched_during_the_last_forward_of_the_other(gu
     num_high = sum(t >= 700 for t in schedule_for(job.request.sampling).timesteps) * forwards
     expected = ["high"] * (num_high - 1) + ["prefetch", "high"] + ["low"] * (6 * forwards - num_high)
     assert log == expected
+
+
+def test_the_arriving_low_noise_expert_is_waited_for_before_the_unit_begins():
+    parts, may_arrive = TinyParts(boundary=0.7), Event()
+
+    def load_low(on_allocated):
+        on_allocated()
+        assert may_arrive.wait(60)
+        return parts.transformers["low"]
+
+    pair = ArrivingExperts(parts.transformers["high"], load_low, boundary=parts.boundary)
+    denoise = Denoise("toy", lambda _lora: pair, parts.boundary, CPU)
+    job = encoded(tiny_job(steps=6, two_experts=True, guidance=1.0), parts)
+    while denoise.key(job).expert == "high":
+        denoise.prepare(job)  # does not wait
+        denoise.run([job])
+    preparing = Thread(target=denoise.prepare, args=(job,))
+    preparing.start()
+    preparing.join(0.2)
+    assert preparing.is_alive()
+    may_arrive.set()
+    preparing.join(60)
+    assert not preparing.is_alive()
+    finish(denoise, job)
 
 
 def test_key_tells_apart_what_cannot_share_a_forward():

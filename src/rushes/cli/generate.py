@@ -16,7 +16,7 @@ import rushes
 from rushes.cli.options import device_options, model_option, request_options
 from rushes.cli.plans import plan_of_file, plan_option
 from rushes.errors import OutputError, UnknownName
-from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
+from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, plan_fields, resolve
 
 if TYPE_CHECKING:
     from rushes.pipelines.model import Model
@@ -120,14 +120,18 @@ def rules_of(name: str) -> PipelineRules:
     return load_rules(open_checkpoint(Path(name)).pipeline)
 
 
-def request_of(name: str, prompt: str, given: Mapping[str, Any]) -> GenerateRequest:
-    """The request that `Model.job` would make of a known model or a checkpoint folder. No weights are read.
-    Raises as `rules_of` and `resolve`."""
+def request_of(
+    name: str, prompt: str, given: Mapping[str, Any], plan_file: Path | None = None
+) -> GenerateRequest:
+    """The request that `Model.job` would make of a known model or a checkpoint folder, loaded with this plan.
+    No weights are read. Raises as `rules_of`, `plan_of_file` and `resolve`."""
     from rushes.models.checkpoint import open_checkpoint
 
     rules = rules_of(name)
     decided = {} if name in RULES else open_checkpoint(Path(name)).decided
-    return resolve(rules, prompt, **{**folder_fields(rules, decided, given.get("preset")), **given})
+    planned = plan_fields(plan_of_file(plan_file, rules.name).fields, given.get("mode"))
+    fields = {**planned, **given}
+    return resolve(rules, prompt, **{**folder_fields(rules, decided, fields.get("preset")), **fields})
 
 
 def read_prompt(prompt: str | None, file: IO[str] | None) -> str:

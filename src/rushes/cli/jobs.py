@@ -14,6 +14,7 @@ import click
 
 from rushes.cli.generate import progress_of, read_prompt, request_of
 from rushes.cli.options import model_option, request_options
+from rushes.cli.plans import plan_option
 from rushes.cli.workplace import store_option
 from rushes.types import FINAL, JobOptions, JobStatus, Lane
 
@@ -51,6 +52,7 @@ def options_of_a_job(command: Callable[..., None]) -> Callable[..., None]:
 @model_option
 @request_options
 @options_of_a_job
+@plan_option
 @click.option("--watch", is_flag=True, help="wait for the end, with a bar a stage")
 @click.option(
     "-o",
@@ -68,11 +70,15 @@ def submit(
     deadline_s: float | None,
     degrade: bool,
     idempotency_key: str | None,
+    plan_file: Path | None,
     watch: bool,
     output: Path | None,
     **fields: Any,
 ) -> None:
-    """Queue PROMPT. Prints the job's id; with --watch or -o the path of the clip, last."""
+    """Queue PROMPT. Prints the job's id; with --watch or -o the path of the clip, last.
+
+    Of a plan only its request defaults are taken: passes are the worker's.
+    """
     from rushes.engine.announcements import workers
     from rushes.engine.client import seed_for
     from rushes.engine.workplace import Workplace
@@ -80,7 +86,7 @@ def submit(
     given = {field: value for field, value in fields.items() if value is not None}
     if idempotency_key is not None:
         given.setdefault("seed", seed_for(tenant, idempotency_key))
-    request = request_of(name, read_prompt(prompt, prompt_file), given)
+    request = request_of(name, read_prompt(prompt, prompt_file), given, plan_file)
     options = JobOptions(
         lane=lane, tenant=tenant, deadline_s=deadline_s, degrade=degrade, idempotency_key=idempotency_key
     )

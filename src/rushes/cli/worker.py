@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rushes.cli.options import device_options, model_option
-from rushes.cli.plans import plan_option
+from rushes.cli.plans import plan_of_file, plan_option
 from rushes.cli.workplace import store_option
 
 if TYPE_CHECKING:
@@ -125,8 +125,20 @@ def worker(
         )
         runs.start()
         click.echo(f"rushes: worker {runs.owner} runs {model.rules.name} on {model.device}", err=True)
+        tell_defaults(plan_file, model.rules.name)
         wait_and_drain(runs, stops)
         withdraw(place.workers, runs.owner)
+
+
+def tell_defaults(plan_file: Path | None, model: str) -> None:
+    """Say which request defaults of a plan a worker cannot give: requests are complete when submitted."""
+    fields = plan_of_file(plan_file, model).fields
+    if fields:
+        names = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        click.echo(
+            f"rushes: note: only rushes submit --plan {plan_file} gives jobs the plan's defaults: {names}",
+            err=True,
+        )
 
 
 def wait_and_drain(worker: Worker, stops: threading.Event) -> None:

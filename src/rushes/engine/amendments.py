@@ -55,6 +55,14 @@ class Amendments:
         self._store, self._delete, self._sizes = store, delete, sizes
         self._most_elsewhere = most_elsewhere
 
+    def most_bytes(self, own: int) -> int | None:
+        """What a job may need that this device, with `own` bytes, should take; None for any job.
+
+        Larger ones are left alone only while a larger worker is there. The largest takes all, also those
+        that it has to make smaller or to refuse, so that no job is left to nobody.
+        """
+        return own if self._most_elsewhere() > own else None
+
     def fitted(self, lease: Lease, record: JobRecord) -> JobRecord | None:
         """The job as this device can run it; None when it was left to a larger one. Raises `OutOfMemory`."""
         try:

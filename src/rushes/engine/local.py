@@ -76,7 +76,8 @@ class Changes:
 class LocalEngine:
     """An `EngineClient` and the worker behind it, in one process, with jobs in memory.
 
-    A context manager: leaving it cancels what still runs and waits for the unit in work.
+    A context manager: leaving it cancels what still runs and waits for the unit in work, but for none that
+    hangs.
 
     Args:
         reserve_bytes: device memory that is always kept free; None for 2 GB on a GPU, and nothing of a host
@@ -114,7 +115,8 @@ class LocalEngine:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))
         changes = Changes(self._check)
         self._store = SqliteJobStore(":memory:", clock=clock, on_write=changes.tell)
-        self._stack.callback(self._store.close)
+        self._hung = threading.Event()
+        self._stack.callback(self._close_store)
         self._client = StoreClient(self._store, watch=changes)
         self._lock = threading.Lock()
         self._outlets: dict[str, Outlet] = {}
@@ -139,7 +141,10 @@ class LocalEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            self._worker.end()
+            if self._hung.is_set():
+                self._worker.abandon()
+            else:
+                self._worker.end()
 
     def submit(
         self,
@@ -185,4 +190,9 @@ class LocalEngine:
 
     def _hangs(self) -> None:
         """The process is the caller's: it is not ended, nobody waits any more."""
+        self._hung.set()
         self._worker.failed.set()
+
+    def _close_store(self) -> None:
+        if not self._hung.is_set():  # threads that nobody waits for may write to it still
+            self._store.close()

@@ -151,11 +151,16 @@ def _text_bytes(shape: ModelShape) -> int:
 def weights_bytes(shape: ModelShape) -> int:
     """All networks of a pipeline. A weight of the transformer's matrices takes `weight_bytes`, one of its
     float32 islands 4, one of the VAE or the text encoder `value_bytes`."""
-    expert = matrix_weights(shape.transformer) * shape.weight_bytes + FLOAT32 * _islands(shape.transformer)
+    expert = matrix_weights(shape.transformer) * shape.weight_bytes + island_bytes(shape.transformer)
     experts = 1 if shape.is_swapped else shape.num_experts
     text = 0 if shape.is_text_streamed else shape.text.num_parameters
     others = (shape.vae_parameters + text) * shape.value_bytes
-    return int(experts * expert) + others
+    return round(experts * expert) + others
+
+
+def island_bytes(config: WanConfig) -> int:
+    """Of the parts of a network that stay float32."""
+    return FLOAT32 * _islands(config)
 
 
 def _islands(config: WanConfig) -> int:

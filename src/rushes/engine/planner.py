@@ -13,12 +13,14 @@ import torch
 from rushes.engine.announcements import Announcement
 from rushes.engine.cost import CostModel, Prediction
 from rushes.engine.degrade import Limits, degrade, what_would_fit
-from rushes.engine.memory import DeviceMemory
+from rushes.engine.memory import DeviceMemory, island_bytes
 from rushes.engine.peaks import NoMeter, PeakMeter, PeakWatch
 from rushes.engine.rates import rates_for
 from rushes.engine.run import Run
 from rushes.engine.shapes import UMT5_XXL, ModelShape, TextShape
+from rushes.engine.work import matrix_weights
 from rushes.errors import OutOfMemory
+from rushes.models.configs import WanConfig
 from rushes.models.device_memory import free_device_bytes
 from rushes.models.mini_lm import MiniLM
 from rushes.models.text import TextEncoder, UMT5TextEncoder
@@ -175,18 +177,25 @@ def shape_of(model: Model) -> ModelShape:
     """The networks of a loaded model as data."""
     parts = model.parts
     experts, encoder = parts.experts(), parts.text_encoder()
-    dtype = experts.select(1000.0).dtype
+    network = experts.select(1000.0)
     return ModelShape(
         transformer=parts.transformer_config,
         vae=parts.vae_config,
         text=text_shape(encoder),
         vae_parameters=sum(parameter.numel() for parameter in parts.vae().parameters()),
         boundary=model.boundary,
-        weight_bytes=dtype.itemsize,
-        value_bytes=dtype.itemsize,
+        weight_bytes=weight_bytes(network, parts.transformer_config),
+        value_bytes=network.dtype.itemsize,
         is_swapped=model.boundary is not None and experts.num_resident == 1,
         is_text_streamed=isinstance(encoder, UMT5TextEncoder) and encoder.is_streamed,
     )
+
+
+def weight_bytes(network: torch.nn.Module, config: WanConfig) -> float:
+    """Of one weight of the matrices of a loaded network: all that it holds but the float32 islands, so that
+    low precision counts as it lies in memory, scales included. 0 where a back-end holds them elsewhere."""
+    held = sum(tensor.nbytes for tensors in (network.parameters(), network.buffers()) for tensor in tensors)
+    return max(0, held - island_bytes(config)) / matrix_weights(config)
 
 
 def text_shape(encoder: TextEncoder) -> TextShape:

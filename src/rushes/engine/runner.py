@@ -81,12 +81,16 @@ class Runner:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Wait for the units that run, and run no others. Runs keep their state."""
+    def stop(self, *, waits: bool = True) -> None:
+        """Wait for the units that run, and run no others. Runs keep their state.
+
+        Args:
+            waits: False where a unit hangs, for which nothing can wait.
+        """
         with self._changed:
             self._stops = True
             self._tell_slots()
-        for thread in self._threads:
+        for thread in self._threads if waits else ():
             if thread.is_alive():
                 thread.join()
 

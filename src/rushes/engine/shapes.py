@@ -35,7 +35,8 @@ class ModelShape:
     Attributes:
         boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
         vae_parameters: of encoder and decoder.
-        weight_bytes: of one weight in memory (2 for bfloat16, 1 for fp8); float32 islands are 4 in any case.
+        weight_bytes: of one weight in memory, on average (2 for bfloat16, about 1 for fp8); float32 islands
+            are 4 in any case.
         value_bytes: of one activation that is no float32 island.
         is_swapped: two noise experts share the memory of one (`rushes.models.expert_pair`).
         is_text_streamed: the text encoder is on the device block by block (`rushes.models.streamed`).

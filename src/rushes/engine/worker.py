@@ -90,7 +90,7 @@ class Planner(Observer, Sizes, Protocol):
 
     @property
     def most_bytes(self) -> int:
-        """Device memory of the largest job that it can hold; see `JobStore.lease`."""
+        """Device memory of the largest job that it can hold; see `Amendments.most_bytes`."""
 
     def fits(self, request: GenerateRequest, beside: Sequence[GenerateRequest]) -> bool:
         """Whether the device has memory for it beside these."""
@@ -206,6 +206,15 @@ class Worker:
             self._runner.end(job_id, JobCancelled("the engine is going"))
         self._wait()
 
+    def abandon(self) -> None:
+        """`end` after a hang: waits for nothing. The hung unit's thread keeps what it holds."""
+        self._stops.set()
+        self._wakes.set()
+        self._runner.stop(waits=False)
+        for job_id in self._runner.runs:
+            self._runner.end(job_id, JobCancelled("the engine is going"))
+            self._recorder.let_go(job_id)  # or it would be kept alive
+
     def _stop(self) -> None:
         self._stops.set()
         self._wakes.set()
@@ -257,7 +266,7 @@ class Worker:
             limit=1,
             ttl_s=self._policy.lease_s,
             lanes=INTERACTIVE if room <= 0 else (),
-            most_bytes=self._planner.most_bytes,
+            most_bytes=self._amendments.most_bytes(self._planner.most_bytes),
         )
         for record in records:
             self._accept(record)

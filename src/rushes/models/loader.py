@@ -101,7 +101,10 @@ def load_experts(
 
         def load_low(on_allocated: Callable[[], None] = lambda: None) -> wan.Wan:
             low = load_transformer(checkpoint, "low", place, dtype, on_allocated=on_allocated)
-            return change(low, "low")
+            low = change(low, "low")
+            if place.type == "cuda":  # other threads read it on streams of their own
+                torch.cuda.current_stream(place).synchronize()
+            return low
 
         checkpoint.part("transformer_low")  # one that is not there is missed at once
         if in_background if in_background is not None else place.type == "cuda":

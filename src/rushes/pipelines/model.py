@@ -19,7 +19,7 @@ from rushes.passes.plan import Plan, read_plan
 from rushes.pipelines.base import Parts, run
 from rushes.pipelines.device import check_memory, choose_device, choose_dtype, residency_notes
 from rushes.pipelines.parts import CheckpointParts
-from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, resolve
+from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, plan_fields, resolve
 from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import Given, Job
 from rushes.stages.preview import fit_latent_rgb, preview_frames
@@ -224,7 +224,7 @@ class Model:
         _check_not_twice("prompt", prompt, given.prompt_embeds)
         _check_not_twice("negative_prompt", flat.get("negative_prompt"), given.negative_prompt_embeds)
         given_fields = {
-            **self._planned(flat.get("mode")),
+            **plan_fields(self._fields, flat.get("mode")),
             **{name: value for name, value in flat.items() if value is not None},
         }
         flat = {**folder_fields(self.rules, self._defaults, given_fields.get("preset")), **given_fields}
@@ -232,11 +232,6 @@ class Model:
         return self.pipeline.job(
             request, given, wants_video=wants_video, wants_preview=wants_preview and request.mode == "full"
         )
-
-    def _planned(self, mode: str | None) -> dict[str, Any]:
-        """The plan's fields; a causal clip reuses nothing of earlier steps, whatever the plan would."""
-        reuse = ("guidance_gate", "step_cache") if mode == "causal" else ()
-        return {name: value for name, value in self._fields.items() if name not in reuse}
 
     def _events(
         self, job: Job, on_progress: OnProgress | None, preview_every: int = 0

@@ -168,6 +168,12 @@ class PipelineRules:
         return {name: sources[name] for name in self.fields}
 
 
+def plan_fields(fields: Mapping[str, Any], mode: str | None) -> dict[str, Any]:
+    """A plan's request defaults; a causal clip reuses nothing of earlier steps, whatever the plan would."""
+    reuse = ("guidance_gate", "step_cache") if mode == "causal" else ()
+    return {name: value for name, value in fields.items() if name not in reuse}
+
+
 def folder_fields(rules: PipelineRules, decided: Mapping[str, Any], preset: str | None) -> Mapping[str, Any]:
     """What a checkpoint folder decides under this preset, of all that it says (`decided`): its `flow_shift`
     under every preset but those of fixed timesteps, its `solver` under the default preset only."""

@@ -124,6 +124,11 @@ class Denoise(_DenoiseStage):
             text_len=_texts(job)[0].num_tokens,
         )
 
+    def prepare(self, job: Job) -> None:
+        super().prepare(job)
+        if self._expert(self._state(job)) == "low":  # no `select`: it swaps weights that a unit may read
+            self._experts(job.lora).wait()
+
     @torch.no_grad()
     def run(self, jobs: Sequence[Job]) -> None:
         states = [self._state(job) for job in jobs]
