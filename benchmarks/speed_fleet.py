@@ -29,6 +29,7 @@ from rushes.models.tiny_tokenizer import write_tokenizer
 from rushes.models.umt5 import UMT5Config
 from rushes.models.wan import Wan
 from rushes.passes.base import ClipShape
+from rushes.passes.plan import Plan
 from rushes.pipelines.model import Model
 from rushes.pipelines.rules import load_rules
 from rushes.types import VideoSpec
@@ -178,6 +179,13 @@ class Fleet:
             vae, rung = changed("vae", self.base_vae, rung)
             self._made[name] = network, vae, rung
         return self._made[name]
+
+    def warm_up(self, name: str, shape: Sequence[int]) -> None:
+        """What `Model.warm_up` does with a rung's transformer, for latents (C, T, H, W) of one clip."""
+        network, _, rung = self.rung(name)
+        channels, frames, rows, columns = shape
+        expected = ClipShape(latent_shape=(channels, frames, rows, columns), text_len=self.text_len)
+        Plan(passes=rung.passes).warm_up("transformer", network, expected)
 
     def distinct(self, names: Sequence[str]) -> list[str]:
         """Those of the rungs whose passes are not those of one before: where a rung's own are missing,

@@ -74,6 +74,21 @@ def our_call(
     return lambda: network(latents, timestep, made, phase=phase)
 
 
+def warmed(
+    fleet: Fleet, name: str, shape: tuple[int, ...], call: Callable[[], object]
+) -> Callable[[], object]:
+    """The call; the first time after the rung's own `warm_up`, as a model's first clip is."""
+    waits = [True]
+
+    def first() -> object:
+        if waits:
+            fleet.warm_up(name, shape)
+            waits.clear()
+        return call()
+
+    return first
+
+
 def their_call(fleet: Fleet, inputs: Given) -> Callable[[], Tensor]:
     """The same of diffusers, with inputs cast as its pipeline casts them."""
     latents, timestep, text = inputs
@@ -115,6 +130,7 @@ def errors(report: Report, fleet: Fleet, reference: Tensor) -> None:
 
         def measure(name: str = name) -> None:
             network, _, rung = fleet.rung(name)
+            fleet.warm_up(name, fleet.kind.short)
             mine = error(our_call(network, inputs)(), reference)[0]
             report.add(name, {"error": mine, "over diffusers": round(mine / theirs, 3), **rung.about()})
 
@@ -130,7 +146,7 @@ def steps_40(report: Report, fleet: Fleet, clip: str, *, rounds: int, warm_s: fl
     for name in fleet.distinct(RUNGS):
         network, _, rung = fleet.rung(name)
         rounds_of = None if name in LASTING else BRIEF_ROUNDS
-        call = our_call(network, inputs)
+        call = warmed(fleet, name, fleet.kind.latents(clip), our_call(network, inputs))
         entries[name] = Entry(call=call, weights=num_bytes(network), about=rung.about(), rounds=rounds_of)
     first_calls(entries, fleet.device)
     with card_watch(fleet.device) as card:
@@ -186,7 +202,8 @@ def warm_up_clips(
     for name in entries:
         if name != RIVAL:
             network, vae, _ = fleet.rung(name)
-            starts[name] = Entry(call=_short_clip(network, vae, inputs, num_steps), weights=0)
+            call = warmed(fleet, name, shape, _short_clip(network, vae, inputs, num_steps))
+            starts[name] = Entry(call=call, weights=0)
     first_calls(starts, fleet.device)
     for name, start in starts.items():
         entries[name].first_s, entries[name].failure = start.first_s, start.failure

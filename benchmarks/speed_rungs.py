@@ -94,9 +94,15 @@ def _proposed(
 
 
 def sharing(network: N) -> N:
-    """A network of its own that shares every weight: passes change modules, and the first one stays plain."""
-    tensors = chain(network.parameters(), network.buffers())
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    """A network of its own that shares every weight: passes change modules, and the first one stays plain.
+
+    Its parameters are other objects over the same memory, as a pass may give one another layout in place.
+    """
+    shared: dict[int, Any] = {
+        id(one): nn.Parameter(one.data, one.requires_grad) for one in network.parameters()
+    }
+    shared |= {id(one): one for one in network.buffers()}
+    return copy.deepcopy(network, shared)
 
 
 def changed(part: Part, network: N, rung: Rung) -> tuple[N, Rung]:

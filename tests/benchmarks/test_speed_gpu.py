@@ -13,6 +13,7 @@ from benchmarks.speed_fleet import TINY_A14B
 from benchmarks.speed_rungs import LADDER, changed, num_bytes, rungs, sharing
 
 from benchmarks import speed_gpu
+from rushes.ops.layout import channels_last
 from rushes.passes.attention import Attention
 
 CPU = torch.device("cpu")
@@ -79,7 +80,8 @@ def test_vae_passes_that_are_not_there_are_named(parts: dict[str, Any]) -> None:
 def test_a_changed_network_shares_its_weights_and_leaves_the_first_plain() -> None:
     plain = random_wan(TINY_A14B.transformer, 1, CPU, torch.bfloat16)
     other = sharing(plain)
-    assert other.head.weight is plain.head.weight
+    assert other.head.weight is not plain.head.weight
+    assert other.head.weight.data_ptr() == plain.head.weight.data_ptr()
     rung = next(rung for rung in rungs(CPU) if rung.name == "attention")
     made, done = changed("transformer", plain, rung)
     assert any(isinstance(one, Attention) for one in done.passes)
@@ -102,3 +104,11 @@ def test_the_ladder_grows_and_a_missing_pass_leaves_its_rung_without_it() -> Non
     for before, after in itertools.pairwise(found):
         assert after.passes[: len(before.passes)] == before.passes
     assert "compile: left out, as asked" in found[-1].lacks
+
+
+def test_another_layout_of_a_shared_network_leaves_the_first_plain() -> None:
+    plain = torch.nn.Conv2d(4, 4, 3)
+    other = channels_last(sharing(plain))
+    assert other.weight.is_contiguous(memory_format=torch.channels_last)
+    assert plain.weight.is_contiguous()
+    assert sharing(plain).weight.data_ptr() == plain.weight.data_ptr()

@@ -119,6 +119,28 @@ def test_a_weight_keeps_its_dtype_and_is_rounded_once(model):
     )
 
 
+def test_a_difference_beside_a_product_is_added_before_rounding(model):
+    stem = "blocks.0.attn1.to_out.0"
+    diff = torch.randn((DIM, DIM), generator=torch.Generator().manual_seed(3))
+    lora = pair(stem) | {f"{stem}.diff": diff}
+    cast_weights(model, torch.bfloat16)
+    before = model.blocks[0].self_attn.out.weight.float()
+    fuse(model, lora, SOURCES)
+    expected = before + diff + product(lora, stem)
+    found = model.blocks[0].self_attn.out.weight.float()
+    torch.testing.assert_close(found, expected, rtol=2**-8, atol=1e-6)
+
+
+def test_what_would_change_nothing_or_is_there_twice_is_refused(model):
+    lora = pair("blocks.0.attn1.to_q")
+    for nothing, scale in (({}, 1.0), (lora, 0.0)):
+        with pytest.raises(CheckpointError, match="change nothing"):
+            fuse(model, nothing, SOURCES, scale=scale)
+    twice = lora | {f"transformer.{name}": tensor for name, tensor in lora.items()}
+    with pytest.raises(CheckpointError, match="two spellings of one tensor"):
+        fuse(model, twice, SOURCES)
+
+
 def test_what_few_step_training_writes_fuses_to_the_trained_weights():
     with torch.random.fork_rng():
         torch.manual_seed(0)

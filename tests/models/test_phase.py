@@ -3,6 +3,8 @@
 import pytest
 
 from rushes.models.phase import PLAIN, MiddleSteps, num_steps_of, phase_of, phases_of
+from rushes.passes.calibration import TimestepBuckets
+from rushes.sampling.schedules import unipc_schedule
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,15 @@ def test_every_phase_once() -> None:
     rules = (MiddleSteps(label="a", first=0.5), MiddleSteps(label="b", first=0.1, last=0.1))
     assert phases_of(rules) == ((), ("a", "b"), ("a",), ("b",))
     assert phases_of(()) == (PLAIN,)
+
+
+def test_no_phase_of_a_shifted_trajectory_is_missed() -> None:
+    rules = (MiddleSteps(label="a", first=0.1, last=0.1), TimestepBuckets(num_buckets=4))
+    met = {
+        phase_of(rules, step, num_steps, timestep)
+        for num_steps in range(3, 51)
+        for shift in (1.0, 3.3, 5.0, 8.0, 12.0)
+        for step, timestep in enumerate(unipc_schedule(num_steps, shift).timesteps)
+    }
+    assert {("a", "timesteps-3"), ("timesteps-2",)} <= met
+    assert met <= set(phases_of(rules))

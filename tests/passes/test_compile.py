@@ -96,6 +96,16 @@ def test_a_new_shape_compiles_once_or_stays_eager() -> None:
     assert num_graphs() == 2
 
 
+def test_code_that_torch_dropped_is_compiled_again_beyond_its_own_limit() -> None:
+    wide = replace(SHAPE, latent_shape=(4, 1, 4, 6))
+    fast = compiled(network(), uses_cache=False)
+    expected = [velocity(fast, shape) for shape in (SHAPE, wide)]
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        again = [velocity(fast, shape) for shape in (SHAPE, wide)]
+    torch.testing.assert_close(again, expected)
+
+
 def test_warm_up_compiles_every_phase_of_8_bit_and_sparse_blocks() -> None:
     """Of two blocks the first stays dense: one graph for it, and two for the other."""
     others = (SparseAttention(block=4, density=0.5), Fp8Linears(targets=("attn_out",)))

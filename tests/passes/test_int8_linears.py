@@ -12,7 +12,7 @@ from torch import nn
 import rushes
 from rushes.errors import ConfigError, UnknownName
 from rushes.models.expert_pair import num_bytes
-from rushes.models.wan import Wan
+from rushes.models.wan import Wan, cast_weights
 from rushes.passes.calibration import (
     PERCENTILES,
     Ranges,
@@ -47,6 +47,7 @@ def _ranges(x: torch.Tensor) -> Ranges:
     return Ranges(
         peaks=rows.amax(0)[None],
         percentiles=torch.quantile(rows.flatten(), torch.tensor(PERCENTILES) / 100)[None],
+        weights=torch.zeros(0),
     )
 
 
@@ -116,6 +117,16 @@ def test_each_noise_expert_finds_its_own(tmp_path: Path) -> None:
     assert not torch.equal(*peaks)
     with pytest.raises(ConfigError, match="made for other weights"):
         read_calibration(file, small_wan(seed=2))
+
+
+def test_a_fine_tune_with_the_same_modulation_is_refused_and_another_dtype_is_not(tmp_path: Path) -> None:
+    file = Path(_file(tmp_path))
+    assert read_calibration(file, cast_weights(small_wan(), torch.bfloat16))
+    tuned = small_wan()
+    weight = tuned.blocks[1].cross_attn.out.weight
+    weight.data += 0.02 * weight.std() * torch.randn_like(weight)
+    with pytest.raises(ConfigError, match=r"other weights than this network's blocks\.1\.cross_attn\.out"):
+        read_calibration(file, tuned)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from rushes.errors import UnknownName
+from rushes.errors import ConfigError, UnknownName
+from rushes.ops.attention import check_backend
 from rushes.passes.plan import Plan, plan_of, read_plan
+from rushes.passes.presets import Candidate
 from rushes.pipelines.model import Model
 from rushes.profiling.ladder import HEADER
-from rushes.profiling.optimize import Task, optimize
+from rushes.profiling.optimize import Task, optimize, proposals
 from tiny_parts import TinyParts, tiny_model
 
 WAIT_S = 1.0
 """Of a slow model in each forward, so that no other load of the machine can make up for it."""
 
 ONE_STEP = {"num_inference_steps": 1, "guidance_high": 1.0}
-NOT_TRIED = ("compile", "vae-compile", "vae-fused", "int8-linears")
+NOT_TRIED = ("compile", "vae-compile", "vae-fused")
 
 
 def opened(plan: Plan, *, plain_waits_s: float = 0.0, changed_by: float = 0.0) -> Model:
@@ -105,6 +107,36 @@ def test_what_cannot_run_is_refused_with_its_reason() -> None:
     assert reasons["vae-compile"] == "left out, as asked"
 
 
+def test_the_next_settings_are_tried_where_the_first_are_refused_by_the_model() -> None:
+    candidate = Candidate(name="attention", settings=({"backend": "sdpa"}, {"backend": "flash"}))
+    reasons: list[str] = []
+    assert [one.backend for one in proposals(candidate, "cuda", reasons)] == ["sdpa", "flash"]
+    assert reasons == []
+    with pytest.raises(ConfigError, match=r"cudnn runs on cuda, not on cpu; choose sdpa"):
+        check_backend("cudnn", torch.device("cpu"), torch.bfloat16, "pass attention")
+    with pytest.raises(ConfigError, match=r"fa3 takes bfloat16, the network is torch.float32; choose cudnn"):
+        check_backend("fa3", torch.device("cpu"), torch.float32, "pass attention")
+
+
+def test_a_failure_of_reused_steps_is_a_refused_rung() -> None:
+    def open_model(plan: Plan) -> Model:
+        model = opened(plan)
+        calls = iter(range(10**9))
+
+        def fail(*_: object) -> None:
+            if next(calls) > 200:
+                raise RuntimeError("out of kernels")
+
+        model.parts.experts().select(0.0).register_forward_pre_hook(fail)
+        return model
+
+    without = (*NOT_TRIED, "attention", "fp8-linears")
+    fields = {"num_inference_steps": 20}
+    found = task(preset="fast", open_model=open_model, fields=fields, budget_db=0.0, without=without)
+    _, ladder = optimize(found)
+    assert (ladder.rungs[-1].status, ladder.rungs[-1].reason) == ("refused", "out of kernels")
+
+
 def test_reuse_is_tried_on_the_same_model_from_nine_steps_on() -> None:
     _, short = optimize(task(preset="fast", without=(*NOT_TRIED, "attention", "fp8-linears")))
     assert short.rungs[-1].reason == "nothing is reused in fewer than 9 steps"
@@ -155,3 +187,8 @@ def test_a_plan_that_reuses_steps_leaves_causal_clips_alone() -> None:
     model = Model(rules, parts, boundary=None, device=torch.device("cpu"), fields={"step_cache": 0.1})
     assert model.job("a dog").request.sampling.step_cache == 0.1
     assert model.job("a dog", mode="causal").request.sampling.step_cache == 0.0
+    causal = {"mode": "causal", "step_cache": 0.1}
+    planned = Model(rules, parts, boundary=None, device=torch.device("cpu"), fields=causal)
+    assert planned.job("a dog").request.mode == "causal"
+    assert planned.job("a dog").request.sampling.step_cache == 0.0
+    assert planned.job("a dog", mode="full").request.sampling.step_cache == 0.1

@@ -47,8 +47,9 @@ _LAYOUTS: tuple[Layout, ...] = ("diffusers", "wan")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Update:
-    """What is added to some rows of a parameter: scale * up @ down, or `diff`."""
+    """What is added to some rows of a parameter, the checkpoint's `target`: scale * up @ down, or `diff`."""
 
+    target: str
     rows: Tensor
     down: Tensor | None = None
     up: Tensor | None = None
@@ -98,15 +99,22 @@ def fuse(model: Wan, lora: Mapping[str, Tensor], table: Sources | None = None, *
     Args:
         lora: as `read_lora` returns it.
         table: where the parameters come from, in the layout whose names the LoRA uses; None finds out.
-        scale: of all of it.
+        scale: of all of it; not 0.
 
     Raises:
-        CheckpointError: names the tensor that fits no parameter, and the nearest; none has changed then.
+        CheckpointError: names the tensor that fits no parameter, and the nearest, or that is there under two
+            spellings; or nothing would change. No parameter has changed then.
     """
+    if not lora or scale == 0:
+        raise CheckpointError(f"LoRA: {len(lora)} tensors at a scale of {scale} change nothing")
     named = [_named(name) for name in lora]
     targets = _targets(model, _table(model, named) if table is None else table)
-    for update in list(_updates(lora, named, targets, scale)):
-        update.rows.copy_(update.rows.float() + update.added(update.rows.device))
+    by_target: dict[str, list[_Update]] = {}
+    for update in _updates(lora, named, targets, scale):
+        by_target.setdefault(update.target, []).append(update)
+    for target, updates in by_target.items():
+        rows = targets[target]
+        rows.copy_(sum((update.added(rows.device) for update in updates), rows.float()))
 
 
 def _named(name: str) -> _Named:
@@ -146,8 +154,14 @@ def _updates(
     lora: Mapping[str, Tensor], named: list[_Named], targets: Mapping[str, Tensor], scale: float
 ) -> Iterator[_Update]:
     pairs: dict[str, dict[str, str]] = {}
+    seen: dict[tuple[str | None, str], str] = {}
     for one in named:
         target = one.target(targets)
+        if target is not None and (target, one.kind) in seen:
+            raise CheckpointError(
+                f"LoRA: {seen[target, one.kind]!r} and {one.name!r} are two spellings of one tensor; keep one"
+            )
+        seen[target, one.kind] = one.name
         if one.kind in ("down", "up", "alpha"):
             if target is None or targets[target].ndim != 2:
                 raise _no_matrix(one.stem, targets)
@@ -156,9 +170,9 @@ def _updates(
             hint = did_you_mean(one.stem, {name.rpartition(".")[0] for name in targets})
             raise CheckpointError(f"LoRA: {one.name!r} changes nothing that this model has{hint}")
         else:
-            yield _difference(lora[one.name], one.name, targets[target], scale)
+            yield _difference(lora[one.name], one.name, target, targets[target], scale)
     for target, names in pairs.items():
-        yield _product(lora, names, targets[target], scale)
+        yield _product(lora, names, target, targets[target], scale)
 
 
 def _no_matrix(stem: str, targets: Mapping[str, Tensor]) -> CheckpointError:
@@ -166,14 +180,16 @@ def _no_matrix(stem: str, targets: Mapping[str, Tensor]) -> CheckpointError:
     return CheckpointError(f"LoRA: {stem!r} is no matrix of this model{did_you_mean(stem, matrices)}")
 
 
-def _difference(diff: Tensor, name: str, rows: Tensor, scale: float) -> _Update:
+def _difference(diff: Tensor, name: str, target: str, rows: Tensor, scale: float) -> _Update:
     if diff.numel() != rows.numel():
         found, wanted = list(diff.shape), list(rows.shape)
         raise CheckpointError(f"LoRA: wrong shape of {name}: {found}; what it changes is {wanted}")
-    return _Update(rows=rows, diff=diff, scale=scale)
+    return _Update(target=target, rows=rows, diff=diff, scale=scale)
 
 
-def _product(lora: Mapping[str, Tensor], names: Mapping[str, str], rows: Tensor, scale: float) -> _Update:
+def _product(
+    lora: Mapping[str, Tensor], names: Mapping[str, str], target: str, rows: Tensor, scale: float
+) -> _Update:
     stem = names["stem"]
     for kind, spelling in (("down", "lora_A"), ("up", "lora_B")):
         if kind not in names:
@@ -185,4 +201,4 @@ def _product(lora: Mapping[str, Tensor], names: Mapping[str, str], rows: Tensor,
         raise CheckpointError(f"LoRA: wrong shape of {stem}: {found}; the weight is {list(rows.shape)}")
     if "alpha" in names:
         scale *= lora[names["alpha"]].item() / down.shape[0]
-    return _Update(rows=rows, down=down, up=up, scale=scale)
+    return _Update(target=target, rows=rows, down=down, up=up, scale=scale)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ PLAIN: Phase = ()
 
 FEW_STEPS = 8
 """Up to this many steps a share of them means one step."""
+
+_SHIFTS = tuple(half / 2 for half in range(2, 25))
+"""Flow shifts 1 to 12, which decide where in [0, 1000] the timesteps of a trajectory lie."""
 
 
 class PhaseRule(Protocol):
@@ -93,11 +97,16 @@ def phase_of(rules: tuple[PhaseRule, ...], step: int, num_steps: int, timestep: 
     return tuple(sorted({label for rule in rules for label in rule.labels(step, num_steps, timestep)}))
 
 
+@lru_cache(maxsize=16)
 def phases_of(rules: tuple[PhaseRule, ...]) -> tuple[Phase, ...]:
-    """The phases of a short and of a long trajectory, each once."""
+    """The phases of trajectories of up to 50 steps under every usual flow shift, each once."""
+    if not rules:
+        return (PLAIN,)
     found = (
-        phase_of(rules, step, num_steps, 1000 * (1 - step / num_steps))
-        for num_steps in (4, 50)
+        phase_of(rules, step, num_steps, 1000 * shift * left / (1 + (shift - 1) * left))
+        for num_steps in (4, 50, *range(1, 50))
         for step in range(num_steps)
+        for left in (1 - step / num_steps,)
+        for shift in _SHIFTS
     )
     return tuple(dict.fromkeys(found))

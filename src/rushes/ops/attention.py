@@ -76,6 +76,26 @@ def attention_kernel(backend: str) -> Kernel:
     return _kernel(backend)
 
 
+def check_backend(backend: str, device: torch.device, dtype: torch.dtype, what: str) -> None:
+    """Raises `ConfigError` where the kernel cannot run for such a network; `what` begins the message.
+
+    On a machine with a GPU weights on the CPU pass: a noise expert may wait there for its place on the GPU.
+    """
+    if backend not in ("fa3", "cudnn") or device.type == "meta":
+        return
+    if backend == "fa3" and dtype != torch.bfloat16:
+        raise ConfigError(f"{what}: fa3 takes bfloat16, the network is {dtype}; choose cudnn, flash or sdpa")
+    if device.type == "cpu" and torch.cuda.is_available():
+        return
+    if device.type != "cuda":
+        raise ConfigError(f"{what}: {backend} runs on cuda, not on {device.type}; choose sdpa")
+    major, minor = torch.cuda.get_device_capability(device)
+    if backend == "fa3" and major != 9:
+        raise ConfigError(
+            f"{what}: fa3 is for compute capability 9, not {major}.{minor}; choose cudnn, flash or sdpa"
+        )
+
+
 def best_backend(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[str, str]:
     """The fastest backend that this machine has for self-attention, and why, to be shown to the user: nothing
     else falls back from one to the other."""

@@ -10,7 +10,7 @@ from torch import nn
 from rushes.errors import ConfigError
 from rushes.models.wan import Wan
 from rushes.models.wan_blocks import CrossAttention, SelfAttention
-from rushes.ops.attention import attention_kernel
+from rushes.ops.attention import attention_kernel, check_backend
 from rushes.passes.base import Part
 
 
@@ -38,6 +38,9 @@ class Attention:
         """See `Pass`."""
         if not isinstance(network, Wan):
             raise ConfigError(f"pass attention: a {type(network).__name__} has no attention kernel to pick")
+        device, dtype = network.head.weight.device, network.dtype
+        for backend in dict.fromkeys((self.backend, self.cross_backend or self.backend)):
+            check_backend(backend, device, dtype, "pass attention")
         for module in network.modules():
             if isinstance(module, SelfAttention):
                 module.backend = self.backend

@@ -1,8 +1,9 @@
 """How large the inputs of linear layers get, by noise expert, layer and timestep: measured once, in a file.
 
 A file is safetensors: `KEY/LAYER/peaks` float32 [S, K], the largest magnitude of each of K channels in each
-of S timestep buckets, and `KEY/LAYER/percentiles` [S, P], of all magnitudes. KEY is `network_key`, so a noise
-expert finds its own ranges, and those of other weights are refused. A bucket that no forward met holds zeros.
+of S timestep buckets, `KEY/LAYER/percentiles` [S, P], of all magnitudes, and `KEY/LAYER/weights`, a sample of
+the layer's weights. KEY is `network_key`, so a noise expert finds its own ranges; those of other weights, as
+of a fine-tune or a LoRA, are refused. A bucket that no forward met holds zeros.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from rushes.passes.linears import ALL_TARGETS, linears_of
 PERCENTILES = (99.0, 99.9, 99.99, 99.999)
 _SAMPLE = 2**20
 """Numbers of an input whose percentiles are taken; evenly spread."""
+_NUM_WEIGHTS = 256
+"""Of a layer, by which it is known; evenly spread."""
+_ROUNDING = 2.0**-7
+"""Most relative difference of one weight in two of the dtypes that networks are loaded in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +43,12 @@ class Ranges:
     Attributes:
         peaks: float32 [S, K].
         percentiles: float32 [S, len(PERCENTILES)].
+        weights: float32 [W], see `sample_of`.
     """
 
     peaks: Tensor
     percentiles: Tensor
+    weights: Tensor
 
 
 Calibration = Mapping[str, Ranges]
@@ -81,6 +88,12 @@ def network_key(network: Wan) -> str:
     return blake2b(modulation.detach().float().cpu().numpy().tobytes(), digest_size=8).hexdigest()
 
 
+def sample_of(linear: nn.Linear) -> Tensor:
+    """Weights of the layer as float32 on the CPU, the same places whatever its dtype."""
+    flat = linear.weight.detach().flatten()
+    return flat[:: max(flat.numel() // _NUM_WEIGHTS, 1)].float().cpu()
+
+
 @torch.no_grad()
 def calibrate(
     networks: Iterable[Wan], run: Callable[[], object], *, num_buckets: int = 1
@@ -106,6 +119,7 @@ class _Observer:
         self._bucket = 0
         self._peaks: dict[str, Tensor] = {}
         self._percentiles: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
 
     def hooks(self, network: Wan) -> Iterable[torch.utils.hooks.RemovableHandle]:
         yield network.register_forward_pre_hook(self._enter)
@@ -114,7 +128,9 @@ class _Observer:
 
     def calibration(self) -> Calibration:
         return {
-            name: Ranges(peaks=peaks.cpu(), percentiles=self._percentiles[name].cpu())
+            name: Ranges(
+                peaks=peaks.cpu(), percentiles=self._percentiles[name].cpu(), weights=self._weights[name]
+            )
             for name, peaks in self._peaks.items()
         }
 
@@ -127,6 +143,7 @@ class _Observer:
         if name not in self._peaks:
             self._peaks[name] = x.new_zeros(self._num_buckets, linear.in_features)
             self._percentiles[name] = x.new_zeros(self._num_buckets, len(PERCENTILES))
+            self._weights[name] = sample_of(linear)
         flat = x.flatten()
         some = flat[:: max(flat.numel() // _SAMPLE, 1)]
         levels = torch.tensor(PERCENTILES, device=x.device) / 100
@@ -144,6 +161,7 @@ def write_calibration(file: Path, found: Mapping[str, Calibration]) -> None:
         for name, ranges in calibration.items():
             tensors[f"{key}/{name}/peaks"] = ranges.peaks.contiguous()
             tensors[f"{key}/{name}/percentiles"] = ranges.percentiles.contiguous()
+            tensors[f"{key}/{name}/weights"] = ranges.weights.contiguous()
     save_file(tensors, file)
 
 
@@ -157,7 +175,30 @@ def read_calibration(file: Path, network: Wan) -> Calibration:
     names = {name.split("/")[1] for name in tensors if name.startswith(f"{key}/") and name.endswith("/peaks")}
     if not names:
         raise ConfigError(f"calibration {file}: made for other weights than this network's ({key})")
-    return {
-        name: Ranges(peaks=tensors[f"{key}/{name}/peaks"], percentiles=tensors[f"{key}/{name}/percentiles"])
-        for name in names
-    }
+    try:
+        found = {
+            name: Ranges(
+                peaks=tensors[f"{key}/{name}/peaks"],
+                percentiles=tensors[f"{key}/{name}/percentiles"],
+                weights=tensors[f"{key}/{name}/weights"],
+            )
+            for name in names
+        }
+    except KeyError as error:
+        raise ConfigError(f"calibration {file}: lacks {error}; make it again") from error
+    _check_weights(file, network, found)
+    return found
+
+
+def _check_weights(file: Path, network: Wan, found: Calibration) -> None:
+    """Of the layers that no other pass has replaced."""
+    for name, ranges in found.items():
+        layer = network.get_submodule(name)
+        if not isinstance(layer, nn.Linear):
+            continue
+        sample = sample_of(layer)
+        is_same = sample.shape == ranges.weights.shape and torch.allclose(
+            sample, ranges.weights, rtol=_ROUNDING, atol=1e-7
+        )
+        if not is_same:
+            raise ConfigError(f"calibration {file}: made for other weights than this network's {name}")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.utils import counters
 
 from rushes.config import cache_folder
@@ -135,16 +136,22 @@ class _Regional:
             return Block.forward(self._block, x, time, text, call, past)
         key = _key(x, time, text, call)
         if key in self._ready:
-            found: tuple[Tensor, LayerKV | None, Tensor | None] = self._compiled(
-                self._block, x, time, text, call
-            )
-            return found
+            try:
+                return self._run(x, time, text, call)
+            except FailOnRecompileLimitHit:  # torch has dropped the code (`torch.compiler.reset`): once more
+                self._ready.discard(key)
         if not self.shapes.takes(key):
             return Block.forward(self._block, x, time, text, call)
         # torch's settings belong to a thread, and slots are threads: set where the compiler runs.
         with torch._dynamo.config.patch(recompile_limit=_RECOMPILES, accumulated_recompile_limit=_RECOMPILES):
-            found = self._compiled(self._block, x, time, text, call)
+            found = self._run(x, time, text, call)
         self._ready.add(key)
+        return found
+
+    def _run(
+        self, x: Tensor, time: Tensor, text: LayerKV, call: Call
+    ) -> tuple[Tensor, LayerKV | None, Tensor | None]:
+        found: tuple[Tensor, LayerKV | None, Tensor | None] = self._compiled(self._block, x, time, text, call)
         return found
 
 

@@ -21,7 +21,7 @@ class Lora:
     Attributes:
         high: safetensors file for the high-noise expert, or for the only network of a model.
         low: the same for the low-noise expert, where there is one. See `rushes.models.lora` for the names.
-        scale: of both.
+        scale: of both; not 0.
     """
 
     name: ClassVar[str] = "lora"
@@ -33,6 +33,8 @@ class Lora:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.scale == 0:
+            raise ConfigError("pass lora: scale is 0, so nothing would change; needs another number")
         for file in self.files():
             if not file.is_file():
                 raise ConfigError(f"pass lora: there is no file {file}")

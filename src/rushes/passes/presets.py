@@ -3,7 +3,7 @@
 | preset | may change | tries |
 |---|---|---|
 | exact | nothing beyond the noise floor | attention kernel, compilation of transformer and VAE |
-| fast | details | these, 8-bit linears, step cache and guidance gate |
+| fast | details | these, float8 linears, step cache and guidance gate |
 | turbo | the picture, within its budget | these, sparse attention, 8-bit attention |
 
 A pass of the list that is not installed, or that refuses the model or the device, is reported and left out.
@@ -69,7 +69,7 @@ _EXACT = (
     Candidate(name="vae-fused"),
     Candidate(name="vae-compile", instead_of="vae-fused"),
 )
-_FAST = (*_EXACT, Candidate(name="fp8-linears"), Candidate(name="int8-linears", instead_of="fp8-linears"))
+_FAST = (*_EXACT, Candidate(name="fp8-linears"))
 _TURBO = (
     *_FAST,
     Candidate(name="fp8-attention"),
@@ -83,7 +83,7 @@ PLAN_PRESETS: Mapping[str, PlanPreset] = MappingProxyType(
             title="the same clip, up to rounding", candidates=_EXACT, budget_db=None, reuses=False
         ),
         "fast": PlanPreset(
-            title="8-bit linears, and steps that reuse earlier ones",
+            title="float8 linears, and steps that reuse earlier ones",
             candidates=_FAST,
             budget_db=24.0,
             reuses=True,

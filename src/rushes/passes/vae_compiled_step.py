@@ -14,7 +14,7 @@ from rushes.ops.layout import channels_last
 
 BACKENDS = ("inductor", "eager")
 
-_Key = tuple[bool, tuple[int, ...], torch.dtype, torch.device, bool]
+_Key = tuple[bool, tuple[int, ...], torch.dtype, torch.device, bool, bool]
 
 
 class CompiledStep:
@@ -38,7 +38,8 @@ class CompiledStep:
         """See `DecodeStep`."""
         # Strides are guarded too: a slice of a clip and a latent of its own would be two graphs.
         latent = latent.contiguous()
-        key = (state is None, tuple(latent.shape), latent.dtype, latent.device, torch.is_grad_enabled())
+        modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        key = (state is None, tuple(latent.shape), latent.dtype, latent.device, *modes)
         graph = self._graphs.get(key)
         if graph is not None:
             return graph(vae, latent, state)

@@ -224,7 +224,7 @@ class Model:
         _check_not_twice("prompt", prompt, given.prompt_embeds)
         _check_not_twice("negative_prompt", flat.get("negative_prompt"), given.negative_prompt_embeds)
         given_fields = {
-            **plan_fields(self._fields, flat.get("mode")),
+            **plan_fields(self._fields, flat.get("mode") or self._fields.get("mode")),
             **{name: value for name, value in flat.items() if value is not None},
         }
         flat = {**folder_fields(self.rules, self._defaults, given_fields.get("preset")), **given_fields}

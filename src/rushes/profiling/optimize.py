@@ -11,7 +11,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -83,15 +83,24 @@ def optimize(task: Task, say: Say = lambda line: None) -> tuple[Plan, Ladder]:
 
 def propose(candidate: Candidate, device_type: str) -> tuple[Pass | None, str]:
     """The candidate's pass as this machine can make it, or None and why there is none."""
-    if candidate.name not in PASSES:
-        return None, f"missing: this version has no pass {candidate.name!r}"
     reasons: list[str] = []
+    one = next(proposals(candidate, device_type, reasons), None)
+    return one, "; ".join(reasons)
+
+
+def proposals(candidate: Candidate, device_type: str, reasons: list[str]) -> Iterator[Pass]:
+    """The candidate's pass in all settings that this machine can make, best first; `reasons` gets why not
+    the others."""
+    if candidate.name not in PASSES:
+        reasons.append(f"missing: this version has no pass {candidate.name!r}")
+        return
     for settings in candidate.settings_on(device_type):
         try:
-            return make_pass(candidate.name, **settings), "; ".join(reasons)
+            one = make_pass(candidate.name, **settings)
         except (ConfigError, InvalidRequest) as error:
             reasons.append(str(error))
-    return None, "; ".join(reasons)
+            continue
+        yield one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +164,15 @@ class _Search:
     def _measure_plain(self, requests: Sequence[GenerateRequest]) -> Difference:
         model = self._models.get(Plan())
         first_s = self._warm_up(model, requests[0])
-        self._before = [_run(model, request) for request in requests]
+        self._before, peaks_gb = [], list[float]()
+        for request in requests:
+            self._before.append(self._alone(Plan(), model, request, peaks_gb))
         self._references = [run.made for run in self._before]
         with other_kernel(model.device, model.parts.experts().select(0.0).dtype):
             others = [_run(model, request).made for request in requests]
         floor = difference(self._references, others, is_floor=True)
         same = difference(self._references, self._references)
-        figures = _figures(self._before, self._before, same, first_s, self._models.peak_gb(Plan()))
+        figures = _figures(self._before, self._before, same, first_s, max(peaks_gb))
         self._rungs.append(Rung(name="plain", status="plain", figures=figures))
         return floor
 
@@ -173,17 +184,18 @@ class _Search:
             return _refused(candidate.name, f"{candidate.instead_of} is kept, which does the same")
         if candidate.name in self._task.without:
             return _refused(candidate.name, "left out, as asked")
-        one, reason = propose(candidate, device_type)
-        if one is None:
-            return _refused(candidate.name, reason)
-        plan = replace(self._plan, passes=(*self._plan.passes, one))
-        self._say(f"{candidate.name}: loading, and {2 * len(requests)} clips")
-        try:
-            figures = self._measure(plan, requests, requests)
-        except (RushesError, RuntimeError) as error:  # RuntimeError: a kernel that torch does not have here
-            self._models.drop(plan)
-            return _refused(candidate.name, _one_line(error))
-        return self._judged(candidate.name, plan, figures, budget_db, _settings(one))
+        reasons: list[str] = []
+        for one in proposals(candidate, device_type, reasons):
+            plan = replace(self._plan, passes=(*self._plan.passes, one))
+            self._say(f"{candidate.name}: loading, and {2 * len(requests)} clips")
+            try:
+                figures = self._measure(plan, requests, requests)
+            except (RushesError, RuntimeError) as error:  # RuntimeError: a kernel that torch has not here
+                self._models.drop(plan)
+                reasons.append(_one_line(error))
+                continue
+            return self._judged(candidate.name, plan, figures, budget_db, _settings(one))
+        return _refused(candidate.name, "; ".join(reasons))
 
     def _try_reuse(self, model: str, requests: Sequence[GenerateRequest], budget_db: float) -> Rung:
         name, fields = "reuse of steps", dict[str, Any](reuse_of(model))
@@ -196,7 +208,11 @@ class _Search:
         plan = replace(self._plan, fields=fields)
         reused = [replace(each, sampling=replace(each.sampling, **fields)) for each in requests]
         self._say(f"{name}: {2 * len(requests)} clips")
-        return self._judged(name, plan, self._measure(plan, requests, reused), budget_db, fields)
+        try:
+            figures = self._measure(plan, requests, reused)
+        except (RushesError, RuntimeError) as error:
+            return _refused(name, _one_line(error))
+        return self._judged(name, plan, figures, budget_db, fields)
 
     def _judged(
         self, name: str, plan: Plan, figures: Figures, budget_db: float, settings: Mapping[str, Any]
@@ -222,20 +238,25 @@ class _Search:
         begin = time.perf_counter()
         model = self._models.get(plan, requests)
         first_s = time.perf_counter() - begin + self._warm_up(model, requests[0])
-        self._models.peak_gb(plan)
-        runs: list[_Run] = []
-        if self._models.holds(self._plan):
-            current = self._models.get(self._plan, before)
+        runs, olds, peaks_gb = list[_Run](), list[_Run](), list[float]()
+        current = self._models.get(self._plan, before) if self._models.holds(self._plan) else None
+        if current is not None:
             self._warm_up(current, before[0])
-            self._before = []
-            for old, new in zip(before, requests, strict=True):
-                self._before.append(_run(current, old))
-                runs.append(_run(model, new))
-        else:
-            runs = [_run(model, new) for new in requests]
+        for old, new in zip(before, requests, strict=True):
+            if current is not None:
+                olds.append(_run(current, old))
+            runs.append(self._alone(plan, model, new, peaks_gb))
         found = difference(self._references, [run.made for run in runs])
-        self._latest = runs
-        return _figures(runs, self._before, found, first_s, self._models.peak_gb(plan))
+        # Only now: a plan that fails half-way leaves the figures of the one before whole.
+        self._latest, self._before = runs, olds or self._before
+        return _figures(runs, self._before, found, first_s, max(peaks_gb))
+
+    def _alone(self, plan: Plan, model: Model, request: GenerateRequest, peaks_gb: list[float]) -> _Run:
+        """One clip, whose own most memory is added to `peaks_gb`."""
+        self._models.peak_gb(plan)
+        run = _run(model, request)
+        peaks_gb.append(self._models.peak_gb(plan))
+        return run
 
     def _warm_up(self, model: Model, request: GenerateRequest) -> float:
         """Seconds of a first clip of the same size, as short as it can be."""
