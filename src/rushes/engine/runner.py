@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+import torch
+
 from rushes.engine.delivery import Delivery, Listener
 from rushes.engine.run import Run
 from rushes.engine.scheduler import Scheduler
@@ -150,6 +152,9 @@ class Runner:
     # The loop of a slot.
 
     def _work(self, slot: Slot) -> None:
+        # torch gives a new thread its number of OpenMP threads when first asked for it; matmuls do not ask,
+        # and would add up in another order than everywhere else.
+        torch.get_num_threads()
         try:
             while not self._stops:
                 seen = self._num_changes
