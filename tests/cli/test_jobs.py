@@ -107,7 +107,7 @@ def test_a_plans_fields_are_defaults_of_what_is_submitted(
     finally:
         process.kill()
         process.communicate()
-    assert f"rushes submit --plan {plan}: step_cache=0.1, fps=8" in lines[1]
+    assert f"rushes submit --plan {plan} gives jobs the plan's defaults: step_cache=0.1, fps=8" in lines[1]
 
 
 def test_jobs_are_listed_and_cancelled(rushes: Command, store: Path, one_expert: Path) -> None:
