@@ -59,7 +59,7 @@ def test_rows_count_their_units(dense: Session, routed: Session) -> None:
 
 def test_stacks_name_the_python_line(dense: Session, routed: Session) -> None:
     lines = {op.line.rsplit(":", 1)[0] for op in dense.run.raw if op.stage == "denoise"}
-    assert "rushes/models/wan.py" in lines
+    assert "rushes/models/wan_blocks.py" in lines
     assert not any("torch/" in op.line or "profiling/" in op.line for op in dense.run.raw)
     assert all(op.line.rsplit(":", 1)[1].isdigit() for op in dense.run.raw if op.line)
     assert not any(op.line for op in routed.run.raw)
