@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rushes.errors import ConfigError
 from rushes.ops.fp8 import ALIGNMENT, CODE, check_fp8_device, quantize_rows, scaled_mm
 from rushes.passes.base import Part
-from rushes.passes.linears import ALL_TARGETS, check_targets, replace_linears
+from rushes.passes.linears import ALL_TARGETS, check_sizes, check_targets, replace_linears
 
 
 class Fp8Linear(nn.Module):
@@ -85,9 +85,7 @@ class Fp8Linears:
     def _replaced(self, name: str, linear: nn.Linear) -> Fp8Linear:
         where = f"pass {self.name}: {name}"
         check_fp8_device(linear.weight.device, linear.weight.dtype, where)
-        for side, size in (("in", linear.in_features), ("out", linear.out_features)):
-            if size % ALIGNMENT:
-                raise ConfigError(f"{where}: {size} {side}_features are no multiple of {ALIGNMENT}")
+        check_sizes(where, linear, ALIGNMENT)
         made = Fp8Linear(linear, use_fast_accum=self.use_fast_accum)
         assert made.weight.dtype == CODE, f"{name} is stored as {made.weight.dtype}"
         if not made.scale.is_meta and not torch.isfinite(made.scale).all():

@@ -23,7 +23,7 @@ from rushes.passes.calibration import (
     bucket_label,
     read_calibration,
 )
-from rushes.passes.linears import ALL_TARGETS, check_targets, replace_linears
+from rushes.passes.linears import ALL_TARGETS, check_sizes, check_targets, replace_linears
 
 Method = Literal["min-max", "percentile", "smoothquant"]
 
@@ -127,9 +127,7 @@ class Int8Linears:
         where = f"pass {self.name}: {name}"
         if linear.weight.device.type not in ("cpu", "cuda"):
             raise ConfigError(f"{where}: no int8 matmul on {linear.weight.device.type}; choose cuda or cpu")
-        for side, size in (("in", linear.in_features), ("out", linear.out_features)):
-            if size % ALIGNMENT:
-                raise ConfigError(f"{where}: {size} {side}_features are no multiple of {ALIGNMENT}")
+        check_sizes(where, linear, ALIGNMENT)
         if name not in ranges:
             raise ConfigError(f"{where}: calibration {self.calibration} does not hold this layer")
         found = ranges[name]

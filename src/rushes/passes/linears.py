@@ -37,6 +37,13 @@ def check_targets(where: str, targets: tuple[str, ...]) -> None:
             raise UnknownName("targets", target, TARGETS)
 
 
+def check_sizes(where: str, linear: nn.Linear, multiple: int) -> None:
+    """Raises `ConfigError` for a layer whose inputs or outputs are no multiple of what a matmul takes."""
+    for side, size in (("in", linear.in_features), ("out", linear.out_features)):
+        if size % multiple:
+            raise ConfigError(f"{where}: {size} {side}_features are no multiple of {multiple}")
+
+
 def replace_linears(
     where: str,
     network: nn.Module,
