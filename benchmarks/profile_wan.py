@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.random_vae import diffusers_config
 from benchmarks.random_wan import (
     A14B,
     TI2V_5B,
@@ -148,25 +149,8 @@ class RandomDiffusers(DiffusersPipeline):
 
 def their_vae(config: WanVAEConfig, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
     """diffusers' VAE of that shape."""
-    channels = 3 * config.patch_size**2
-    patch = {} if config.patch_size == 1 else {"patch_size": config.patch_size}
     with device:
-        vae = AutoencoderKLWan(
-            base_dim=config.base_dim,
-            decoder_base_dim=config.decoder_base_dim,
-            z_dim=config.z_dim,
-            dim_mult=list(config.dim_mult),
-            num_res_blocks=config.num_res_blocks,
-            temperal_downsample=list(config.temporal_downsample),
-            is_residual=config.is_residual,
-            in_channels=channels,
-            out_channels=channels,
-            latents_mean=list(config.latents_mean),
-            latents_std=list(config.latents_std),
-            scale_factor_temporal=config.temporal_stride,
-            scale_factor_spatial=config.spatial_stride,
-            **patch,
-        )
+        vae = AutoencoderKLWan(**diffusers_config(config))
     return vae.to(dtype).eval().requires_grad_(False)
 
 

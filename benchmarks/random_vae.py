@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from benchmarks.random_wan import random_vae
@@ -95,24 +96,31 @@ def bf16_latents(
     return values.normal_(generator=generator).float()
 
 
+def diffusers_config(config: WanVAEConfig) -> dict[str, Any]:
+    """What diffusers' VAE of that shape is made with."""
+    return {
+        "base_dim": config.base_dim,
+        "decoder_base_dim": config.decoder_base_dim,
+        "z_dim": config.z_dim,
+        "dim_mult": list(config.dim_mult),
+        "num_res_blocks": config.num_res_blocks,
+        "temperal_downsample": list(config.temporal_downsample),
+        "is_residual": config.is_residual,
+        "patch_size": config.patch_size if config.patch_size > 1 else None,
+        "in_channels": config.in_channels * config.patch_size**2,
+        "out_channels": config.out_channels * config.patch_size**2,
+        "latents_mean": list(config.latents_mean),
+        "latents_std": list(config.latents_std),
+        "scale_factor_temporal": config.temporal_stride,
+        "scale_factor_spatial": config.spatial_stride,
+    }
+
+
 def diffusers_vae(vae: WanVAE) -> AutoencoderKLWan:
     """diffusers' VAE with the weights of ours, in their dtype."""
     config = vae.config
-    channels = {"in_channels": config.in_channels, "out_channels": config.out_channels}
     with torch.device("meta"):
-        twin = AutoencoderKLWan(
-            base_dim=config.base_dim,
-            decoder_base_dim=config.decoder_base_dim,
-            z_dim=config.z_dim,
-            dim_mult=list(config.dim_mult),
-            num_res_blocks=config.num_res_blocks,
-            temperal_downsample=list(config.temporal_downsample),
-            is_residual=config.is_residual,
-            patch_size=config.patch_size if config.patch_size > 1 else None,
-            latents_mean=list(config.latents_mean),
-            latents_std=list(config.latents_std),
-            **{name: count * config.patch_size**2 for name, count in channels.items()},
-        )
+        twin = AutoencoderKLWan(**diffusers_config(config))
     shapes = {name: parameter.shape for name, parameter in twin.named_parameters()}
     state = vae.state_dict()
     theirs = {
@@ -135,4 +143,13 @@ def diffusers_decode(twin: AutoencoderKLWan, latents: Tensor) -> Tensor:
     return video
 
 
-__all__ = ["TINY", "TRUE", "VaeShapes", "bf16_latents", "diffusers_decode", "diffusers_vae", "random_vae"]
+__all__ = [
+    "TINY",
+    "TRUE",
+    "VaeShapes",
+    "bf16_latents",
+    "diffusers_config",
+    "diffusers_decode",
+    "diffusers_vae",
+    "random_vae",
+]
