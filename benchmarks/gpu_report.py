@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
+import os
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,41 @@ class Report:
             print(f"{name}: {part['status']} ({part['seconds']} s)")
             for label, value in part["figures"].items():
                 print(f"  {label:58} {value}")
+
+
+Part = Callable[[Report], None]
+
+
+def part_arguments(
+    description: str, names: Sequence[str], seconds: float, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """The command line of a benchmark that is made of parts."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--commit", default="unknown", help="of the code, kept with the figures")
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")
+    parser.add_argument("--skip", action="append", default=[], choices=names, help="may be repeated")
+    parser.add_argument("--seconds", type=float, default=seconds, help="begin nothing that would end later")
+    return parser.parse_args(argv)
+
+
+def run_parts(
+    name: str, asked: argparse.Namespace, about: Mapping[str, Any], parts: Mapping[str, tuple[Part, float]]
+) -> int:
+    """Run the parts in order into `$OUT/<name>.json`, print the table; 1 when one of them failed.
+
+    Args:
+        asked: of `part_arguments`.
+        parts: each with the seconds that it is expected to take; none are asked of tiny shapes.
+    """
+    file = Path(os.environ.get("OUT", "benchmarks/results")) / f"{name}.json"
+    report = Report(file, about, asked.seconds)
+    for part, (run, expected_s) in parts.items():
+        if part in asked.skip:
+            report.skip(part)
+        else:
+            report.part(part, run, expected_s=0.0 if asked.tiny else expected_s)
+    report.print_table()
+    return int(report.has_failed)
 
 
 def _one_line(error: Exception) -> str:

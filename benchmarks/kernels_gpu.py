@@ -10,17 +10,15 @@ rates count the operations of the work kept (a sparse kernel's, at its density);
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks.gpu_report import Report, about_machine, seconds_of
+from benchmarks.gpu_report import Report, about_machine, part_arguments, run_parts, seconds_of
 from benchmarks.small_kernels import error
 from torch import Tensor, nn
 
@@ -284,12 +282,7 @@ def all_parts(shapes: Shapes, device: torch.device) -> dict[str, tuple[Callable[
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     names = list(all_parts(TINY, torch.device("cpu")))
-    parser = argparse.ArgumentParser(description="Kernels of the passes at A14B's shapes on one GPU")
-    parser.add_argument("--commit", default="unknown", help="of the code, kept with the figures")
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")
-    parser.add_argument("--skip", action="append", default=[], choices=names, help="may be repeated")
-    parser.add_argument("--seconds", type=float, default=60.0, help="begin nothing that would end later")
-    return parser.parse_args(argv)
+    return part_arguments("Kernels of the passes at A14B's shapes on one GPU", names, 60.0, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -300,16 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The reference is float32 in earnest.
     torch.backends.cuda.matmul.allow_tf32 = False
     about = {"commit": asked.commit, "tiny": asked.tiny, **about_machine(device)}
-    report = Report(
-        Path(os.environ.get("OUT", "benchmarks/results")) / "kernels_gpu.json", about, asked.seconds
-    )
-    for name, (part, expected_s) in all_parts(TINY if asked.tiny else TRUE, device).items():
-        if name in asked.skip:
-            report.skip(name)
-        else:
-            report.part(name, part, expected_s=0.0 if asked.tiny else expected_s)
-    report.print_table()
-    return int(report.has_failed)
+    return run_parts("kernels_gpu", asked, about, all_parts(TINY if asked.tiny else TRUE, device))
 
 
 if __name__ == "__main__":

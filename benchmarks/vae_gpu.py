@@ -10,17 +10,24 @@ before anything is timed; "first latent" is one call for the clip's first frame.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import diffusers
 import torch
-from benchmarks.gpu_report import Report, about_machine, free_memory, peak_gb, seconds_of, synchronize
+from benchmarks.gpu_report import (
+    Report,
+    about_machine,
+    free_memory,
+    part_arguments,
+    peak_gb,
+    run_parts,
+    seconds_of,
+    synchronize,
+)
 from benchmarks.random_vae import (
     TINY,
     TRUE,
@@ -203,12 +210,7 @@ def all_parts(shapes: VaeShapes, device: torch.device) -> dict[str, tuple[Callab
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     names = list(all_parts(TINY, torch.device("cpu")))
-    parser = argparse.ArgumentParser(description="VAE decoding at true shapes on one GPU, random weights")
-    parser.add_argument("--commit", default="unknown", help="of the code, kept with the figures")
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")
-    parser.add_argument("--skip", action="append", default=[], choices=names, help="may be repeated")
-    parser.add_argument("--seconds", type=float, default=90.0, help="begin nothing that would end later")
-    return parser.parse_args(argv)
+    return part_arguments("VAE decoding at true shapes on one GPU, random weights", names, 90.0, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -220,14 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     about = {"commit": asked.commit, "tiny": asked.tiny, **about_machine(device)}
     about["diffusers"] = diffusers.__version__
-    report = Report(Path(os.environ.get("OUT", "benchmarks/results")) / "vae_gpu.json", about, asked.seconds)
-    for name, (part, expected_s) in all_parts(shapes, device).items():
-        if name in asked.skip:
-            report.skip(name)
-        else:
-            report.part(name, part, expected_s=0.0 if asked.tiny else expected_s)
-    report.print_table()
-    return int(report.has_failed)
+    return run_parts("vae_gpu", asked, about, all_parts(shapes, device))
 
 
 if __name__ == "__main__":

@@ -9,17 +9,23 @@ every part on the CPU in shapes that prove nothing but the code.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import diffusers
 import torch
 import transformers
-from benchmarks.gpu_report import Report, about_machine, free_memory, peak_gb, seconds_of
+from benchmarks.gpu_report import (
+    Report,
+    about_machine,
+    free_memory,
+    part_arguments,
+    peak_gb,
+    run_parts,
+    seconds_of,
+)
 from benchmarks.random_wan import (
     TINY,
     TRUE,
@@ -184,12 +190,7 @@ def all_parts(shapes: Shapes, device: torch.device) -> dict[str, tuple[Callable[
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     names = list(all_parts(TINY, torch.device("cpu")))
-    parser = argparse.ArgumentParser(description="Wan at its true shapes on one GPU, random weights")
-    parser.add_argument("--commit", default="unknown", help="of the code, kept with the figures")
-    parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")
-    parser.add_argument("--skip", action="append", default=[], choices=names, help="may be repeated")
-    parser.add_argument("--seconds", type=float, default=150.0, help="begin nothing that would end later")
-    return parser.parse_args(argv)
+    return part_arguments("Wan at its true shapes on one GPU, random weights", names, 150.0, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -201,14 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     versions = {"diffusers": diffusers.__version__, "transformers": transformers.__version__}
     about = {"commit": asked.commit, "tiny": asked.tiny, **about_machine(device), **versions}
-    report = Report(Path(os.environ.get("OUT", "benchmarks/results")) / "wan_gpu.json", about, asked.seconds)
-    for name, (part, expected_s) in all_parts(shapes, device).items():
-        if name in asked.skip:
-            report.skip(name)
-        else:
-            report.part(name, part, expected_s=0.0 if asked.tiny else expected_s)
-    report.print_table()
-    return int(report.has_failed)
+    return run_parts("wan_gpu", asked, about, all_parts(shapes, device))
 
 
 if __name__ == "__main__":
