@@ -191,6 +191,7 @@ class JobOptions:
         degrade: a clip that does not fit may be made with fewer frames, smaller or in fewer steps.
         idempotency_key: the same key and request from the same tenant is the same job; None for a new one.
         preview_every: solver steps between two previews; 0 for none.
+        traceparent: W3C trace context of whoever asked, beneath which the job's spans belong; None for none.
     """
 
     lane: Lane = "batch"
@@ -199,6 +200,7 @@ class JobOptions:
     degrade: bool = False
     idempotency_key: str | None = None
     preview_every: int = 0
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

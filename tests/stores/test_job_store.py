@@ -439,3 +439,59 @@ def test_threads_share_a_store(bench: Bench) -> None:
     assert set(finished.values()) == {1}
     for job_id in finished:
         check_events(bench.store, job_id)
+
+
+def test_the_feed_tells_every_event_of_all_jobs_once(bench: Bench) -> None:
+    first, second = bench.create(2)
+    start = bench.store.feed(after=0)
+    assert [event.job_id for event in start.events] == [first.id, second.id]
+    (lease,) = bench.lease()
+    bench.store.append(lease, "progress", {"units": 1})
+    bench.store.cancel(second.id)
+    one = bench.store.feed(after=start.place, limit=1)
+    rest = bench.store.feed(after=one.place)
+    told = [(event.job_id, event.kind) for event in (*one.events, *rest.events)]
+    assert told == [(first.id, "progress"), (second.id, "cancelled")]
+    assert bench.store.last_place() == rest.place
+    assert bench.store.feed(after=rest.place).events == ()
+
+
+def test_places_are_not_given_again(bench: Bench) -> None:
+    (record,) = bench.create()
+    bench.store.cancel(record.id)
+    place = bench.store.last_place()
+    bench.store.forget(record.id)
+    assert bench.store.last_place() == place
+    bench.create()
+    assert bench.store.feed(after=0).place > place
+
+
+def test_jobs_ahead_in_the_queue(bench: Bench) -> None:
+    slow = bench.create(2, JobOptions(lane="batch"))
+    (urgent,) = bench.create(1, JobOptions(lane="interactive"))
+    ahead = [bench.store.num_ahead(record.id) for record in (urgent, *slow)]
+    assert ahead == [0, 1, 2]
+    bench.lease()
+    assert [bench.store.num_ahead(record.id) for record in (urgent, *slow)] == [0, 0, 1]
+    with pytest.raises(UnknownJob):
+        bench.store.num_ahead("nobody")
+
+
+def test_an_ended_job_can_be_forgotten(bench: Bench) -> None:
+    lease = bench.running()
+    with pytest.raises(StoreError, match="is running, and only an ended job can be forgotten"):
+        bench.store.forget(lease.job_id)
+    bench.store.finish(lease, result="clip.mp4", actual_s=1.0)
+    assert bench.store.forget(lease.job_id).results == ("clip.mp4",)
+    with pytest.raises(UnknownJob):
+        bench.store.get(lease.job_id)
+    with pytest.raises(UnknownJob):
+        bench.store.events(lease.job_id)
+
+
+def test_oldest_first(bench: Bench) -> None:
+    records = bench.create(3)
+    page = bench.store.jobs(limit=2, oldest_first=True)
+    assert [record.id for record in page] == [record.id for record in records[:2]]
+    rest = bench.store.jobs(after=page[-1].id, oldest_first=True)
+    assert [record.id for record in rest] == [records[2].id]

@@ -141,5 +141,5 @@ def test_new_fields_come_with_a_migration() -> None:
         *("timesteps", "lora", "guidance_gate", "step_cache"),
     }
     assert leaves(JobOptions) == {
-        *("lane", "tenant", "deadline_s", "degrade", "idempotency_key", "preview_every"),
+        *("lane", "tenant", "deadline_s", "degrade", "idempotency_key", "preview_every", "traceparent"),
     }

@@ -42,7 +42,7 @@ try:
 except StoreError as error:
     print(error)
     print(type(error.__cause__).__name__)
-assert len(store.events(record.id)) == num_events > 10
+assert len(store.events(record.id)) == num_events > 5
 try:
     store.create(REQUEST, OPTIONS)
     store.finish(lease, result="x" * 20000, actual_s=1)

@@ -83,6 +83,14 @@ class Swept:
     results: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Events of all jobs, and the place after which to go on."""
+
+    events: Sequence[JobEvent]
+    place: int
+
+
 class JobStore(Protocol):
     """Durable jobs with exactly one result each; safe for many processes and threads at once.
 
@@ -128,6 +136,7 @@ class JobStore(Protocol):
         statuses: Collection[JobStatus] = (),
         limit: int = 100,
         after: str | None = None,
+        oldest_first: bool = False,
     ) -> Sequence[JobRecord]:
         """Newest first, in the order in which they were created, whatever the clock did; `after` is the id of
         the last one of the page before, which may be gone by now. No statuses mean all. Whoever pages to the
@@ -217,6 +226,21 @@ class JobStore(Protocol):
 
     def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
         """Events with a number above `after`, in order. Raises `UnknownJob`."""
+
+    def feed(self, *, after: int, limit: int = 1000) -> Feed:
+        """Events of all jobs behind the place `after`, in the order of commits: none is seen late, none
+        twice. Places grow, with gaps, and are of this store only."""
+
+    def last_place(self) -> int:
+        """Of the latest event of all; 0 before the first."""
+
+    def num_ahead(self, job_id: str) -> int:
+        """Queued jobs of its pipeline that would be leased before this one; 0 for one that is not queued.
+        Raises `UnknownJob`."""
+
+    def forget(self, job_id: str) -> Swept:
+        """Take an ended job out of the store, with its events; the caller deletes its files, as after
+        `sweep`. Raises `UnknownJob`, and `StoreError` for a job that has not ended."""
 
     def sweep(self, *, ttl_s: float, max_jobs: int) -> Swept:
         """Forget ended jobs that ended `ttl_s` ago or before, and of the others all but the `max_jobs` that

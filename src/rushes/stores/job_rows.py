@@ -141,7 +141,8 @@ def add_event(
     query = "SELECT coalesce(max(number), 0) + 1 FROM events WHERE job_id = ?"
     number = connection.execute(query, (job_id,)).fetchone()[0]
     text = _event_json(kind, data)
-    connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (job_id, number, kind, now, text))
+    insert = "INSERT INTO events (job_id, number, kind, at, data) VALUES (?, ?, ?, ?, ?)"
+    connection.execute(insert, (job_id, number, kind, now, text))
     return JobEvent(job_id=job_id, number=number, kind=kind, at=now, data=json.loads(text))
 
 

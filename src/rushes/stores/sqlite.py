@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rushes.errors import IdempotencyConflict, StoreError
 from rushes.stores import sqlite_leases
-from rushes.stores.base import Heartbeat, JobRecord, Lease, Swept
+from rushes.stores.base import Feed, Heartbeat, JobRecord, Lease, Swept
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
@@ -122,9 +122,11 @@ class SqliteJobStore:
         statuses: Collection[JobStatus] = (),
         limit: int = 100,
         after: str | None = None,
+        oldest_first: bool = False,
     ) -> Sequence[JobRecord]:
-        condition, values = _condition(tenant, statuses, after)
-        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY id DESC LIMIT ?"
+        condition, values = _condition(tenant, statuses, after, oldest_first=oldest_first)
+        order = "ASC" if oldest_first else "DESC"
+        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY id {order} LIMIT ?"
         with self._database.read() as connection:
             return tuple(job_record(row) for row in connection.execute(query, (*values, limit)))
 
@@ -252,6 +254,40 @@ class SqliteJobStore:
                 job_row(connection, job_id)
         return tuple(job_event(row) for row in rows)
 
+    def feed(self, *, after: int, limit: int = 1000) -> Feed:
+        query = "SELECT * FROM events WHERE place > ? ORDER BY place LIMIT ?"
+        with self._database.read() as connection:
+            rows = connection.execute(query, (after, limit)).fetchall()
+        return Feed(events=tuple(job_event(row) for row in rows), place=rows[-1]["place"] if rows else after)
+
+    def last_place(self) -> int:
+        query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+        with self._database.read() as connection:
+            place: int = connection.execute(query).fetchone()[0]
+        return place
+
+    def num_ahead(self, job_id: str) -> int:
+        query = (
+            "SELECT count(*) FROM jobs WHERE status = 'queued' AND pipeline = :pipeline AND"
+            " (is_interactive > :is_interactive OR (is_interactive = :is_interactive AND id < :id))"
+        )
+        with self._database.read() as connection:
+            row = job_row(connection, job_id)
+            if row["status"] != "queued":
+                return 0
+            num: int = connection.execute(query, dict(row)).fetchone()[0]
+        return num
+
+    def forget(self, job_id: str) -> Swept:
+        with self._database.write() as connection:
+            row = job_row(connection, job_id)
+            if row["status"] not in FINAL:
+                raise StoreError(f"job {job_id}: is {row['status']}, and only an ended job can be forgotten")
+            connection.execute("DELETE FROM events WHERE job_id = ?", (job_id,))
+            connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        names = {field: tuple(filter(None, [row[field]])) for field in ("checkpoint", "result")}
+        return Swept(jobs=1, checkpoints=names["checkpoint"], results=names["result"])
+
     def sweep(self, *, ttl_s: float, max_jobs: int) -> Swept:
         parts = [self._sweep_some(ttl_s, max_jobs)]
         while parts[-1].jobs == _JOBS_AT_A_TIME:
@@ -291,13 +327,17 @@ class SqliteJobStore:
 
 
 def _condition(
-    tenant: str | None, statuses: Collection[JobStatus], after: str | None = None
+    tenant: str | None,
+    statuses: Collection[JobStatus],
+    after: str | None = None,
+    *,
+    oldest_first: bool = False,
 ) -> tuple[str, tuple[str, ...]]:
     """SQL that the wanted jobs fulfil, and its values."""
     wanted = {
         "tenant = ?": () if tenant is None else (tenant,),
         f"status IN ({marks(statuses)})": tuple(statuses),
-        "id < ?": () if after is None else (after,),
+        f"id {'>' if oldest_first else '<'} ?": () if after is None else (after,),
     }
     condition = " AND ".join(condition for condition, values in wanted.items() if values) or "TRUE"
     return condition, tuple(value for values in wanted.values() for value in values)

@@ -13,7 +13,23 @@ from collections.abc import Mapping
 from rushes.errors import StoreError
 
 APPLICATION_ID = int.from_bytes(b"Rush", "big")
-VERSION = 3
+VERSION = 4
+
+_EVENTS = (
+    """
+    CREATE TABLE events (
+        place INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order of commits, of all jobs; never given twice
+        job_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        at REAL NOT NULL,
+        data TEXT NOT NULL
+    )
+    """,
+    "CREATE UNIQUE INDEX events_by_job ON events (job_id, number)",
+    # The database itself refuses a second end.
+    "CREATE UNIQUE INDEX events_end ON events (job_id) WHERE kind IN ('completed', 'failed', 'cancelled')",
+)
 
 _TABLES = (
     """
@@ -58,18 +74,7 @@ _TABLES = (
     CREATE INDEX jobs_ended ON jobs (finished_at, id, status)
     WHERE status IN ('completed', 'failed', 'cancelled')
     """,
-    """
-    CREATE TABLE events (
-        job_id TEXT NOT NULL,
-        number INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        at REAL NOT NULL,
-        data TEXT NOT NULL,
-        PRIMARY KEY (job_id, number)
-    ) WITHOUT ROWID
-    """,
-    # The database itself refuses a second end.
-    "CREATE UNIQUE INDEX events_end ON events (job_id) WHERE kind IN ('completed', 'failed', 'cancelled')",
+    *_EVENTS,
 )
 
 _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
@@ -83,6 +88,16 @@ _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "DROP INDEX jobs_open",
         "CREATE INDEX jobs_open ON jobs (is_interactive DESC, id, pipeline, needs_bytes)"
         " WHERE status IN ('queued', 'running')",
+    ),
+    # Version 3 could tell the events of one job only, and a job knew of no trace.
+    3: (
+        "ALTER TABLE events RENAME TO events_3",
+        "DROP INDEX events_end",
+        *_EVENTS,
+        "INSERT INTO events (job_id, number, kind, at, data)"
+        " SELECT job_id, number, kind, at, data FROM events_3 ORDER BY at, job_id, number",
+        "DROP TABLE events_3",
+        "UPDATE jobs SET options = json_set(options, '$.traceparent', NULL)",
     ),
 }
 """What leads from a version to the next."""

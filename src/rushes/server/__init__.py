@@ -1,0 +1,1 @@
+"""The service: gateway over a store of jobs. No torch here."""
