@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import secrets
 import sqlite3
 import time
@@ -35,6 +36,13 @@ class KeyLimits:
     requests_per_minute: int | None = None
     concurrent_jobs: int | None = None
     gpu_seconds_per_day: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidRequest` for a limit that lets nothing pass."""
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InvalidRequest(name, f"{value} must be above 0; leave it out for no limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
