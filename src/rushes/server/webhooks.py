@@ -28,6 +28,7 @@ DELAYS_S = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18000.0, 28800.0, 28800.0)
 """Between a try and the next: nine tries in 24 hours, and up to a fifth more by chance."""
 TIMEOUT_S = 10.0
 """Of a try as a whole: resolving, connecting, sending, the status line of the answer."""
+_CONNECT_S = 4.0  # to one of several addresses
 _LEASE_S = 30.0
 _JITTER = 0.2
 _MOST_AT_ONCE = 16
@@ -190,11 +191,11 @@ class Webhooks:
                 url.copy_with(host=address),
                 content=delivery.body.encode(),
                 headers=self._headers(delivery) | {"host": url.netloc.decode()},
-                extensions={"sni_hostname": url.raw_host.decode()},
+                extensions={"sni_hostname": url.raw_host.decode(), "timeout": {"connect": _CONNECT_S}},
             )
             try:
                 response = await transport.handle_async_request(request)
-            except httpx2.ConnectError:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 if last == 0:
                     raise
             else:
