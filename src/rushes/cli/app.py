@@ -18,6 +18,7 @@ from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
 from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
+from rushes.cli.serve import gateway, serve
 from rushes.cli.usage import usage
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
@@ -39,6 +40,8 @@ def app() -> None:
 
 COMMANDS: tuple[click.Command, ...] = (
     generate,
+    serve,
+    gateway,
     submit,
     jobs,
     cancel,
