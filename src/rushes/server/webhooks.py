@@ -51,6 +51,7 @@ class Webhooks:
         video_of: the video object of an ended job.
         allow_private: send to addresses that are not on the public internet, too.
         delays_s: between tries; when none is left, the message is given up, as after an answer 410.
+        timeout_s: of a try as a whole; well below the 30 s for which a gateway holds a message.
         poll_s: how often to look for messages that other gateways enqueued, or whose time has come.
         clock: seconds since the epoch.
     """
@@ -62,12 +63,14 @@ class Webhooks:
         *,
         allow_private: bool = False,
         delays_s: Sequence[float] = DELAYS_S,
+        timeout_s: float = TIMEOUT_S,
         poll_s: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._accounts, self._video_of = accounts, video_of
         self._allow_private = allow_private
-        self._delays_s, self._poll_s, self._clock = tuple(delays_s), poll_s, clock
+        self._delays_s, self._timeout_s = tuple(delays_s), timeout_s
+        self._poll_s, self._clock = poll_s, clock
         self._is_stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -169,10 +172,10 @@ class Webhooks:
     ) -> tuple[str | None, bool]:
         """What went wrong, None for nothing; and whether to try no more."""
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 status = await self._post(transport, delivery)
         except TimeoutError:
-            return f"no answer within {TIMEOUT_S:g} s", False
+            return f"no answer within {self._timeout_s:g} s", False
         except PrivateTarget as error:
             return str(error), False
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
