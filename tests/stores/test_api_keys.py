@@ -132,6 +132,15 @@ def test_bad_words_are_refused(accounts: AccountStore) -> None:
     assert accounts.keys.list() == ()
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_no_time_is_not_for_ever(accounts: AccountStore, seconds: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"expires_at: .* is no number of seconds"):
+        accounts.keys.create("a", expires_at=seconds)
+    key, _ = accounts.keys.create("a")
+    with pytest.raises(InvalidRequest, match=r"grace_s: .* is no number of seconds"):
+        accounts.keys.rotate(key.id, grace_s=seconds)
+
+
 def test_the_files_hold_no_secret_and_are_private(path: Path) -> None:
     accounts = AccountStore(path)
     key, first = accounts.keys.create("a")

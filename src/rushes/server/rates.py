@@ -78,7 +78,7 @@ class Rate(Protocol):
 
 
 class LocalRate:
-    """Counts the requests that this process sees.
+    """Counts the requests that this process sees. A key's windows begin with its first request, as in Redis.
 
     Args:
         timer: seconds that never jump.
@@ -87,16 +87,17 @@ class LocalRate:
     def __init__(self, *, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
         self._turn = threading.Lock()
-        self._counts: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        self._counts: OrderedDict[str, tuple[float, int, int]] = OrderedDict()
 
     def hit(self, key_id: str, limit: int) -> Window | None:
-        number, age = divmod(self._timer(), WINDOW_S)
         with self._turn:
-            before, now = self._counted(key_id, int(number))
-            window = Window(before=before, before_ends_s=WINDOW_S - age, now=now, now_ends_s=WINDOW_S - age)
+            time_now = self._timer()
+            began_at, before, now = self._counted(key_id, time_now)
+            left_s = began_at + WINDOW_S - time_now
+            window = Window(before=before, before_ends_s=left_s, now=now, now_ends_s=left_s)
             if window.used >= limit:
                 return window
-            self._counts[key_id] = (int(number), before, now + 1)
+            self._counts[key_id] = (began_at, before, now + 1)
             self._counts.move_to_end(key_id)
             if len(self._counts) > _MOST_KEYS:
                 self._counts.popitem(last=False)
@@ -105,10 +106,13 @@ class LocalRate:
     def close(self) -> None:
         pass
 
-    def _counted(self, key_id: str, number: int) -> tuple[int, int]:
-        """Requests of the window before `number`, and of it."""
-        latest, before, now = self._counts.get(key_id, (number, 0, 0))
-        return {number: (before, now), number - 1: (now, 0)}.get(latest, (0, 0))
+    def _counted(self, key_id: str, time_now: float) -> tuple[float, int, int]:
+        """When this window began, requests of the one before, and of it."""
+        began_at, before, now = self._counts.get(key_id, (time_now, 0, 0))
+        num_windows = int((time_now - began_at) // WINDOW_S)
+        if num_windows == 0:
+            return began_at, before, now
+        return (began_at + WINDOW_S, now, 0) if num_windows == 1 else (time_now, 0, 0)
 
 
 class RedisRate:

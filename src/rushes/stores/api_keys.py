@@ -96,9 +96,10 @@ class ApiKeys:
         """A new key and its secret, which nobody can read again.
 
         Raises:
-            InvalidRequest: an empty name or tenant, an unknown scope.
+            InvalidRequest: an empty name or tenant, an unknown scope, no time for `expires_at`.
         """
         _check_words(name, tenant, scopes)
+        _check_finite("expires_at", expires_at)
         limits = limits or KeyLimits()
         key_id, secret = f"key_{secrets.token_hex(8)}", _new_secret()
         row = {
@@ -167,8 +168,9 @@ class ApiKeys:
 
         Raises:
             UnknownKey: none has this id.
-            InvalidRequest: it was revoked.
+            InvalidRequest: it was revoked, or `grace_s` is no number of seconds.
         """
+        _check_finite("grace_s", grace_s)
         secret = _new_secret()
         until = (time.time() if now is None else now) + grace_s
         with self._database.write() as connection:
@@ -203,6 +205,12 @@ def _check_words(name: str, tenant: str, scopes: Collection[str]) -> None:
     for scope in scopes:
         if scope not in SCOPES:
             raise UnknownName("scope", scope, SCOPES)
+
+
+def _check_finite(name: str, value: float | None) -> None:
+    """SQLite keeps NaN as NULL, which is for ever."""
+    if value is not None and not math.isfinite(value):
+        raise InvalidRequest(name, f"{value} is no number of seconds")
 
 
 def _new_secret() -> str:
