@@ -12,7 +12,14 @@ from store_parts import Clock, child, outputs_of
 from rushes.errors import QuotaExceeded, TooManyJobs
 from rushes.stores.accounts import AccountStore
 from rushes.stores.api_keys import KeyLimits
-from rushes.stores.charges import RESERVED_S, Charges, Reservation, day_of, seconds_to_midnight
+from rushes.stores.charges import (
+    KEEP_USAGE_DAYS,
+    RESERVED_S,
+    Charges,
+    Reservation,
+    day_of,
+    seconds_to_midnight,
+)
 
 NOON = 1_800_000_000.0 - 1_800_000_000.0 % 86400 + 43200
 DAY_S = 86400.0
@@ -259,6 +266,12 @@ def test_old_charges_are_forgotten(charges: Charges, reserve: Reserve, clock: Cl
     clock.now += 2 * DAY_S
     assert charges.sweep(keep_days=3, now=clock()) == 1
     assert charges.open_jobs() == ("b",)
+    assert charges.get("a") is None
+    used = [(row.num_jobs, row.actual_s) for row in charges.by_day(days=9, now=clock())]
+    assert used == [(2, 1.0)], "what it used is still known"
+    clock.now += KEEP_USAGE_DAYS * DAY_S
+    charges.sweep(keep_days=3, now=clock())
+    assert [row.num_jobs for row in charges.by_day(days=1000, now=clock())] == [1]
 
 
 def test_processes_race_for_the_last_slots(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.charges import Reservation
 from rushes.types import FINAL
 
-KEEP_DAYS = 400
-"""Charges are kept for so long, for `rushes usage`."""
+KEEP_DAYS = 30
+"""Charges of ended jobs are kept for so long; what they add up to, longer."""
 
 
 class Limits:

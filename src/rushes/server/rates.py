@@ -7,6 +7,7 @@ Redis keeps its own time-outs, this process its monotonic clock, so a clock that
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -21,6 +22,8 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+logger = logging.getLogger(__name__)
 
 WINDOW_S = 60.0
 TIMEOUT_S = 0.1
@@ -149,8 +152,10 @@ class RedisRate:
             return self._local.hit(key_id, limit)
         try:
             return self._shared_hit(key_id, limit)
-        except (redis.RedisError, OSError):
+        except (redis.RedisError, OSError) as error:
             self.num_errors += 1
+            # Its class only: the URL may hold a password.
+            logger.warning("Redis is away, this gateway counts by itself: %s", type(error).__name__)
             self._asked_again_at = self._timer() + PAUSE_S
             return self._local.hit(key_id, limit)
 

@@ -8,11 +8,11 @@ from dataclasses import asdict
 
 from rushes.server.auth import Caller
 from rushes.stores.accounts import AccountStore
-from rushes.stores.charges import DayUsage
+from rushes.stores.charges import KEEP_USAGE_DAYS, DayUsage
 from rushes.types import Json
 
 DEFAULT_DAYS = 30
-MOST_DAYS = 400
+MOST_DAYS = KEEP_USAGE_DAYS
 
 
 def usage_for(

@@ -55,11 +55,24 @@ _CHARGES = (
     """,
     "CREATE UNIQUE INDEX charges_by_job ON charges (job_id) WHERE job_id IS NOT NULL",
     "CREATE INDEX charges_open ON charges (key_id, job_key) WHERE ended_at IS NULL",
-    # A key's day is added up from this index alone.
+    # What is open of a key is added up from this index alone.
     """
-    CREATE INDEX charges_by_day ON charges (
-        key_id, day, ended_at, predicted_s, actual_s, job_id, opened_at
-    )
+    CREATE INDEX charges_open_by_day ON charges (key_id, day, job_id, opened_at, predicted_s)
+    WHERE ended_at IS NULL
+    """,
+    "CREATE INDEX charges_by_day ON charges (day)",
+    # Of jobs that have ended, so that a busy day is not added up at every request.
+    """
+    CREATE TABLE days (
+        key_id TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        day TEXT NOT NULL,
+        num_jobs INTEGER NOT NULL,
+        predicted_s REAL NOT NULL,
+        actual_s REAL NOT NULL,
+        cost_s REAL NOT NULL,            -- of the limit of that day
+        PRIMARY KEY (day, key_id, tenant)
+    ) WITHOUT ROWID
     """,
 )
 

@@ -13,6 +13,8 @@ from rushes.stores.sqlite_database import Database
 
 RESERVED_S = 60.0
 """A reservation whose job never came counts for so long."""
+KEEP_USAGE_DAYS = 400
+
 _RETRY_S = (1.0, 60.0)
 """The shortest and the longest wait that is advised for a free slot."""
 
@@ -20,11 +22,7 @@ _RETRY_S = (1.0, 60.0)
 # as long as it jumped.
 _COUNTS = f"(job_id IS NOT NULL OR abs(:now - opened_at) <= {RESERVED_S})"
 _IS_OPEN = f"ended_at IS NULL AND {_COUNTS}"
-_COST = f"""
-    CASE WHEN ended_at IS NOT NULL
-        THEN min(coalesce(actual_s, predicted_s, 0), coalesce(predicted_s, actual_s, 0))
-    WHEN {_COUNTS} THEN coalesce(predicted_s, 0) ELSE 0 END
-"""
+_COST = "min(coalesce(actual_s, predicted_s, 0), coalesce(predicted_s, actual_s, 0))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +162,11 @@ class Charges:
             if not connection.execute(f"SELECT 1 FROM charges WHERE {condition}", (job_id,)).fetchone():
                 return
         with self._database.write(is_durable=False) as connection:
-            connection.execute(
+            cursor = connection.execute(
                 f"UPDATE charges SET actual_s = ?, ended_at = ? WHERE {condition}", (actual_s, now, job_id)
             )
+            if cursor.rowcount:
+                _add_to_day(connection, job_id)
 
     def get(self, job_id: str) -> Charge | None:
         """The charge of a job."""
@@ -186,11 +186,16 @@ class Charges:
         """Use by key and day, latest day first, today included; None: of all tenants."""
         first = day_of(now - (days - 1) * 86400)
         query = f"""
-            SELECT key_id, keys.name AS key, charges.tenant AS tenant, day, count(*) AS num_jobs,
-                coalesce(sum(predicted_s), 0.0) AS predicted_s, coalesce(sum(actual_s), 0.0) AS actual_s
-            FROM charges LEFT JOIN keys ON keys.id = key_id
-            WHERE day >= :first AND (:tenant IS NULL OR charges.tenant = :tenant) AND {_COUNTS}
-            GROUP BY key_id, charges.tenant, day ORDER BY day DESC, charges.tenant, key_id
+            WITH parts AS (
+                SELECT key_id, tenant, day, num_jobs, predicted_s, actual_s FROM days
+                UNION ALL
+                SELECT key_id, tenant, day, 1, coalesce(predicted_s, 0.0), 0.0 FROM charges WHERE {_IS_OPEN}
+            )
+            SELECT key_id, keys.name AS key, parts.tenant AS tenant, day, sum(num_jobs) AS num_jobs,
+                sum(predicted_s) AS predicted_s, sum(actual_s) AS actual_s
+            FROM parts LEFT JOIN keys ON keys.id = key_id
+            WHERE day >= :first AND (:tenant IS NULL OR parts.tenant = :tenant)
+            GROUP BY key_id, parts.tenant, day ORDER BY day DESC, parts.tenant, key_id
         """
         with self._database.read() as connection:
             rows = connection.execute(query, {"first": first, "tenant": tenant, "now": now}).fetchall()
@@ -198,9 +203,11 @@ class Charges:
 
     def sweep(self, *, keep_days: int, now: float) -> int:
         """Forget charges of days long gone, and reservations of yesterday whose job never came; returns how
-        many."""
+        many. What was used on a day is kept for `KEEP_USAGE_DAYS`."""
         old, stale = day_of(now - keep_days * 86400), day_of(now - 86400)
+        oldest = day_of(now - KEEP_USAGE_DAYS * 86400)
         with self._database.write(is_durable=False) as connection:
+            connection.execute("DELETE FROM days WHERE day < ?", (oldest,))
             return connection.execute(
                 "DELETE FROM charges"
                 " WHERE (day < ? AND ended_at IS NOT NULL) OR (job_id IS NULL AND day < ?)",
@@ -242,7 +249,12 @@ def _check_slots(connection: sqlite3.Connection, key_id: str, limit: int, now: f
 def _check_quota(
     connection: sqlite3.Connection, key_id: str, limit_s: float, predicted_s: float, now: float
 ) -> None:
-    query = f"SELECT coalesce(sum({_COST}), 0.0) AS used FROM charges WHERE key_id = :key_id AND day = :day"
+    query = f"""
+        SELECT (SELECT coalesce(sum(cost_s), 0.0) FROM days WHERE day = :day AND key_id = :key_id) + (
+            SELECT coalesce(sum(predicted_s), 0.0) FROM charges
+            WHERE key_id = :key_id AND day = :day AND {_IS_OPEN}
+        ) AS used
+    """
     used_s = connection.execute(query, {"key_id": key_id, "day": day_of(now), "now": now}).fetchone()["used"]
     if used_s + predicted_s <= limit_s and used_s < limit_s:
         return
@@ -277,6 +289,19 @@ def _charge_row(connection: sqlite3.Connection, job_id: str) -> sqlite3.Row | No
         "SELECT * FROM charges WHERE job_id = ?", (job_id,)
     ).fetchone()
     return row
+
+
+def _add_to_day(connection: sqlite3.Connection, job_id: str) -> None:
+    connection.execute(
+        f"""
+        INSERT INTO days (key_id, tenant, day, num_jobs, predicted_s, actual_s, cost_s)
+        SELECT key_id, tenant, day, 1, coalesce(predicted_s, 0), coalesce(actual_s, 0), {_COST}
+        FROM charges WHERE job_id = ?
+        ON CONFLICT DO UPDATE SET num_jobs = num_jobs + 1, predicted_s = predicted_s + excluded.predicted_s,
+            actual_s = actual_s + excluded.actual_s, cost_s = cost_s + excluded.cost_s
+        """,
+        (job_id,),
+    )
 
 
 def _set_job(connection: sqlite3.Connection, charge_id: int, job_id: str) -> None:
