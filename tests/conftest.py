@@ -1,6 +1,7 @@
 """Makes the modules beside this file importable from every test, and keeps torch to one thread."""
 
 import torch
+
 from real_servers import (
     memcached_server,
     own_memcached,
