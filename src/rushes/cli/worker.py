@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ from rushes.cli.workplace import store_option
 
 if TYPE_CHECKING:
     from rushes.engine.worker import Worker
+
+ORPHANS_S = 3600.0
+"""Between two looks for files that belong to no job."""
 
 
 @click.command(short_help="Run submitted jobs, until Ctrl-C or SIGTERM.")
@@ -105,10 +110,15 @@ def worker(
         policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)
 
         owner = owner_name()
+        cleaned_at = -inf
 
         def serve(who: str) -> None:
+            nonlocal cleaned_at
             announce(place.workers, planner.announcement(who))
             place.sweep(ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
+            if time.monotonic() > cleaned_at + ORPHANS_S:
+                cleaned_at = time.monotonic()
+                place.remove_orphans()
 
         scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
         runs = JobWorker(
@@ -122,6 +132,7 @@ def worker(
             owner=owner,
             most_elsewhere=lambda: most_elsewhere(place.workers, model.rules.name, owner),
             announce=serve,
+            on_preview=place.keep_preview,
         )
         runs.start()
         click.echo(f"rushes: worker {runs.owner} runs {model.rules.name} on {model.device}", err=True)
