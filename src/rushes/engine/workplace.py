@@ -88,6 +88,13 @@ class Workplace:
         except (OSError, StoreError) as error:
             log.warning("job %s: no preview: %s", job_id, error)
 
+    def preview(self, job_id: str) -> bytes | None:
+        """The latest look at a job that is being denoised, as WebP; None where there is none."""
+        try:
+            return self.previews.path(live_name(job_id)).read_bytes()
+        except OSError:
+            return None
+
     def sweep(self, *, ttl_s: float, max_bytes: int, max_jobs: int = MOST_JOBS) -> int:
         """Forget ended jobs older than `ttl_s`, or more than `max_jobs`, or with results of more than
         `max_bytes` on this disk, oldest first, with their files; returns how many jobs. Safe beside other
