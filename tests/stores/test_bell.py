@@ -1,4 +1,4 @@
-"""News that the store has changed: heard in other processes, never in the way, harmless when they are lost."""
+"""News that the store has changed: heard in other processes, never in the way, harmless when lost."""
 
 from __future__ import annotations
 

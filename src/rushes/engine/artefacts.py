@@ -121,6 +121,11 @@ class Artefacts:
                 return None  # it was made here, without this variant
         return None
 
+    def read(self, artefact: Artefact) -> bytes:
+        """All of a file that was found. Raises `StoreError`."""
+        store = self._stores[0] if artefact.path is not None else self._stores[-1]
+        return store.read(artefact.name)
+
     def forget(self, videos: Iterable[str]) -> None:
         """Delete videos and all that is derived from them, wherever they lie. What is not there is fine.
 

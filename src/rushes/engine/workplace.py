@@ -12,7 +12,7 @@ from rushes.engine.client import StoreClient
 from rushes.engine.mp4_outlet import Mp4Outlet
 from rushes.errors import ConfigError, StoreError, UnknownJob
 from rushes.stores.base import JobRecord, Swept
-from rushes.stores.bell import Bell
+from rushes.stores.bell import Bell, LocalBell
 from rushes.stores.disk import BlobFolder
 from rushes.stores.objects import DiskObjects, ObjectStore
 from rushes.stores.sqlite import SqliteJobStore
@@ -35,15 +35,17 @@ def live_name(job_id: str) -> str:
 
 
 class Workplace:
-    """`jobs.sqlite` and the folders `checkpoints`, `results`, `previews`, `workers`. A context manager.
+    """`jobs.sqlite` and folders: `checkpoints`, `results`, `previews`, `workers`, and `deletions`: names of
+    videos that another store still has to forget. A context manager.
 
     Args:
         folder: made where it is missing. Raises `ConfigError` when that fails, `StoreError` when what is
             there cannot be used.
         objects: where results are kept once they are complete; None keeps them in `results/`.
-        bell: rung after every write to the jobs.
+        bell: rung after every write to the jobs; closed with the workplace.
 
     Attributes:
+        bell: how to hear of writes; without one that was given, of those of this process.
         artefacts: what finished jobs left: videos and the pictures that belong to them.
         previews: by `live_name`, of jobs that are being denoised and asked for previews.
     """
@@ -54,21 +56,44 @@ class Workplace:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be made ({error.strerror})") from error
-        on_write = (lambda: None) if bell is None else bell.ring
-        self.jobs = SqliteJobStore(folder / "jobs.sqlite", on_write=on_write)
+        self.bell: Bell = bell or LocalBell()
+        self.jobs = SqliteJobStore(folder / "jobs.sqlite", on_write=self.bell.ring)
         self.checkpoints = BlobFolder(folder / "checkpoints")
         self.results = BlobFolder(folder / "results")
         self.previews = BlobFolder(folder / "previews")
         self.workers = BlobFolder(folder / "workers")
+        self._deletions = BlobFolder(folder / "deletions")
         self._objects = objects
         local = DiskObjects(self.results)
         self.artefacts = Artefacts((local,) if objects is None else (local, objects))
+
+    @classmethod
+    def of_services(
+        cls, folder: Path, *, s3: str | None = None, public_url: str | None = None, redis: str | None = None
+    ) -> Workplace:
+        """A workplace whose results are kept in a bucket and whose news goes through Redis, where these are
+        given.
+
+        Raises:
+            ConfigError: a URL is none, or a package is missing. Servers that are away are no error.
+        """
+        objects = bell = None
+        if s3 is not None:
+            from rushes.stores.objects_s3 import S3Objects
+
+            objects = S3Objects(s3, public_url=public_url)
+        if redis is not None:
+            from rushes.stores.bell_redis import RedisBell
+
+            bell = RedisBell(redis)
+        return cls(folder, objects=objects, bell=bell)
 
     def __enter__(self) -> Workplace:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.jobs.close()
+        self.bell.close()
 
     def client(self) -> StoreClient:
         """For submitting jobs and watching them."""
@@ -98,7 +123,8 @@ class Workplace:
     def sweep(self, *, ttl_s: float, max_bytes: int, max_jobs: int = MOST_JOBS) -> int:
         """Forget ended jobs older than `ttl_s`, or more than `max_jobs`, or with results of more than
         `max_bytes` on this disk, oldest first, with their files; returns how many jobs. Safe beside other
-        sweeps."""
+        sweeps. May wait for another store for half a minute."""
+        self._delete_what_is_due()
         num = self._sweep(ttl_s, max_jobs)
         while self.results.total_bytes() > max_bytes and (left := self.jobs.count(statuses=FINAL)):
             num += self._sweep(ttl_s, left - max(1, left // 10))
@@ -113,7 +139,8 @@ class Workplace:
         return len(stale) + self.artefacts.remove_orphans(self.jobs)
 
     def forget(self, job_id: str) -> None:
-        """Take an ended job away with its files. Raises as `JobStore.forget`."""
+        """Take an ended job away with its files. Those in a store that is away go when it is back (see
+        `sweep`). Raises as `JobStore.forget`."""
         self._delete(self.jobs.forget(job_id))
         self.previews.delete(live_name(job_id))
 
@@ -125,7 +152,23 @@ class Workplace:
     def _delete(self, swept: Swept) -> None:
         for name in swept.checkpoints:
             self.checkpoints.delete(name)
-        self.artefacts.forget(swept.results)
+        try:
+            self.artefacts.forget(swept.results)
+        except StoreError as error:
+            log.warning("to be deleted later: %s", error)
+            for name in swept.results:
+                self._deletions.write(name, b"")
+
+    def _delete_what_is_due(self) -> None:
+        """What could not be deleted when it should have been, by any process."""
+        names = self._deletions.names()
+        try:
+            self.artefacts.forget(names)
+        except StoreError as error:
+            log.warning("%d videos are still to be deleted: %s", len(names), error)
+            return
+        for name in names:
+            self._deletions.delete(name)
 
     def _is_running(self, job_id: str) -> bool:
         try:
