@@ -17,6 +17,7 @@ from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
 from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
+from rushes.cli.trace import trace
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
 
@@ -40,6 +41,7 @@ COMMANDS: tuple[click.Command, ...] = (
     submit,
     jobs,
     cancel,
+    trace,
     worker,
     models,
     inspect,

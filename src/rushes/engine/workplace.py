@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rushes.engine.announcements import StoreAdmission
 from rushes.engine.client import StoreClient
+from rushes.engine.job_traces import trace_name
 from rushes.errors import ConfigError, OutputError
 from rushes.stores.base import JobRecord
 from rushes.stores.disk import BlobFolder
@@ -26,7 +27,8 @@ MOST_JOBS = 100_000
 
 
 class Workplace:
-    """`jobs.sqlite` beside the folders `checkpoints/`, `results/` and `workers/`. A context manager.
+    """`jobs.sqlite` beside the folders `checkpoints/`, `results/`, `traces/` and `workers/`. A context
+    manager.
 
     Args:
         folder: made where it is missing. Raises `ConfigError` when that fails, `StoreError` when what is
@@ -42,6 +44,7 @@ class Workplace:
         self.jobs = SqliteJobStore(folder / "jobs.sqlite")
         self.checkpoints = BlobFolder(folder / "checkpoints")
         self.results = BlobFolder(folder / "results")
+        self.traces = BlobFolder(folder / "traces")
         self.workers = BlobFolder(folder / "workers")
 
     def __enter__(self) -> Workplace:
@@ -72,6 +75,8 @@ class Workplace:
             self.checkpoints.delete(name)
         for name in swept.results:
             self.results.delete(name)
+        for job_id in swept.job_ids:
+            self.traces.delete(trace_name(job_id))
         return swept.jobs
 
 
