@@ -1,4 +1,4 @@
-"""Traces of jobs: collected beside the work, kept as files over several lives, and told apart by their cause."""
+"""Traces of jobs: collected beside the work, kept as files over several lives, told apart by cause."""
 
 from __future__ import annotations
 
@@ -305,8 +305,8 @@ def test_a_sink_that_fails_costs_its_life_only(caplog):
 
 
 def test_what_the_collector_costs_is_below_a_hundredth_of_a_tiny_job(place):
-    """Spans of a job times what one costs, against the job's own time: the tiny model's, which is all overhead
-    already; a real one takes a thousand times as long for as many spans."""
+    """Spans of a job times what one costs, against the job's own time: the tiny model's, which is overhead
+    itself; a real one takes a thousand times as long for as many spans."""
     client, job_id = submit(place)
     with traced_worker(place):
         result(client, job_id)

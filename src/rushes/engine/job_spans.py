@@ -91,8 +91,8 @@ class JobSpans:
             )
 
     def closed(self, span: Span) -> None:
-        """Keep what is a job's. Dictionaries and lists take single operations of several threads as they come;
-        no lock is needed."""
+        """Keep what is a job's. Dictionaries and lists take single operations of several threads as they
+        come; no lock is needed."""
         depth, root = 0, span
         while root.parent is not None:
             depth, root = depth + 1, root.parent

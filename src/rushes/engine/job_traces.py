@@ -105,7 +105,8 @@ def life_content(life: Life, owner: str, *, is_over: bool) -> dict[str, Any]:
     """One life as JSON holds it."""
     request = life.request
     # Parents before their children, though they ended after them.
-    spans = sorted(reversed(list(life.spans)), key=lambda span: (span.start_ns, -span.end_ns))
+    spans = list(life.spans)[::-1]
+    spans.sort(key=lambda span: (span.start_ns, -span.end_ns))
     seconds = request.seconds if is_over else (time.perf_counter_ns() - request.start_ns) / 1e9
     return {
         "key": f"{owner}:{request.start_ns}",

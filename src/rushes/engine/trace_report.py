@@ -1,9 +1,10 @@
-"""What a job's trace says: where its seconds went, phase by phase, and whom to thank for them. No torch here."""
+"""What a job's trace says: where its seconds went, phase by phase, and whom to thank. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 from rushes.engine.job_traces import Blobs, TraceSpan, lives_of, spans_of
@@ -195,7 +196,7 @@ def _gaps(lives: Sequence[Mapping[str, Any]]) -> list[Phase]:
     """Between two lives: a worker that gave the job back leaves it in the queue, one that died leaves it
     until its lease runs out, with the steps since the last checkpoint lost."""
     gaps = []
-    for before, after in zip(lives, lives[1:], strict=False):
+    for before, after in pairwise(lives):
         start_s, end_s = before["start_s"] + before["seconds"], after["start_s"]
         if end_s > start_s:
             gaps.append(

@@ -139,8 +139,8 @@ class SqliteJobStore:
 
     def depths(self) -> Sequence[Depth]:
         query = (
-            "SELECT pipeline, is_interactive, status, count(*) AS jobs, min(created_at) AS oldest_at FROM jobs"
-            " WHERE status IN ('queued', 'running') GROUP BY pipeline, is_interactive, status"
+            "SELECT pipeline, is_interactive, status, count(*) AS jobs, min(created_at) AS oldest_at"
+            " FROM jobs WHERE status IN ('queued', 'running') GROUP BY pipeline, is_interactive, status"
         )
         with self._database.read() as connection:
             return tuple(
