@@ -41,7 +41,9 @@ class Batches(SpanProcessor):
         num_sent, num_dropped: spans so far.
     """
 
-    def __init__(self, exporter: SpanExporter, *, most_queued: int = MOST_QUEUED, delay_s: float = DELAY_S) -> None:
+    def __init__(
+        self, exporter: SpanExporter, *, most_queued: int = MOST_QUEUED, delay_s: float = DELAY_S
+    ) -> None:
         self._exporter, self._delay_s = exporter, delay_s
         self._queue: deque[ReadableSpan] = deque()
         self._most_queued = most_queued
