@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from rushes.cli.observe import Observing, observed, observing_options
 from rushes.cli.options import device_options, model_option
 from rushes.cli.plans import plan_of_file, plan_option
 from rushes.cli.workplace import store_option
 
 if TYPE_CHECKING:
+    from rushes.engine.outlets import Outlet
     from rushes.engine.worker import Worker
+    from rushes.stores.base import JobRecord
 
 
 @click.command(short_help="Run submitted jobs, until Ctrl-C or SIGTERM.")
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="bytes of results that stay; the oldest go first",
 )
+@observing_options
 def worker(
     store: Path,
     name: str,
@@ -79,6 +84,7 @@ def worker(
     reserve_gb: float,
     keep_days: float,
     keep_gb: float,
+    observing: Observing,
 ) -> None:
     """Take jobs from a store and run them on one device. Several workers may share a store.
 
@@ -93,11 +99,11 @@ def worker(
     from rushes.engine.worker import WorkerPolicy, owner_name
     from rushes.engine.workplace import Workplace
 
-    logging.basicConfig(level=logging.WARNING, format="rushes: %(levelname)s: %(message)s")
+    redactor = observing.configure_logs()
     stops = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stops.set())
-    with Workplace(store) as place:
+    with Workplace(store) as place, ExitStack() as stack:
         model = rushes.load(name, device=device, dtype=dtype, plan=plan_file)
         meter = CudaMeter(model.device) if model.device.type == "cuda" else None
         planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9), meter=meter)
@@ -105,17 +111,22 @@ def worker(
         policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)
 
         owner = owner_name()
+        metrics_url = stack.enter_context(observed(observing, place, owner, model, planner))
 
         def serve(who: str) -> None:
-            announce(place.workers, planner.announcement(who))
+            announce(place.workers, replace(planner.announcement(who), metrics_url=metrics_url))
             place.sweep(ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
+
+        def outlet(record: JobRecord) -> Outlet:
+            redactor.conceal(record.request.prompt, record.request.negative_prompt)
+            return place.outlet(record)
 
         scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
         runs = JobWorker(
             model,
             place.jobs,
             place.checkpoints,
-            place.outlet,
+            outlet,
             scheduler,
             planner,
             policy=policy,

@@ -1,4 +1,4 @@
-"""A trace of every request: a span that goes on from an incoming `traceparent`, and into the jobs it makes."""
+"""A trace of every request: a span that continues an incoming `traceparent`, and the jobs it makes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class TracingMiddleware:
     """ASGI middleware: a server span around each HTTP request, and its trace's id in `X-Trace-Id`.
 
     The span is the current one while the application runs, in its tasks and threads too, so `traceparent()`
-    names it. It ends with the last byte of the answer; of an event stream, when the reader leaves. Neither
-    query nor headers go into it, since both may hold keys.
+    names it, as do `trace_id` and `traceparent` of the request's state. It ends with the last byte of the
+    answer; of an event stream, when the reader leaves. Neither query nor headers go into it, since both may
+    hold keys.
 
     Args:
         tracer: of a provider of ours (`rushes.engine.otlp.tracer_provider`).
@@ -44,6 +45,8 @@ class TracingMiddleware:
             kind=SpanKind.SERVER,
             attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
         )
+        context = trace.set_span_in_context(span, Context())
+        scope.setdefault("state", {}).update(trace_id=_id(span), traceparent=traceparent(context))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -92,8 +95,9 @@ def trace_id() -> str | None:
     return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
 
-def traceparent() -> str | None:
-    """For `JobOptions.traceparent` of a job that is made here; None outside of any request."""
+def traceparent(context: Context | None = None) -> str | None:
+    """For `JobOptions.traceparent` of a job that is made here (or in this context); None outside of any
+    request."""
     carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
+    _PROPAGATOR.inject(carrier, context)
     return carrier.get("traceparent")
