@@ -33,6 +33,9 @@ DELAY_S = 1.0
 TIMEOUT_S = 5.0
 """Of one delivery, tries included."""
 
+LAST_S = 1.0
+"""That the last delivery may take when the process ends."""
+
 
 class Batches(SpanProcessor):
     """Sends ended spans on a thread of its own.
@@ -68,12 +71,13 @@ class Batches(SpanProcessor):
             self._wakes.set()
 
     def shutdown(self) -> None:
-        """Try once to send what is queued, within a delivery's time, and end. A second call does nothing."""
+        """Try for a moment to send what is queued, and end. A second call does nothing."""
         if not self._stops.is_set():
             self._stops.set()
             self._wakes.set()
-            self._thread.join(2 * TIMEOUT_S)
-            self._exporter.shutdown()
+            self._thread.join(LAST_S)
+            self._exporter.shutdown()  # which ends its waiting for another try
+            self._thread.join(TIMEOUT_S)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Wait until what is queued now has been sent or dropped; whether it was in time."""
@@ -102,13 +106,13 @@ class Batches(SpanProcessor):
         except Exception as error:  # the border to the exporter: whatever it is, it costs spans
             log.debug("spans were not sent", exc_info=error)
             has_arrived = False
-        for _ in batch:
-            self._queue.popleft()
         if has_arrived:
             self.num_sent += len(batch)
         else:
             self.num_dropped += len(batch)
         self._tell(is_away=not has_arrived)
+        for _ in batch:  # last, since `force_flush` looks at the queue
+            self._queue.popleft()
         return has_arrived
 
     def _tell(self, *, is_away: bool) -> None:

@@ -20,15 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rushes import __version__
 from rushes.errors import RushesError
-from rushes.server.routes import route_of
+from rushes.server.routes import method_of, route_of
 from rushes.stores.base import Depth, JobStore
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 REFUSALS = ("queue_full", "rate_limited", "too_many_jobs", "quota_exceeded", "draining")
 """Codes of what is refused for want of room, rather than for what was asked."""
-
-OTHER = "other"
 
 
 class GatewayMetrics:
@@ -91,7 +88,7 @@ class GatewayMetrics:
 
     def started(self, scope: Scope, status: int, seconds: float) -> str:
         """An answer began; returns its route."""
-        route, method = route_of(scope), _method(scope)
+        route, method = route_of(scope), method_of(scope)
         trace_id = scope.get("state", {}).get("trace_id")
         exemplar = {"trace_id": trace_id} if trace_id else None
         self._requests.labels(method, route, str(status)).inc(exemplar=exemplar)
@@ -176,8 +173,3 @@ class QueueDepth(Collector):
                 age_s = max(0.0, self._clock() - depth.oldest_at)
                 oldest.add_metric((depth.pipeline, depth.lane), age_s)
         return jobs, oldest
-
-
-def _method(scope: Scope) -> str:
-    """A client may send any word as one."""
-    return scope["method"] if scope["method"] in METHODS else OTHER

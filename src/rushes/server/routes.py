@@ -1,10 +1,11 @@
-"""Which route a request took, by a name that does not grow with the requests."""
+"""Which route a request took, and by which method, in words that do not grow with the requests."""
 
 from __future__ import annotations
 
 from starlette.types import Scope
 
-UNKNOWN_ROUTE = "other"
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+OTHER = "other"
 
 
 def route_of(scope: Scope) -> str:
@@ -13,4 +14,10 @@ def route_of(scope: Scope) -> str:
     To be asked when the application has run: its router writes the answer into the scope.
     """
     path = getattr(scope.get("route"), "path", None)
-    return path if isinstance(path, str) and path else UNKNOWN_ROUTE
+    return path if isinstance(path, str) and path else OTHER
+
+
+def method_of(scope: Scope) -> str:
+    """Its method; "other" for a word of the client's own."""
+    method: str = scope["method"]
+    return method if method in METHODS else OTHER

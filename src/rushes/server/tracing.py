@@ -10,7 +10,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rushes.server.routes import route_of
+from rushes.server.routes import method_of, route_of
 
 TRACE_ID_HEADER = "x-trace-id"
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -40,7 +40,7 @@ class TracingMiddleware:
             await self._app(scope, receive, send)
             return
         span = self._tracer.start_span(
-            scope["method"],
+            method_of(scope),
             context=incoming_context(scope),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
@@ -64,7 +64,7 @@ class TracingMiddleware:
             raise
         finally:
             route = route_of(scope)
-            span.update_name(f"{scope['method']} {route}")
+            span.update_name(f"{method_of(scope)} {route}")
             span.set_attribute("http.route", route)
             span.end()
 
