@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ class Announcement:
         at: seconds since the epoch.
         rates: `CostModel.to_json`: the device's name and what was learned about it.
         budget_bytes: of the device, weights included.
+        metrics_url: where its Prometheus metrics are; None where it serves none.
     """
 
     owner: str
@@ -56,6 +57,7 @@ class Announcement:
     rates: Mapping[str, Any]
     budget_bytes: int
     reserve_bytes: int
+    metrics_url: str | None = None
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -107,7 +109,16 @@ def workers(
     folder: BlobFolder, pipeline: str, *, clock: Callable[[], float] = time.time
 ) -> Sequence[Announcement]:
     """Fresh words of workers that serve this pipeline; a dead worker's file is removed."""
-    found = []
+    return [word for word in _words(folder, clock) if word.pipeline == pipeline]
+
+
+def metrics_urls(folder: BlobFolder, *, clock: Callable[[], float] = time.time) -> Mapping[str, str]:
+    """Where fresh workers of every pipeline serve their metrics, by host and process."""
+    words = [word for word in _words(folder, clock) if word.metrics_url is not None]
+    return {word.owner.rpartition("-")[0] or word.owner: str(word.metrics_url) for word in words}
+
+
+def _words(folder: BlobFolder, clock: Callable[[], float]) -> Iterator[Announcement]:
     for name in folder.names():
         if not name.startswith(PREFIX):
             continue
@@ -117,9 +128,8 @@ def workers(
             continue  # being replaced, or of another version
         if abs(clock() - word.at) > FRESH_S:
             folder.delete(name)
-        elif word.pipeline == pipeline:
-            found.append(word)
-    return found
+        else:
+            yield word
 
 
 def usable_bytes(word: Announcement) -> int:
