@@ -26,6 +26,7 @@ from rushes.server.media import STALL_S, Follower
 from rushes.server.problems import Problem, ProblemError, problem_of
 from rushes.server.proto.rushes.v1 import videos_pb2
 from rushes.server.service import Service, authorized, new_request_id
+from rushes.stores.api_keys import Scope
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
 
@@ -34,14 +35,14 @@ log = logging.getLogger(__name__)
 Call = Callable[["Videos", Any, Caller, Any], Awaitable[Any]]
 
 
-def answers(scope: str) -> Callable[[Call], Callable[[Videos, Any, Any], Awaitable[Any]]]:
+def answers(scope: Scope) -> Callable[[Call], Callable[[Videos, Any, Any], Awaitable[Any]]]:
     """A call that needs this scope, whose errors become a status with trailing metadata."""
 
     def with_caller(call: Call) -> Callable[[Videos, Any, Any], Awaitable[Any]]:
         async def handle(self: Videos, request: Any, context: Any) -> Any:
             self.num_open += 1
             try:
-                caller = await authorized(self.service, _metadata(context, "authorization"), scope)
+                caller = authorized(self.service, _metadata(context, "authorization"), scope)
                 return await call(self, request, caller, context)
             except Exception as error:
                 await _abort(context, _first(error), call.__name__)
