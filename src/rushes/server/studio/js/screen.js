@@ -39,7 +39,7 @@ export function buildScreen() {
   store.on("screen", () => { change(); draw(); });
   store.on("renamed", ({ old, id }) => { if (shown.id === old) shown.id = id; });
   store.on("take", id => { if (id === store.onScreen) { change(); draw(); } });
-  store.on("event", ({ take, event }) => { if (event.kind === "preview" && take.id === store.onScreen) showPreview(take); });
+  store.on("event", ({ take, event }) => { if (event.kind === "preview" && take.id === store.onScreen && !isEnded(take)) showPreview(take); });
   draw();
   requestAnimationFrame(tick);
   setInterval(spill, SPILL_MS);
@@ -67,6 +67,7 @@ function clear(take) {
   $("video").hidden = true;
   $("preview").hidden = true;
   $("preview").removeAttribute("src");
+  drawTransport();
 }
 
 async function showPreview(take) {
@@ -156,7 +157,7 @@ function drawClock() {
   const take = store.screened;
   setText($("clock"), clock(take ? elapsed(take) : 0));
   const isOver = take && isEnded(take);
-  setText($("eta-name"), isOver ? "Took" : take && isQueued(take) ? "Ready in" : "Ready in");
+  setText($("eta-name"), isOver ? "Took" : "Ready in");
   const left = take?.eta ? take.eta - serviceNow() : null;
   setText($("eta"), isOver ? span(elapsed(take)) : left === null ? "–" : left > 0 ? `≈ ${span(Math.max(left, 0.1))}` : "any moment");
 }
@@ -165,13 +166,14 @@ function drawTransport() {
   const video = $("video");
   const take = store.screened;
   const length = take && !video.hidden ? (Number.isFinite(video.duration) && video.duration) || seconds(take.video) || 0 : 0;
-  setText($("time"), `${place(video.currentTime)} / ${place(length)}`);
+  const at = length ? video.currentTime : 0;
+  setText($("time"), `${place(at)} / ${place(length)}`);
   const made = length ? Math.min(1, (player.isGrowing ? player.madeUntil : length) / length) : 0;
   $("made").style.transform = `scaleX(${made.toFixed(4)})`;
   setAttribute($("seek"), "max", length || 1);
-  if (document.activeElement !== $("seek") || !video.paused) $("seek").value = length ? video.currentTime : 0;
-  $("seek").style.setProperty("--at", length ? (video.currentTime / length).toFixed(4) : "0");
-  setAttribute($("seek"), "aria-valuetext", `${video.currentTime.toFixed(1)} of ${length.toFixed(1)} seconds`);
+  if (document.activeElement !== $("seek") || !video.paused) $("seek").value = at;
+  $("seek").style.setProperty("--at", length ? (at / length).toFixed(4) : "0");
+  setAttribute($("seek"), "aria-valuetext", `${at.toFixed(1)} of ${length.toFixed(1)} seconds`);
 }
 
 let lastSlow = 0;

@@ -49,8 +49,8 @@ function build() {
 }
 
 function modelChoice() {
-  const options = models.map(({ id, title, isServed }) =>
-    h("option", { value: id, selected: id === model.id }, isServed ? title : `${title} (no worker)`));
+  const options = models.map(({ id, isServed }) =>
+    h("option", { value: id, selected: id === model.id }, isServed ? id : `${id} (no worker)`));
   const change = event => {
     const values = read();
     model = models.find(({ id }) => id === event.target.value);

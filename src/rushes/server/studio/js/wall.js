@@ -16,7 +16,7 @@ export function buildWall() {
   store.on("compare", () => cards.forEach(card => card.draw()));
   store.on("screen", ({ before }) => { cards.get(before)?.draw(); cards.get(store.onScreen)?.draw(); });
   store.on("renamed", ({ old, id }) => { cards.set(id, cards.get(old)); cards.delete(old); });
-  store.on("previewed", ({ id, src }) => cards.get(id)?.showImage(src));
+  store.on("previewed", ({ id, src }) => cards.get(id)?.showPreview(src));
   $("more").addEventListener("click", more);
   // Roving: one tab stop for the wall, arrows inside it.
   $("wall").addEventListener("keydown", move);
@@ -113,6 +113,10 @@ class Card {
     } catch { /* no poster: the card stays plain */ }
   }
 
+  showPreview(src) {
+    if (!isEnded(this.take)) this.showImage(src);
+  }
+
   showImage(src) {
     this.image.src = src;
     this.image.hidden = false;
@@ -122,7 +126,6 @@ class Card {
 export function drawHouse() {
   const { active } = store;
   const queued = active.filter(isQueued).length;
-  const last = Math.max(...active.map(take => take.eta ?? 0), 0);
   const parts = [];
   if (active.length - queued) parts.push(`${active.length - queued} in the works`);
   if (queued) parts.push(`${queued} waiting`);
@@ -130,5 +133,4 @@ export function drawHouse() {
   $("house").classList.toggle("is-lost", !store.isLinked);
   $("house").classList.toggle("is-busy", store.isLinked && active.length > 0);
   document.title = active.length ? `${count(active.length, "take")} running – Rushes` : "Rushes";
-  return last;
 }

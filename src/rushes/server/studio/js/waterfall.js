@@ -17,7 +17,7 @@ export function buildWaterfall() {
   rows = STAGES.map(stage => {
     const bars = svg("g");
     const now = svg("rect", { class: "now", width: 0, height: HEIGHT });
-    const mark = svg("rect", { class: "mark-first", width: 2, height: HEIGHT + 8, y: -4, x: -10 });
+    const mark = svg("rect", { class: "mark-first", width: 2, height: HEIGHT + 8, y: -4, visibility: "hidden" });
     const line = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, bars, now, mark);
     const took = h("span.took");
     $("rows").append(h("div.row", { "data-stage": stage.name }, h("span.stage", {}, stage.title), line, took));
@@ -27,13 +27,13 @@ export function buildWaterfall() {
 }
 
 export function drawWaterfall(take) {
-  const seconds = take ? span_(take) : 1;
+  const seconds = take ? axisSpan(take) : 1;
   for (const row of rows) draw(row, take, seconds);
   [...$("axis").children].forEach((tick, i) => setText(tick, take ? axisLabel(seconds * i / TICKS, seconds) : ""));
 }
 
 // Seconds that the axis shows: as promised at first; more, in strides, when it takes longer.
-function span_(take) {
+function axisSpan(take) {
   const passed = Math.max((take.endedAt ?? lastUnit(take) ?? serviceNow()) - askedAt(take), 0.05);
   if (isEnded(take)) return passed;
   if (scale.id !== take.id) scale = { id: take.id, seconds: 0 };
@@ -58,7 +58,8 @@ function draw(row, take, seconds) {
     }));
   }
   const first = take?.firstFrameAt;
-  row.mark.setAttribute("x", first ? Math.min(x(first), WIDTH - 2) : -10);
+  row.mark.setAttribute("visibility", first ? "visible" : "hidden");
+  if (first) row.mark.setAttribute("x", Math.min(x(first), WIDTH - 2));
   drawNow(row, take, units, x);
   const total = units.reduce((sum, { start, end }) => sum + end - start, 0);
   setText(row.took, units.length ? span(total) : "");
