@@ -7,6 +7,8 @@
 | `RUSHES_NUM_THREADS` | CPU threads of torch | torch's own choice |
 | `RUSHES_STORE` | folder of jobs, checkpoints and results | `~/.rushes` |
 | `RUSHES_CACHE` | folder of what can be made again: compiled code | `~/.cache/rushes` |
+
+and those of the service: `SERVICE`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from rushes.errors import ConfigError, did_you_mean
 DTYPES = ("float32", "bfloat16", "float16")
 TOY_FOLDER = Path(__file__).parent / "assets" / "toy"
 """The embedded model, a folder in diffusers' layout."""
+
+SERVICE = ("host", "port", "grpc_port", "redis", "s3", "public_url", "otlp", "cors", "proxies", "log_format")
+"""Settings of the service that the environment may give: `rushes.server.settings` says what they mean."""
 
 _PREFIX = "RUSHES_"
 
@@ -65,8 +70,9 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     Settings(device='cpu', dtype=None, num_threads=2, store=None, cache=None)
     """
     given = {name.removeprefix(_PREFIX).lower(): value for name, value in environ.items() if _is_ours(name)}
-    for name in given.keys() - Settings.__dataclass_fields__.keys():
-        hint = did_you_mean(name, Settings.__dataclass_fields__)
+    known = {*Settings.__dataclass_fields__, *SERVICE}
+    for name in given.keys() - known:
+        hint = did_you_mean(name, known)
         raise ConfigError(f"environment: unknown variable {_PREFIX}{name.upper()}{hint}")
     return Settings(
         device=given.get("device"),
@@ -75,6 +81,13 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         store=given.get("store"),
         cache=given.get("cache"),
     )
+
+
+def service_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the environment says of the service, by setting, as text. Raises as `read_settings`."""
+    read_settings(environ)
+    found = {name: environ.get(f"{_PREFIX}{name.upper()}") for name in SERVICE}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def store_folder(environ: Mapping[str, str] = os.environ) -> Path:

@@ -17,6 +17,7 @@ from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
 from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
+from rushes.cli.serve import gateway, serve
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
 
@@ -37,6 +38,8 @@ def app() -> None:
 
 COMMANDS: tuple[click.Command, ...] = (
     generate,
+    serve,
+    gateway,
     submit,
     jobs,
     cancel,

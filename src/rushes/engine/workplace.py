@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from rushes.engine.announcements import StoreAdmission
+from rushes.engine.artefacts import Artefacts
 from rushes.engine.client import StoreClient
 from rushes.errors import ConfigError, OutputError
-from rushes.stores.base import JobRecord
+from rushes.stores.base import JobRecord, Swept
 from rushes.stores.disk import BlobFolder
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.types import FINAL, Frames
@@ -43,6 +44,7 @@ class Workplace:
         self.checkpoints = BlobFolder(folder / "checkpoints")
         self.results = BlobFolder(folder / "results")
         self.workers = BlobFolder(folder / "workers")
+        self.artefacts = Artefacts(self.results)
 
     def __enter__(self) -> Workplace:
         return self
@@ -53,6 +55,10 @@ class Workplace:
     def client(self) -> StoreClient:
         """For submitting jobs and watching them."""
         return StoreClient(self.jobs, StoreAdmission(self.jobs, self.workers))
+
+    def preview(self, job_id: str) -> bytes | None:
+        """The latest look at a job that is being denoised, as webp."""
+        return None
 
     def outlet(self, record: JobRecord) -> Mp4Outlet:
         """Where a worker puts the frames of a job: a new file for every lease."""
@@ -66,13 +72,20 @@ class Workplace:
             num += self._sweep(ttl_s, left - max(1, left // 10))
         return num
 
+    def forget(self, job_id: str) -> None:
+        """Take an ended job away with its files. Raises as `JobStore.forget`."""
+        self._delete(self.jobs.forget(job_id))
+
     def _sweep(self, ttl_s: float, max_jobs: int) -> int:
         swept = self.jobs.sweep(ttl_s=ttl_s, max_jobs=max_jobs)
+        self._delete(swept)
+        return swept.jobs
+
+    def _delete(self, swept: Swept) -> None:
         for name in swept.checkpoints:
             self.checkpoints.delete(name)
         for name in swept.results:
             self.results.delete(name)
-        return swept.jobs
 
 
 def result_name(record: JobRecord) -> str:

@@ -227,6 +227,9 @@ class JobStore(Protocol):
     def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
         """Events with a number above `after`, in order. Raises `UnknownJob`."""
 
+    def latest_event(self, job_id: str, kind: str) -> JobEvent | None:
+        """The last of this kind; None where there is none, also for a job that is not there."""
+
     def feed(self, *, after: int, limit: int = 1000) -> Feed:
         """Events of all jobs behind the place `after`, in the order of commits: none is seen late, none
         twice. Places grow, with gaps, and are of this store only."""

@@ -254,6 +254,12 @@ class SqliteJobStore:
                 job_row(connection, job_id)
         return tuple(job_event(row) for row in rows)
 
+    def latest_event(self, job_id: str, kind: str) -> JobEvent | None:
+        query = "SELECT * FROM events WHERE job_id = ? AND kind = ? ORDER BY number DESC LIMIT 1"
+        with self._database.read() as connection:
+            row = connection.execute(query, (job_id, kind)).fetchone()
+        return None if row is None else job_event(row)
+
     def feed(self, *, after: int, limit: int = 1000) -> Feed:
         query = "SELECT * FROM events WHERE place > ? ORDER BY place LIMIT ?"
         with self._database.read() as connection:

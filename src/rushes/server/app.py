@@ -1,0 +1,159 @@
+"""The HTTP application: routes, one shape of errors, and the studio's files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import rushes
+from rushes.errors import RushesError
+from rushes.server import routes_health, routes_models, routes_videos
+from rushes.server.body import BodyGuard
+from rushes.server.problems import Problem, ProblemError, not_found, problem_of
+from rushes.server.service import Service, new_request_id
+
+log = logging.getLogger(__name__)
+
+STUDIO = Path(__file__).parent / "studio"
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self';"
+        " style-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+"""Of the studio's files."""
+
+
+def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) -> FastAPI:
+    """The ASGI application of one gateway process; its feed runs while the application does."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.gateway.feed.start()
+        yield
+        service.gateway.is_draining = True
+        service.gateway.feed.stop()
+        on_stop()
+
+    app = FastAPI(
+        title="Rushes",
+        version=rushes.__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    for router in (routes_videos.router, routes_models.router, routes_health.router):
+        app.include_router(router)
+    app.add_exception_handler(RushesError, _answer)
+    app.add_exception_handler(ProblemError, _answer)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(Exception, _answer_bug)
+    app.add_middleware(BodyGuard)
+    app.add_middleware(RequestIds)
+    if STUDIO.is_dir():
+        app.get("/", include_in_schema=False)(_studio)
+        app.mount("/studio", StudioFiles(directory=STUDIO), name="studio")
+    return app
+
+
+class RequestIds:
+    """ASGI middleware: every request has an id, the client's own if it sends a sane one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("ascii", "replace")
+        is_sane = 0 < len(given) <= 64 and all(letter.isalnum() or letter in "_-." for letter in given)
+        request_id = given if is_sane else new_request_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        return await self._app(scope, receive, with_id)
+
+
+class StudioFiles(StaticFiles):
+    """The studio's files, with headers that keep the page to this host."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        """See `StaticFiles`."""
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers.update({**SECURITY_HEADERS, "Cache-Control": "no-cache"})
+        return response
+
+
+async def _studio(request: Request) -> Response:
+    return FileResponse(STUDIO / "index.html", headers={**SECURITY_HEADERS, "Cache-Control": "no-cache"})
+
+
+def _respond(request: Request, problem: Problem) -> JSONResponse:
+    content = problem.content(getattr(request.state, "request_id", None))
+    return JSONResponse(content, status_code=problem.status, headers=problem.headers())
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    problem = problem_of(error)
+    if problem.status >= 500:
+        log.warning("%s %s: %s", request.method, request.url.path, error)
+    return _respond(request, problem)
+
+
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's own errors: no such route, no such method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        problem = not_found("such page")
+    elif error.status_code == 405:
+        problem = Problem(
+            status=405, code="method_not_allowed", message=f"{request.method} is not allowed here"
+        )
+    else:
+        problem = Problem(status=error.status_code, code="invalid_request", message=str(error.detail))
+    response = _respond(request, problem)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _answer_validation(request: Request, error: Exception) -> JSONResponse:
+    """A path, query or header that breaks its schema; an id that can be none is one that is not there."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where, field = first["loc"][0], str(first["loc"][-1])
+    if where == "path":
+        return _respond(request, not_found(f"such {field.removesuffix('_id')}"))
+    problem = Problem(
+        status=400,
+        code="invalid_request",
+        message=f"{field}: {first['msg']}",
+        field=field,
+        value=first.get("input"),
+        rule=first["msg"],
+    )
+    return _respond(request, problem)
+
+
+async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
+    log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _respond(request, problem_of(error))

@@ -1,0 +1,59 @@
+"""What the edges of one gateway process share, and what they need to know of a caller."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from starlette.requests import Request
+
+from rushes.server.auth import LOCAL, Authenticator, Caller
+from rushes.server.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The parts of a running gateway.
+
+    Attributes:
+        authenticator: None where everybody is `LOCAL`.
+        limits: None where nothing is limited.
+        started_at: by `monotonic`.
+    """
+
+    gateway: Gateway
+    authenticator: Authenticator | None = None
+    limits: Any = None
+    started_at: float = field(default_factory=monotonic)
+
+
+def service_of(request: Request) -> Service:
+    """Of the app that got a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+async def caller_of(request: Request, scope: str) -> Caller:
+    """Who asks, allowed to do this and within its rate.
+
+    Raises:
+        Unauthenticated, Forbidden, RateLimited: see `rushes.server.auth` and `limits`.
+    """
+    service = service_of(request)
+    if service.authenticator is None:
+        return LOCAL
+    caller = service.authenticator.caller(request.headers.get("authorization"))
+    caller.require(scope)
+    if service.limits is not None:
+        await service.limits.check_rate(caller)
+    return caller
+
+
+def new_request_id() -> str:
+    """For logs and for whoever reports an error."""
+    return f"req_{secrets.token_hex(12)}"
