@@ -5,6 +5,7 @@ import { say, toast } from "./dom.js";
 import { span } from "./format.js";
 import { storage } from "./key.js";
 import { follow } from "./sse.js";
+import { presetOf } from "./models.js";
 import { store } from "./store.js";
 import { firstFrameAfter, isEnded, isRunning, newTake, serviceNow } from "./take.js";
 
@@ -105,9 +106,9 @@ async function finish(take) {
 // The fields that make a take: what it was asked for, by the names that its model takes.
 export function requestOf(take, model) {
   const { video } = take;
-  const names = ["prompt", "model", "preset", "negative_prompt", "mode", ...Object.keys(model?.fields ?? {})];
+  const names = ["prompt", "model", "negative_prompt", "mode", ...Object.keys(model.fields)];
   const given = names.filter(name => video[name] !== undefined && video[name] !== null);
-  return Object.fromEntries(given.map(name => [name, video[name]]));
+  return { ...Object.fromEntries(given.map(name => [name, video[name]])), preset: presetOf(model, video) };
 }
 
 // Follow the take on screen, then what runs, then what runs next.

@@ -4,32 +4,28 @@
 export const FIRST_FIELDS = ["num_frames", "num_inference_steps", "seed"];
 export const SIZE_FIELDS = ["width", "height"];
 
-const byName = list => (Array.isArray(list) ? Object.fromEntries(list.map(item => [item.name ?? item.id, item])) : list ?? {});
-
-const pair = size => {
-  if (Array.isArray(size)) return size;
-  return typeof size === "string" ? size.split("x").map(Number) : [size.width, size.height];
-};
-
 export function readModels(list) {
   return list.data.map(model => ({
     id: model.id,
     title: model.title ?? model.id,
     isServed: model.is_served !== false,
-    fields: byName(model.fields),
-    presets: byName(model.presets),
-    sizes: (model.sizes ?? []).map(pair),
-    defaults: model.defaults ?? {},
+    fields: Object.fromEntries(Object.entries(model.fields).map(([name, field]) => [name, { name, ...field }])),
+    presets: model.presets,
+    defaultPreset: model.default_preset,
+    sizes: model.sizes,
+    defaults: model.defaults,
+    modes: model.supports_causal ? ["full", "causal"] : [],
   }));
 }
 
-// Default of every field under a preset, by name; the first preset is the model's own.
-export function defaultsOf(model, preset) {
-  const first = Object.values(model.defaults)[0];
-  const isByPreset = first !== null && typeof first === "object";
-  if (isByPreset) return model.defaults[preset] ?? model.defaults[model.defaults.preset] ?? first;
-  return { ...model.defaults, ...pick(model.presets[preset] ?? {}, Object.keys(model.fields)) };
-}
+// Default of every field under a preset, by name.
+export const defaultsOf = (model, preset) => model.presets[preset]?.defaults ?? model.defaults;
 
-const pick = (values, names) =>
-  Object.fromEntries(names.filter(name => values[name] !== undefined && values[name] !== null).map(name => [name, values[name]]));
+// The preset that a video was made with: a video has its settings, not its preset's name, and some presets bring
+// weights of their own. The same weights first, then the most settings in common, then the order of the list.
+export function presetOf(model, video) {
+  const likeness = ({ defaults, lora }) => 100 * Number((lora ?? null) === (video.lora ?? null))
+    + Object.entries(defaults).filter(([name, value]) => value !== null && video[name] === value).length;
+  const names = Object.keys(model.presets);
+  return names.reduce((best, name) => (likeness(model.presets[name]) > likeness(model.presets[best]) ? name : best), names[0]);
+}

@@ -2,7 +2,7 @@
 
 import { mediaUrl, partUrl } from "./api.js";
 import { $, icon, setAttribute, setText } from "./dom.js";
-import { clock, count, place, span } from "./format.js";
+import { clock, count, fieldName, place, span } from "./format.js";
 import { Player } from "./player.js";
 import { store } from "./store.js";
 import { doing, elapsed, firstFrameAfter, isDone, isEnded, isQueued, isRunning, seconds, serviceNow, share } from "./take.js";
@@ -139,9 +139,15 @@ export function factsOf(video) {
     video.num_inference_steps ? count(video.num_inference_steps, "step") : null,
     video.seed === undefined || video.seed === null ? null : `seed ${video.seed}`,
     video.model,
-    ...(video.changes ?? []).map(change => (Array.isArray(change) ? `${change[0]} ${change[1]} → ${change[2]}` : null)),
+    ...(video.changes ?? []).map(changed),
   ];
   return parts.filter(Boolean).join(" · ");
+}
+
+// As a video object tells it, or a `degraded` event.
+function changed(change) {
+  const [field, asked, given] = Array.isArray(change) ? change : [change.field, change.asked, change.given];
+  return `${fieldName(field).toLowerCase()} ${given} instead of ${asked}`;
 }
 
 function drawPlay() {

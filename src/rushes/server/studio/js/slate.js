@@ -9,6 +9,10 @@ import { defaultsOf, FIRST_FIELDS, SIZE_FIELDS } from "./models.js";
 
 const DRAFT = "rushes.draft";
 const PREVIEW_EVERY = 1;
+const MODES = [
+  { value: "", content: "Whole clip", title: "All frames are denoised together" },
+  { value: "causal", content: "Frame by frame", title: "The first frame comes early" },
+];
 
 let models = [];
 let model = null;
@@ -42,6 +46,7 @@ function build() {
     h("details.further", {},
       h("summary", {}, "More settings"),
       avoidEntry(),
+      model.modes.length ? radios("Mode", "mode", MODES, "") : null,
       h("div.duo", {}, rest.map(field => fieldEntry(field))),
       extras()),
   ].filter(Boolean));
@@ -72,7 +77,7 @@ function radios(legend, field, options, checked) {
 
 function presetChoice() {
   const options = Object.entries(model.presets).map(([name, { title }]) => ({ value: name, content: words(name), title }));
-  return options.length ? radios("Preset", "preset", options, options[0].value) : null;
+  return options.length ? radios("Preset", "preset", options, model.defaultPreset) : null;
 }
 
 const words = name => name[0].toUpperCase() + name.slice(1).replaceAll("-", " ");
@@ -132,6 +137,8 @@ export function read() {
   const fields = readFields(form(), model.fields);
   if (size()) for (const name of SIZE_FIELDS) delete fields[name];
   Object.assign(request, fields);
+  const mode = form().querySelector("input[name=mode]:checked")?.value;
+  if (mode) request.mode = mode;
   if (negative.value.trim()) request.negative_prompt = negative.value.trim();
   if (form().elements.degrade.checked) request.degrade = true;
   if (form().elements.batch.checked) request.priority = "batch";
@@ -147,6 +154,7 @@ export function write(values) {
   $("prompt").value = values.prompt ?? $("prompt").value;
   if (values.negative_prompt !== undefined) $("negative").value = values.negative_prompt ?? "";
   check("preset", values.preset ?? preset());
+  check("mode", values.mode === "causal" ? "causal" : "");
   if (values.width) {
     const known = `${values.width}x${values.height}`;
     check("size", [...form().querySelectorAll("input[name=size]")].some(({ value }) => value === known) ? known : "");

@@ -17,10 +17,19 @@ export function buildWall() {
   store.on("screen", ({ before }) => { cards.get(before)?.draw(); cards.get(store.onScreen)?.draw(); });
   store.on("renamed", ({ old, id }) => { cards.set(id, cards.get(old)); cards.delete(old); });
   store.on("previewed", ({ id, src }) => cards.get(id)?.showPreview(src));
+  store.on("event", preview);
   $("more").addEventListener("click", more);
   // Roving: one tab stop for the wall, arrows inside it.
   $("wall").addEventListener("keydown", move);
   arrange();
+}
+
+// The screen loads the previews of its own take; the other takes that are followed get theirs here.
+async function preview({ take, event }) {
+  if (event.kind !== "preview" || take.id === store.onScreen || isEnded(take) || !event.data.url) return;
+  try {
+    cards.get(take.id)?.showPreview(await mediaUrl(event.data.url));
+  } catch { /* the next step brings another */ }
 }
 
 async function more() {
@@ -91,6 +100,7 @@ class Card {
     setAttribute(this.title, "title", video.prompt);
     setText(this.facts, [ago(video.created_at), factsOf({ ...video, model: null, changes: null })].join(" · "));
     setText(this.status, isDone(take) ? (video.num_frames > 1 ? `${seconds(video).toFixed(1)} s` : "still") : doing(take));
+    setAttribute(this.open.firstChild, "data-ahead", isQueued(take) && !take.isPending ? String(take.position ?? "") : null);
     setAttribute(this.element, "data-status", isCancelled(take) ? "cancelled" : video.status);
     setAttribute(this.open, "aria-current", take.id === store.onScreen ? "true" : null);
     this.bar.style.transform = `scaleX(${isEnded(take) ? 0 : share(take).toFixed(3)})`;
