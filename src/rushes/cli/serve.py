@@ -50,7 +50,11 @@ def settings_of(flags: dict[str, Any], models: tuple[str, ...] = ()) -> Any:
     """A `ServerSettings` of the flags of a command line."""
     from rushes.server.settings import read_server_settings
 
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value not in (None, (), False)}
+    given: dict[str, Any] = {
+        name: value
+        for name, value in flags.items()
+        if value is not None and value is not False and value != ()
+    }
     file = given.pop("config_file", None)
     for flag, setting, value in (
         ("no_auth", "has_auth", False),

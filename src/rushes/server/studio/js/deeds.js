@@ -1,6 +1,6 @@
 // What can be done with the take on screen.
 
-import { download, api } from "./api.js";
+import { download } from "./api.js";
 import { $, h, icon, say, setAttribute, toast } from "./dom.js";
 import { cancel, remove, requestOf, submit } from "./jobs.js";
 import { currentModel, refuse, tune } from "./slate.js";
@@ -48,5 +48,3 @@ export function buildDeeds() {
   store.on("take", id => { if (id === store.onScreen) draw(); });
   draw();
 }
-
-export const traceOf = take => api.trace(take.id);

@@ -14,6 +14,7 @@ import { buildSlate } from "./slate.js";
 import { pause } from "./sse.js";
 import { openStarters } from "./starters.js";
 import { store } from "./store.js";
+import { buildTrace } from "./trace.js";
 import { buildWall, drawHouse } from "./wall.js";
 
 const RETRY_MS = 1500;
@@ -23,10 +24,14 @@ const nextTheme = bindTheme(icon);
 buildScreen();
 buildWall();
 buildDeeds();
+buildTrace();
 buildCompare();
 watch();
 bindKeys({ starters: openStarters, compare: openCompare, theme: nextTheme });
 $("open-starters").addEventListener("click", openStarters);
+// On a phone the form may be far away: a button brings it back.
+new IntersectionObserver(([{ isIntersecting }]) => { $("new-take").hidden = isIntersecting; }).observe($("slate"));
+$("new-take").addEventListener("click", event => { event.preventDefault(); $("prompt").focus(); });
 store.on("take order link", drawHouse);
 
 // A key that stops being good while the page is open is asked for once more.

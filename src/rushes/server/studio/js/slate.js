@@ -188,8 +188,10 @@ async function roll() {
   form().classList.remove("is-clapped");
   void form().offsetWidth; // so that the stroke is played again
   form().classList.add("is-clapped");
+  const sending = submit({ ...read(), preview_every: PREVIEW_EVERY });
+  $("sheet").scrollIntoView({ block: "nearest" });
   try {
-    await submit({ ...read(), preview_every: PREVIEW_EVERY });
+    await sending;
   } catch (error) {
     refuse(error);
   }

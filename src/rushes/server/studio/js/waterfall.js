@@ -82,7 +82,7 @@ function stageNow(take) {
 }
 
 function unitsOf(take, stage) {
-  if (stage !== "queue") return take.trace?.[stage] ?? take.units.filter(unit => unit.stage === stage);
+  if (stage !== "queue") return take.units.filter(unit => unit.stage === stage);
   if (take.queuedAt === null || take.startedAt === null) return [];
   return [{ start: take.queuedAt, end: take.startedAt, title: `waited ${span(take.startedAt - take.queuedAt)}` }];
 }
