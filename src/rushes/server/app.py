@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rushes
 from rushes.errors import RushesError
-from rushes.server import routes_health, routes_models, routes_videos
+from rushes.server import routes_health, routes_models, routes_usage, routes_videos
 from rushes.server.body import BodyGuard
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.service import Service, new_request_id
@@ -56,7 +56,7 @@ def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) 
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for router in (routes_videos.router, routes_models.router, routes_health.router):
+    for router in (routes_videos.router, routes_models.router, routes_usage.router, routes_health.router):
         app.include_router(router)
     app.add_exception_handler(RushesError, _answer)
     app.add_exception_handler(ProblemError, _answer)
