@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 from studio_parts import CLIP_MS, LONG, SHORT, Relay, open_studio, roll, statuses, until
 
@@ -61,8 +59,3 @@ def test_the_same_again_has_the_same_seed(studio: Page, url: str) -> None:
     expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
     expect(studio.locator(".card").first).to_contain_text("a red balloon")
     assert "seed 7" in studio.inner_text("#facts")
-
-
-@pytest.mark.parametrize("way", ["address", "typed"])
-def test_a_key_is_taken_once(browser: Browser, tmp_path: Path, way: str) -> None:
-    pytest.importorskip("rushes.cli.keys", reason="needs API keys")

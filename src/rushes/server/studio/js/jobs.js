@@ -4,7 +4,7 @@ import { api, partUrl } from "./api.js";
 import { say, toast } from "./dom.js";
 import { span } from "./format.js";
 import { storage } from "./key.js";
-import { follow } from "./sse.js";
+import { follow, pause } from "./sse.js";
 import { presetOf } from "./models.js";
 import { store } from "./store.js";
 import { firstFrameAfter, isEnded, isRunning, newTake, serviceNow } from "./take.js";
@@ -15,6 +15,7 @@ const MOST_FEEDS = 2;
 const LOOK_MS = 2500;
 const LOOK_HIDDEN_MS = 12_000;
 const UNDO_S = 6;
+const REFUSED_MS = 4000;
 
 const feeds = new Map();
 const ended = new Set();
@@ -145,6 +146,7 @@ async function start(take) {
     });
   } catch (error) {
     if (error.status === 404) store.remove(take.id);
+    else await pause(REFUSED_MS, stops.signal); // the key is no good now: another one may come
   }
   if (feeds.get(take.id) === stops) {
     feeds.delete(take.id);

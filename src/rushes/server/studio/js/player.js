@@ -6,13 +6,13 @@ import { pause } from "./sse.js";
 
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 const RETRY_MS = 600;
+const MOST_BREAKS = 8; // of a stream that had begun
 const EDGE_S = 0.08; // closer to the end of what is there than this counts as having reached it
 
 export class Player {
-  constructor(video, { onPicture = () => {}, onProblem = () => {} } = {}) {
+  constructor(video, onPicture) {
     this.video = video;
     this.onPicture = onPicture;
-    this.onProblem = onProblem;
     this.isGrowing = false;
     this.stops = null;
     this.address = null;
@@ -40,6 +40,7 @@ export class Player {
     const signal = this.#begin();
     this.isGrowing = true;
     this.video.loop = false;
+    let breaks = 0;
     while (!signal.aborted) {
       try {
         await (Source ? this.#stream(path, signal) : this.#whole(path, signal));
@@ -51,7 +52,7 @@ export class Player {
         if (signal.aborted) return;
         if ([401, 403, 404, 410].includes(error.status)) return;
         // 409: its first frame is not there yet. Anything else is a lost connection, and the clip starts over.
-        if (!(error instanceof ApiError)) this.onProblem(error);
+        if (!(error instanceof ApiError) && ++breaks > MOST_BREAKS) return;
         await pause(RETRY_MS, signal);
       }
     }

@@ -5,7 +5,7 @@ import { $, icon, setAttribute, setText } from "./dom.js";
 import { clock, count, fieldName, place, span } from "./format.js";
 import { Player } from "./player.js";
 import { store } from "./store.js";
-import { doing, elapsed, firstFrameAfter, isDone, isEnded, isQueued, isRunning, seconds, serviceNow, share } from "./take.js";
+import { doing, elapsed, firstFrameAfter, isDone, isEnded, isQueued, isRunning, seconds, secondsLeft, share } from "./take.js";
 import { buildWaterfall, drawWaterfall } from "./waterfall.js";
 
 const SPILL_MS = 500;
@@ -30,7 +30,7 @@ export const goFull = () => {
 export function buildScreen() {
   buildWaterfall();
   const video = $("video");
-  player = new Player(video, { onPicture: pictured });
+  player = new Player(video, pictured);
   $("play").addEventListener("click", togglePlay);
   $("sheet").addEventListener("click", togglePlay);
   $("full").addEventListener("click", goFull);
@@ -164,8 +164,8 @@ function drawClock() {
   setText($("clock"), clock(take ? elapsed(take) : 0));
   const isOver = take && isEnded(take);
   setText($("eta-name"), isOver ? "Took" : "Ready in");
-  const left = take?.eta ? take.eta - serviceNow() : null;
-  setText($("eta"), isOver ? span(elapsed(take)) : left === null ? "–" : left > 0 ? `≈ ${span(Math.max(left, 0.1))}` : "any moment");
+  const left = take && !isOver ? secondsLeft(take) : null;
+  setText($("eta"), isOver ? span(elapsed(take)) : left === null ? "–" : `≈ ${span(Math.max(left, 0.1))}`);
 }
 
 function drawTransport() {

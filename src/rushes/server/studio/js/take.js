@@ -118,6 +118,15 @@ export function share(take) {
   return Math.max(ours, (take.video.progress ?? 0) / 100);
 }
 
+// Until it is done: as promised, or, where that has passed or nobody promised, at the pace so far; null unknown.
+export function secondsLeft(take) {
+  const promised = take.eta === null ? null : take.eta - serviceNow();
+  if (promised !== null && promised > 0) return promised;
+  const part = share(take);
+  if (!isRunning(take) || take.startedAt === null || part < 0.08) return null;
+  return (serviceNow() - take.startedAt) * (1 - part) / part;
+}
+
 // What it is doing, in a few words.
 export function doing(take) {
   if (take.isPending) return "Sending";

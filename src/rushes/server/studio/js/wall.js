@@ -8,6 +8,8 @@ import { store } from "./store.js";
 import { doing, isCancelled, isDone, isEnded, isQueued, seconds, share } from "./take.js";
 import { factsOf } from "./screen.js";
 
+const REDRAW_MS = 30_000; // "4 min ago" goes on
+
 const cards = new Map();
 
 export function buildWall() {
@@ -15,7 +17,12 @@ export function buildWall() {
   store.on("take", id => cards.get(id)?.draw());
   store.on("compare", () => cards.forEach(card => card.draw()));
   store.on("screen", ({ before }) => { cards.get(before)?.draw(); cards.get(store.onScreen)?.draw(); });
-  store.on("renamed", ({ old, id }) => { cards.set(id, cards.get(old)); cards.delete(old); });
+  store.on("renamed", ({ old, id }) => {
+    cards.get(id)?.element.remove(); // the list may have told of it before the answer came
+    cards.set(id, cards.get(old));
+    cards.delete(old);
+  });
+  setInterval(() => cards.forEach(card => card.draw()), REDRAW_MS);
   store.on("previewed", ({ id, src }) => cards.get(id)?.showPreview(src));
   store.on("event", preview);
   $("more").addEventListener("click", more);
