@@ -34,8 +34,8 @@ def listen(settings: ServerSettings) -> socket.socket:
     """The socket of HTTP, bound before anything is loaded. Raises `ConfigError`, also where gRPC's port is
     taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Named: asyncio turns Nagle's algorithm off for sockets of TCP only, and with it every second small answer
-    # waits 40 ms for an acknowledgement.
+    # Named: asyncio turns Nagle's algorithm off for sockets of TCP only, and with it every second small
+    # answer waits 40 ms for an acknowledgement.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
