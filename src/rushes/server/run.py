@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -15,10 +16,12 @@ from rushes.errors import ConfigError
 from rushes.server.app import create_app
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
+from rushes.server.protocol import protocol_of
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
 
 BACKLOG = 2048
+MOST_FILES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +35,8 @@ class Listening:
 def listen(settings: ServerSettings) -> socket.socket:
     """The socket of HTTP, bound before anything is loaded. Raises `ConfigError`."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Named: asyncio turns Nagle's algorithm off for sockets of TCP only, and with it every second small answer
-    # waits 40 ms for an acknowledgement.
+    # Named: asyncio turns Nagle's algorithm off where it reads TCP; small answers would wait 40 ms for an
+    # acknowledgement.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -58,7 +61,7 @@ def url_of(settings: ServerSettings, found: socket.socket) -> str:
 def make_service(place: Workplace, settings: ServerSettings) -> Service:
     """The parts of a gateway over an open workplace."""
     gateway = Gateway(place, Feed(place.jobs), models=settings.models or None, keep_days=settings.keep_days)
-    return Service(gateway=gateway)
+    return Service(gateway=gateway, cors=settings.cors)
 
 
 class Server(uvicorn.Server):
@@ -90,20 +93,34 @@ def run_gateway(
     def drain() -> None:
         service.gateway.is_draining = True
 
-    config = uvicorn.Config(
+    server = Server(make_config(service, settings), on_ready, drain)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
+        signal.signal(number, lambda *_: None)
+    raise_file_limit()
+    asyncio.run(server.serve(sockets=[found]))
+
+
+def make_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
+    """Uvicorn around the application of a gateway."""
+    return uvicorn.Config(
         create_app(service),
+        http=protocol_of(service.bounds),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
         proxy_headers=True,
         forwarded_allow_ips=list(settings.proxies),
         server_header=False,
     )
-    server = Server(config, on_ready, drain)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
-        signal.signal(number, lambda *_: None)
-    asyncio.run(server.serve(sockets=[found]))
+
+
+def raise_file_limit() -> None:
+    """Every open stream is a file or two; many systems begin with 1024 for a process that may have more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 
 from rushes.server.auth import LOCAL, Authenticator, Caller
+from rushes.server.bounds import Bounds
 from rushes.server.gateway import Gateway
 
 log = logging.getLogger(__name__)
@@ -23,12 +25,16 @@ class Service:
     Attributes:
         authenticator: None where everybody is `LOCAL`.
         limits: None where nothing is limited.
+        bounds: of one request.
+        cors: origins whose pages may call; "*" for all.
         started_at: by `monotonic`.
     """
 
     gateway: Gateway
     authenticator: Authenticator | None = None
     limits: Any = None
+    bounds: Bounds = field(default_factory=Bounds)
+    cors: Sequence[str] = ()
     started_at: float = field(default_factory=monotonic)
 
 
