@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from rushes.server.app import create_app
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
 from rushes.server.grpc_edge import GrpcEdge, check_port
+from rushes.server.protocol import protocol_of
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
 
 BACKLOG = 2048
+MOST_FILES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,7 @@ def make_service(place: Workplace, settings: ServerSettings) -> Service:
     gateway = Gateway(
         place, Feed(place.jobs, place.bell), models=settings.models or None, keep_days=settings.keep_days
     )
-    return Service(gateway=gateway)
+    return Service(gateway=gateway, cors=settings.cors)
 
 
 def grpc_edge(service: Service, settings: ServerSettings) -> GrpcEdge | None:
@@ -114,20 +117,34 @@ def run_gateway(
         port = None if edge is None else edge.port
         on_ready(Listening(url=url_of(settings, found), grpc_port=port))
 
-    config = uvicorn.Config(
+    server = Server(make_config(service, settings, edge), ready, drain)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
+        signal.signal(number, lambda *_: None)
+    raise_file_limit()
+    asyncio.run(server.serve(sockets=[found]))
+
+
+def make_config(service: Service, settings: ServerSettings, edge: GrpcEdge | None = None) -> uvicorn.Config:
+    """Uvicorn around the application of a gateway."""
+    return uvicorn.Config(
         create_app(service, edge=edge),
+        http=protocol_of(service.bounds),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
         proxy_headers=True,
         forwarded_allow_ips=list(settings.proxies),
         server_header=False,
     )
-    server = Server(config, ready, drain)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
-        signal.signal(number, lambda *_: None)
-    asyncio.run(server.serve(sockets=[found]))
+
+
+def raise_file_limit() -> None:
+    """Every open stream is a file or two; many systems begin with 1024 for a process that may have more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

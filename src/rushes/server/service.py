@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from rushes.server.auth import LOCAL, Authenticator, Caller
+from rushes.server.bounds import Bounds
 from rushes.server.gateway import Gateway
 from rushes.stores.api_keys import Scope
 
@@ -29,6 +31,8 @@ class Service:
         authenticator: None where everybody is `LOCAL`.
         limits: None where nothing is limited.
         accounts: None where nothing is charged.
+        bounds: of one request.
+        cors: origins whose pages may call; "*" for all.
         started_at: by `monotonic`.
     """
 
@@ -36,6 +40,8 @@ class Service:
     authenticator: Authenticator | None = None
     limits: Limits | None = None
     accounts: AccountStore | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    cors: Sequence[str] = ()
     started_at: float = field(default_factory=monotonic)
 
 
