@@ -22,6 +22,7 @@ import rushes
 from rushes.errors import RushesError
 from rushes.server import routes_health, routes_models, routes_usage, routes_videos
 from rushes.server.body import BodyGuard
+from rushes.server.instrument import instrument
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.service import Service, new_request_id
 
@@ -115,6 +116,8 @@ def create_app(
     if STUDIO.is_dir():
         app.get("/", include_in_schema=False)(_studio)
         app.mount("/studio", StudioFiles(directory=STUDIO), name="studio")
+    if service.metrics is not None and service.tracer is not None:
+        instrument(app, service.metrics, service.tracer)
     return app
 
 

@@ -12,6 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from rushes.engine.artefacts import Variant
+from rushes.engine.trace_report import read_trace
 from rushes.errors import InvalidRequest
 from rushes.server import openapi
 from rushes.server.body import read_body
@@ -177,6 +178,14 @@ async def preview(
     if data is None:
         raise ProblemError(not_found(f"preview of video {video_id}"))
     return Response(data, media_type="image/webp", headers={"Cache-Control": "private, no-store"})
+
+
+@router.get("/{video_id}/trace", responses=openapi.TRACE, operation_id="trace_video")
+async def trace(request: Request, video_id: JobId) -> JSONResponse:
+    """Where a job's time went: phases, a verdict, and every span."""
+    gateway, record = await _record(request, video_id)
+    found = await asyncio.to_thread(read_trace, gateway.place, record.id)
+    return JSONResponse(found.to_json())
 
 
 async def _record(request: Request, job_id: str) -> tuple[Gateway, JobRecord]:

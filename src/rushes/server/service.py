@@ -17,7 +17,10 @@ from rushes.server.gateway import Gateway
 from rushes.stores.api_keys import Scope
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
     from rushes.server.limits import Limits
+    from rushes.server.metrics import GatewayMetrics
     from rushes.stores.accounts import AccountStore
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ class Service:
         accounts: None where nothing is charged.
         bounds: of one request.
         cors: origins whose pages may call; "*" for all.
+        metrics, tracer: None where nobody looks.
         started_at: by `monotonic`.
     """
 
@@ -42,6 +46,8 @@ class Service:
     accounts: AccountStore | None = None
     bounds: Bounds = field(default_factory=Bounds)
     cors: Sequence[str] = ()
+    metrics: GatewayMetrics | None = None
+    tracer: Tracer | None = None
     started_at: float = field(default_factory=monotonic)
 
 
