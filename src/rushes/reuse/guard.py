@@ -164,7 +164,7 @@ def _is_attribute(phrase: Phrase, behind: Sequence[Phrase]) -> bool:
 
 @cache
 def _attribute_stems() -> tuple[Set[str], Set[str], Set[str]]:
-    """Of manners, of clothes, and of colours that somebody can be dressed in: "in white", not "in the dark"."""
+    """Of manners, of clothes, and of colours that can be worn: "in white", not "in the dark"."""
     known = lexicon()
     colours = {word for word, name in known.classes.items() if name == "colour"} - {"dark", "light"}
     manners, clothes, worn = (
