@@ -123,6 +123,18 @@ def test_gateways_share_redis(tmp_path: Path) -> None:
         assert window.used == 5
         assert WINDOW_S - 2 < window.wait_s(5) <= WINDOW_S + 0.01
         assert taken(rates[1], 3, key_id="other") == 3
+        counts: list[int] = []
+        threads = [
+            threading.Thread(
+                target=lambda rate=rate: counts.append(taken(rate, 100, limit=70, key_id="race"))
+            )
+            for rate in rates * 2
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(counts) == 70
         assert [rate.num_errors for rate in rates] == [0, 0]
         for rate in rates:
             rate.close()
