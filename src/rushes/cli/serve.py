@@ -31,6 +31,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--port", type=int, help="0 for any free one  [default: 8000]"),
         click.option("--grpc-port", type=int, help="listen for gRPC too; 0 for any free one"),
         click.option("--redis", help="redis://... for limits, embeddings and news between gateways"),
+        click.option("--memcached", help="HOST:PORT, for embeddings instead"),
         click.option("--s3", help="s3://bucket/prefix for finished videos"),
         click.option("--public-url", help="base URL of a CDN before the bucket"),
         click.option("--otlp", help="http://... where traces go"),
@@ -91,7 +92,7 @@ def serve(
     command = [sys.executable, "-m", "rushes", "worker", "--store", str(settings.store), "--model", model]
     for flag, value in (("--device", device), ("--dtype", dtype), ("--plan", plan_file)):
         command += [] if value is None else [flag, str(value)]
-    for flag in ("redis", "s3", "otlp", "public_url"):
+    for flag in ("redis", "memcached", "s3", "otlp", "public_url"):
         value = getattr(settings, flag)
         command += [] if value is None else [f"--{flag.replace('_', '-')}", value]
     _serve(settings, start, (tuple(command),) * workers)
@@ -107,7 +108,11 @@ def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -
 
     with ExitStack() as stack:
         found = stack.enter_context(listen(settings))
-        place = stack.enter_context(Workplace(settings.store))
+        place = stack.enter_context(
+            Workplace.of_services(
+                settings.store, s3=settings.s3, public_url=settings.public_url, redis=settings.redis
+            )
+        )
         url = url_of(settings, found)
         if commands:
             stack.enter_context(Workers(commands, place, say))

@@ -55,7 +55,9 @@ def url_of(settings: ServerSettings, found: socket.socket) -> str:
 
 def make_service(place: Workplace, settings: ServerSettings) -> Service:
     """The parts of a gateway over an open workplace."""
-    gateway = Gateway(place, Feed(place.jobs), models=settings.models or None, keep_days=settings.keep_days)
+    gateway = Gateway(
+        place, Feed(place.jobs, place.bell), models=settings.models or None, keep_days=settings.keep_days
+    )
     return Service(gateway=gateway)
 
 
