@@ -123,9 +123,7 @@ def test_a_repeated_call_gets_its_job_though_the_limit_is_used_up(
         submit_charged(jobs, Promise(), limits, asking, OTHER, OPTIONS)
 
 
-def test_a_store_that_fails_gives_the_slot_back(
-    tmp_path: Path, jobs: SqliteJobStore, limits: Limits
-) -> None:
+def test_a_store_that_fails_gives_the_slot_back(tmp_path: Path, jobs: SqliteJobStore, limits: Limits) -> None:
     asking = caller(concurrent_jobs=1)
     closed = SqliteJobStore(tmp_path / "closed")
     closed.close()
