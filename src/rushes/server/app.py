@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -37,14 +38,31 @@ SECURITY_HEADERS = {
 """Of the studio's files."""
 
 
-def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) -> FastAPI:
-    """The ASGI application of one gateway process; its feed runs while the application does."""
+class Edge(Protocol):
+    """Another protocol of the same gateway: `rushes.server.grpc_edge`."""
+
+    async def start(self) -> None:
+        """Listen and answer."""
+
+    async def stop(self) -> None:
+        """Returns when every call has ended."""
+
+
+def create_app(
+    service: Service, *, on_stop: Callable[[], None] = lambda: None, edge: Edge | None = None
+) -> FastAPI:
+    """The ASGI application of one gateway process; its feed and its other edge run while the application
+    does."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.gateway.feed.start()
+        if edge is not None:
+            await edge.start()
         yield
         service.gateway.is_draining = True
+        if edge is not None:
+            await edge.stop()
         service.gateway.feed.stop()
         on_stop()
 

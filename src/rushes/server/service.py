@@ -46,15 +46,19 @@ def service_of(request: Request) -> Service:
 
 
 async def caller_of(request: Request, scope: Scope) -> Caller:
+    """Who asks over HTTP; see `authorized`."""
+    return authorized(service_of(request), request.headers.get("authorization"), scope)
+
+
+def authorized(service: Service, authorization: str | None, scope: Scope) -> Caller:
     """Who asks, allowed to do this and within its rate.
 
     Raises:
         Unauthenticated, Forbidden, RateLimited: see `rushes.server.auth` and `limits`.
     """
-    service = service_of(request)
     if service.authenticator is None:
         return LOCAL
-    caller = service.authenticator.caller(request.headers.get("authorization"))
+    caller = service.authenticator.caller(authorization)
     caller.require(scope)
     if service.limits is not None:
         service.limits.check_rate(caller)
