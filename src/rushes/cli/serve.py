@@ -51,7 +51,8 @@ def settings_of(flags: dict[str, Any], models: tuple[str, ...] = ()) -> Any:
     """A `ServerSettings` of the flags of a command line."""
     from rushes.server.settings import read_server_settings
 
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value not in (None, (), False)}
+    # By identity: a port may be 0.
+    given = {name: value for name, value in flags.items() if value not in (None, ()) and value is not False}
     file = given.pop("config_file", None)
     for flag, setting, value in (
         ("no_auth", "has_auth", False),
@@ -100,7 +101,7 @@ def serve(
 
 def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -> None:
     from rushes.engine.workplace import Workplace
-    from rushes.server.run import listen, run_gateway, url_of
+    from rushes.server.run import Listening, listen, run_gateway
     from rushes.server.workers import Workers
 
     def say(text: str) -> None:
@@ -113,12 +114,14 @@ def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -
                 settings.store, s3=settings.s3, public_url=settings.public_url, redis=settings.redis
             )
         )
-        url = url_of(settings, found)
         if commands:
             stack.enter_context(Workers(commands, place, say))
 
-        def ready() -> None:
+        def ready(listening: Listening) -> None:
+            url = listening.url
             say(f"listening at {url}  (studio: {url}/, API: {url}/docs)")
+            if listening.grpc_port is not None:
+                say(f"gRPC at {settings.host}:{listening.grpc_port}")
             click.echo(url)
 
         run_gateway(place, settings, found, ready)

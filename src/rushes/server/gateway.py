@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rushes.engine.announcements import Announcement, StoreAdmission, workers
+from rushes.engine.announcements import Announcement, StoreAdmission
 from rushes.engine.client import StoreClient
 from rushes.engine.workplace import Workplace
 from rushes.errors import UnknownJob
@@ -22,6 +22,9 @@ from rushes.stores.base import JobRecord
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
 
 __all__ = ["Gateway", "Page"]
+
+LOOK_S = 1.0
+"""How old what is known of the workers may be."""
 
 POSITION_S = 1.0
 """Between two looks of a watcher at its place in the queue."""
@@ -55,7 +58,8 @@ class Gateway:
         self, place: Workplace, feed: Feed, *, models: Sequence[str] | None = None, keep_days: float = 7.0
     ) -> None:
         self.place, self.feed = place, feed
-        self.client = StoreClient(place.jobs, StoreAdmission(place.jobs, place.workers))
+        admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
+        self.client, self._roster = StoreClient(place.jobs, admission), admission.roster
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
@@ -70,8 +74,9 @@ class Gateway:
 
     def serving(self, pipeline: str | None = None) -> Sequence[Announcement]:
         """Workers that are there."""
-        names = RULES.names() if pipeline is None else (pipeline,)
-        return [word for name in names for word in workers(self.place.workers, name)]
+        if pipeline is not None:
+            return self._roster.of(pipeline)
+        return [word for name in RULES.names() for word in self._roster.of(name)]
 
     def ask(
         self,
@@ -156,7 +161,7 @@ class Gateway:
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
         )
 
-    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
+    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent]:
         """A job's events, and while it is queued `position` events without a number (0), whenever its place
         changes; up to its end."""
         record = self.get(tenant, job_id)
@@ -204,6 +209,20 @@ class Gateway:
         video = self.video(record)
         data = {"position": video["position"], "eta_s": video["eta_s"]}
         return JobEvent(job_id=job_id, number=0, kind="position", at=time.time(), data=data)
+
+    def event_data(self, event: JobEvent) -> dict[str, Any]:
+        """What is told of an event: the engine's data, and what a client needs besides."""
+        data: dict[str, Any] = {
+            **event.data,
+            "number": event.number or None,
+            "at": event.at,
+            "job_id": event.job_id,
+        }
+        if event.kind == "preview":
+            data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
+        if event.kind == "completed":
+            data["video"] = self.video(self.place.jobs.get(event.job_id))
+        return data
 
 
 def draining() -> Problem:
