@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import time
 import urllib.request
 from pathlib import Path
@@ -11,7 +12,7 @@ import av
 import pytest
 import redis
 from command_line import Command
-from test_jobs import submit, worker
+from test_jobs import TIMEOUT_S, submit, worker
 
 from real_servers import BUCKET, RealServer, S3Server
 from rushes.config import s3_access
@@ -42,9 +43,11 @@ def test_results_lie_in_s3_and_texts_are_shared(
 ) -> None:
     store, clip = tmp_path / "store", tmp_path / "dog.mp4"
     redis_url = f"redis://{redis_server.address}/3"
-    with worker(store, one_expert, "--redis", redis_url):
+    with worker(store, one_expert, "--redis", redis_url) as process:
         assert submit(rushes, store, one_expert, "-o", clip) == str(clip)
         url = submit(rushes, store, one_expert, "--watch")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TIMEOUT_S)
     with urllib.request.urlopen(url, timeout=20) as answer:
         assert answer.read() == clip.read_bytes(), "the same clip, signed for whoever has the URL"
     with av.open(clip) as container:

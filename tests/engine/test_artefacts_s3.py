@@ -98,6 +98,14 @@ def test_a_local_copy_serves_where_the_bucket_has_none(place: Workplace, bucket:
     found = place.artefacts.find(record)
     assert found is not None
     assert found.url is not None
+    place.results.delete(name_of(record.result, "preview"))
+    bucket.delete([name_of(record.result, "spritesheet")])
+    assert place.remove_orphans() == 2, "copies of what is in the bucket"
+    assert files(place) == [name_of(record.result, "spritesheet")]
+    outlet = written(place, leased(place))
+    record_2 = place.jobs.jobs(statuses=["running"])[0]
+    place.jobs.finish(lease_of(record_2), result=outlet.finish(), actual_s=1.0)
+    record = place.jobs.get(record_2.id)
     bucket.delete(all_names(record.result))
     found = place.artefacts.find(record)
     assert found is not None

@@ -147,14 +147,23 @@ class Artefacts:
             log.warning("%s: its local copy stays: %s", video, error)
 
     def remove_orphans(self, jobs: JobStore) -> int:
-        """Delete whole files that no job will name any more; how many. What an unknown job's name stands on
-        is deleted on this machine, and stays elsewhere: there it may be another installation's."""
+        """Delete whole files that no job will name any more, and copies here of what is kept elsewhere; how
+        many. What an unknown job's name stands on is deleted on this machine, and stays elsewhere: there it
+        may be another installation's."""
         num = 0
         for store in self._stores:
-            names = orphans(store.names(), jobs, forgets_unknown=store.path("x") is not None)
+            names = orphans(store.names(), jobs, forgets_unknown=store is self._stores[0])
+            if store is not self._stores[-1]:
+                names += self._copies(set(store.names()) - set(names), jobs)
             store.delete(names)
             num += len(names)
         return num
+
+    def _copies(self, names: Iterable[str], jobs: JobStore) -> list[str]:
+        """Those of completed jobs that the last store has too: their worker died before it removed them."""
+        matches = [match for name in sorted(names) if (match := _OF_JOB.match(name))]
+        completed = [match.string for match in matches if jobs.get(match["job"]).status == "completed"]
+        return [name for name in completed if _has(self._stores[-1], name)]
 
 
 def orphans(names: Iterable[str], jobs: JobStore, *, forgets_unknown: bool) -> list[str]:
