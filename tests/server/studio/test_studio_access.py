@@ -136,4 +136,7 @@ def test_a_starter_queues_its_clips(studio: Page, url: str) -> None:
 
 def test_motion_can_be_done_without(browser: Browser, url: str) -> None:
     with open_studio(browser, url, reduced_motion="reduce") as page:
-        assert page.evaluate("getComputedStyle(document.querySelector('.leader .sweep')).animationName") == "none"
+        assert (
+            page.evaluate("getComputedStyle(document.querySelector('.leader .sweep')).animationName")
+            == "none"
+        )
