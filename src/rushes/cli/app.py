@@ -19,6 +19,7 @@ from rushes.cli.models import models
 from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
 from rushes.cli.serve import gateway, serve
+from rushes.cli.trace import trace
 from rushes.cli.usage import usage
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
@@ -45,6 +46,7 @@ COMMANDS: tuple[click.Command, ...] = (
     submit,
     jobs,
     cancel,
+    trace,
     worker,
     keys,
     usage,
