@@ -195,5 +195,6 @@ def test_a_copy_keeps_out_of_a_clip_that_another_run_writes(store: Path, tmp_pat
                 fetch(place, record, output)
         assert output.read_bytes() == b"another run's"
         partial_path(output).write_bytes(b"of a run that died, and longer")
-        assert fetch(place, record, output).read_bytes() == b"whole"
+        assert fetch(place, record, output) == str(output)
+        assert output.read_bytes() == b"whole"
         assert not partial_path(output).exists()

@@ -13,12 +13,14 @@ from rushes.cli.compare import compare
 from rushes.cli.generate import generate
 from rushes.cli.inspect import inspect
 from rushes.cli.jobs import cancel, jobs, submit
+from rushes.cli.keys import keys
 from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
 from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
 from rushes.cli.serve import gateway, serve
 from rushes.cli.trace import trace
+from rushes.cli.usage import usage
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
 
@@ -46,6 +48,8 @@ COMMANDS: tuple[click.Command, ...] = (
     cancel,
     trace,
     worker,
+    keys,
+    usage,
     models,
     inspect,
     make_checkpoint,
@@ -54,10 +58,19 @@ COMMANDS: tuple[click.Command, ...] = (
     profile,
     optimize,
 )
-for command in COMMANDS:
+
+
+def _add_debug(command: click.Command) -> None:
     command.params.append(
         click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")
     )
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            _add_debug(part)
+
+
+for command in COMMANDS:
+    _add_debug(command)
     app.add_command(command)
 
 

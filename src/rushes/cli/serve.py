@@ -31,6 +31,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--port", type=int, help="0 for any free one  [default: 8000]"),
         click.option("--grpc-port", type=int, help="listen for gRPC too; 0 for any free one"),
         click.option("--redis", help="redis://... for limits, embeddings and news between gateways"),
+        click.option("--memcached", help="HOST:PORT, for embeddings instead"),
         click.option("--s3", help="s3://bucket/prefix for finished videos"),
         click.option("--public-url", help="base URL of a CDN before the bucket"),
         click.option("--otlp", help="http://... where traces go"),
@@ -50,7 +51,8 @@ def settings_of(flags: dict[str, Any], models: tuple[str, ...] = ()) -> Any:
     """A `ServerSettings` of the flags of a command line."""
     from rushes.server.settings import read_server_settings
 
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value not in (None, (), False)}
+    # By identity: a port may be 0.
+    given = {name: value for name, value in flags.items() if value not in (None, ()) and value is not False}
     file = given.pop("config_file", None)
     for flag, setting, value in (
         ("no_auth", "has_auth", False),
@@ -91,7 +93,7 @@ def serve(
     command = [sys.executable, "-m", "rushes", "worker", "--store", str(settings.store), "--model", model]
     for flag, value in (("--device", device), ("--dtype", dtype), ("--plan", plan_file)):
         command += [] if value is None else [flag, str(value)]
-    for flag in ("redis", "s3", "otlp", "public_url"):
+    for flag in ("redis", "memcached", "s3", "otlp", "public_url"):
         value = getattr(settings, flag)
         command += [] if value is None else [f"--{flag.replace('_', '-')}", value]
     _serve(settings, start, (tuple(command),) * workers)
@@ -99,7 +101,7 @@ def serve(
 
 def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -> None:
     from rushes.engine.workplace import Workplace
-    from rushes.server.run import listen, run_gateway, url_of
+    from rushes.server.run import Listening, listen, run_gateway
     from rushes.server.workers import Workers
 
     def say(text: str) -> None:
@@ -107,13 +109,19 @@ def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -
 
     with ExitStack() as stack:
         found = stack.enter_context(listen(settings))
-        place = stack.enter_context(Workplace(settings.store))
-        url = url_of(settings, found)
+        place = stack.enter_context(
+            Workplace.of_services(
+                settings.store, s3=settings.s3, public_url=settings.public_url, redis=settings.redis
+            )
+        )
         if commands:
             stack.enter_context(Workers(commands, place, say))
 
-        def ready() -> None:
+        def ready(listening: Listening) -> None:
+            url = listening.url
             say(f"listening at {url}  (studio: {url}/, API: {url}/docs)")
+            if listening.grpc_port is not None:
+                say(f"gRPC at {settings.host}:{listening.grpc_port}")
             click.echo(url)
 
         run_gateway(place, settings, found, ready)

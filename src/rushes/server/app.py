@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rushes
 from rushes.errors import RushesError
-from rushes.server import routes_health, routes_models, routes_videos
+from rushes.server import routes_health, routes_models, routes_usage, routes_videos
 from rushes.server.body import BodyGuard
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.service import Service, new_request_id
@@ -37,14 +38,31 @@ SECURITY_HEADERS = {
 """Of the studio's files."""
 
 
-def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) -> FastAPI:
-    """The ASGI application of one gateway process; its feed runs while the application does."""
+class Edge(Protocol):
+    """Another protocol of the same gateway: `rushes.server.grpc_edge`."""
+
+    async def start(self) -> None:
+        """Listen and answer."""
+
+    async def stop(self) -> None:
+        """Returns when every call has ended."""
+
+
+def create_app(
+    service: Service, *, on_stop: Callable[[], None] = lambda: None, edge: Edge | None = None
+) -> FastAPI:
+    """The ASGI application of one gateway process; its feed and its other edge run while the application
+    does."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.gateway.feed.start()
+        if edge is not None:
+            await edge.start()
         yield
         service.gateway.is_draining = True
+        if edge is not None:
+            await edge.stop()
         service.gateway.feed.stop()
         on_stop()
 
@@ -56,7 +74,7 @@ def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) 
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for router in (routes_videos.router, routes_models.router, routes_health.router):
+    for router in (routes_videos.router, routes_models.router, routes_usage.router, routes_health.router):
         app.include_router(router)
     app.add_exception_handler(RushesError, _answer)
     app.add_exception_handler(ProblemError, _answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +156,7 @@ class Gateway:
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
         )
 
-    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
+    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent]:
         """A job's events, and while it is queued `position` events without a number (0), whenever its place
         changes; up to its end."""
         record = self.get(tenant, job_id)
@@ -204,6 +204,20 @@ class Gateway:
         video = self.video(record)
         data = {"position": video["position"], "eta_s": video["eta_s"]}
         return JobEvent(job_id=job_id, number=0, kind="position", at=time.time(), data=data)
+
+    def event_data(self, event: JobEvent) -> dict[str, Any]:
+        """What is told of an event: the engine's data, and what a client needs besides."""
+        data: dict[str, Any] = {
+            **event.data,
+            "number": event.number or None,
+            "at": event.at,
+            "job_id": event.job_id,
+        }
+        if event.kind == "preview":
+            data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
+        if event.kind == "completed":
+            data["video"] = self.video(self.place.jobs.get(event.job_id))
+        return data
 
 
 def draining() -> Problem:

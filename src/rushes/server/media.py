@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -44,7 +44,7 @@ class Follower:
         self._file: BinaryIO | None = None
         self._name: str | None = None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         """Until the video is whole, or its job has ended otherwise. Raises `StreamBroken`."""
         try:
             with self._gateway.feed.watching(self._job_id) as watcher:

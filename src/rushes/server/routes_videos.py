@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -28,7 +28,6 @@ from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.service import caller_of, service_of
 from rushes.server.videos import error_of, page_of
 from rushes.stores.base import JobRecord
-from rushes.types import JobEvent
 
 PING_S = 10
 MAX_EVENT = 2**53
@@ -200,19 +199,5 @@ def _check_finished(record: JobRecord) -> None:
 
 async def _told(gateway: Gateway, record: JobRecord, after: int) -> AsyncIterator[ServerSentEvent]:
     async for event in gateway.watch(record.options.tenant, record.id, after=after):
-        data = json.dumps(_event_data(gateway, event), separators=(",", ":"))
+        data = json.dumps(gateway.event_data(event), separators=(",", ":"))
         yield ServerSentEvent(data, event=event.kind, id=str(event.number) if event.number else None)
-
-
-def _event_data(gateway: Gateway, event: JobEvent) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        **event.data,
-        "number": event.number or None,
-        "at": event.at,
-        "job_id": event.job_id,
-    }
-    if event.kind == "preview":
-        data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
-    if event.kind == "completed":
-        data["video"] = gateway.video(gateway.place.jobs.get(event.job_id))
-    return data

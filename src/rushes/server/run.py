@@ -15,6 +15,7 @@ from rushes.errors import ConfigError
 from rushes.server.app import create_app
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
+from rushes.server.grpc_edge import GrpcEdge, check_port
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
 
@@ -23,14 +24,15 @@ BACKLOG = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """Where a gateway is reached."""
+    """Where a gateway is reached; `grpc_port` is None where gRPC is off."""
 
     url: str
-    grpc: str | None = None
+    grpc_port: int | None = None
 
 
 def listen(settings: ServerSettings) -> socket.socket:
-    """The socket of HTTP, bound before anything is loaded. Raises `ConfigError`."""
+    """The socket of HTTP, bound before anything is loaded. Raises `ConfigError`, also where gRPC's port is
+    taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,6 +45,12 @@ def listen(settings: ServerSettings) -> socket.socket:
         raise ConfigError(
             f"{where}: cannot listen there ({error.strerror}); choose another --port"
         ) from error
+    if settings.grpc_port:
+        try:
+            check_port(settings.host, settings.grpc_port)
+        except ConfigError:
+            found.close()
+            raise
     return found
 
 
@@ -55,8 +63,17 @@ def url_of(settings: ServerSettings, found: socket.socket) -> str:
 
 def make_service(place: Workplace, settings: ServerSettings) -> Service:
     """The parts of a gateway over an open workplace."""
-    gateway = Gateway(place, Feed(place.jobs), models=settings.models or None, keep_days=settings.keep_days)
+    gateway = Gateway(
+        place, Feed(place.jobs, place.bell), models=settings.models or None, keep_days=settings.keep_days
+    )
     return Service(gateway=gateway)
+
+
+def grpc_edge(service: Service, settings: ServerSettings) -> GrpcEdge | None:
+    """gRPC, where it is asked for."""
+    if settings.grpc_port is None:
+        return None
+    return GrpcEdge(service, host=settings.host, port=settings.grpc_port, drain_s=settings.drain_s)
 
 
 class Server(uvicorn.Server):
@@ -80,16 +97,23 @@ class Server(uvicorn.Server):
 
 
 def run_gateway(
-    place: Workplace, settings: ServerSettings, found: socket.socket, on_ready: Callable[[], None]
+    place: Workplace, settings: ServerSettings, found: socket.socket, on_ready: Callable[[Listening], None]
 ) -> None:
     """Serve until SIGTERM or Ctrl-C: then nothing new is taken, and open requests get `drain_s` seconds."""
     service = make_service(place, settings)
+    edge = grpc_edge(service, settings)
 
     def drain() -> None:
         service.gateway.is_draining = True
+        if edge is not None:
+            edge.drain()
+
+    def ready() -> None:
+        port = None if edge is None else edge.port
+        on_ready(Listening(url=url_of(settings, found), grpc_port=port))
 
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, edge=edge),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -100,7 +124,7 @@ def run_gateway(
         forwarded_allow_ips=list(settings.proxies),
         server_header=False,
     )
-    server = Server(config, on_ready, drain)
+    server = Server(config, ready, drain)
     for number in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
         signal.signal(number, lambda *_: None)

@@ -6,12 +6,17 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from rushes.server.auth import LOCAL, Authenticator, Caller
 from rushes.server.gateway import Gateway
+from rushes.stores.api_keys import Scope
+
+if TYPE_CHECKING:
+    from rushes.server.limits import Limits
+    from rushes.stores.accounts import AccountStore
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +28,14 @@ class Service:
     Attributes:
         authenticator: None where everybody is `LOCAL`.
         limits: None where nothing is limited.
+        accounts: None where nothing is charged.
         started_at: by `monotonic`.
     """
 
     gateway: Gateway
     authenticator: Authenticator | None = None
-    limits: Any = None
+    limits: Limits | None = None
+    accounts: AccountStore | None = None
     started_at: float = field(default_factory=monotonic)
 
 
@@ -38,19 +45,23 @@ def service_of(request: Request) -> Service:
     return service
 
 
-async def caller_of(request: Request, scope: str) -> Caller:
+async def caller_of(request: Request, scope: Scope) -> Caller:
+    """Who asks over HTTP; see `authorized`."""
+    return authorized(service_of(request), request.headers.get("authorization"), scope)
+
+
+def authorized(service: Service, authorization: str | None, scope: Scope) -> Caller:
     """Who asks, allowed to do this and within its rate.
 
     Raises:
         Unauthenticated, Forbidden, RateLimited: see `rushes.server.auth` and `limits`.
     """
-    service = service_of(request)
     if service.authenticator is None:
         return LOCAL
-    caller = service.authenticator.caller(request.headers.get("authorization"))
+    caller = service.authenticator.caller(authorization)
     caller.require(scope)
     if service.limits is not None:
-        await service.limits.check_rate(caller)
+        service.limits.check_rate(caller)
     return caller
 
 

@@ -33,6 +33,7 @@ class ServerSettings:
     grpc_port: int | None = None
     models: tuple[str, ...] = ()
     redis: str | None = None
+    memcached: str | None = None
     s3: str | None = None
     public_url: str | None = None
     otlp: str | None = None

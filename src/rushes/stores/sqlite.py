@@ -29,6 +29,7 @@ from rushes.stores.job_rows import (
 )
 from rushes.stores.request_json import from_json, to_json
 from rushes.stores.sqlite_database import Database
+from rushes.stores.sqlite_schema import JOBS
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
 
 TIMEOUT_S = 10.0
@@ -73,7 +74,7 @@ class SqliteJobStore:
         timeout_s: float = TIMEOUT_S,
         on_write: Callable[[], None] = lambda: None,
     ) -> None:
-        self._database = Database(path, timeout_s=timeout_s, on_write=on_write)
+        self._database = Database(path, JOBS, timeout_s=timeout_s, on_write=on_write)
         self._clock = clock
 
     def create(
