@@ -36,8 +36,12 @@ SERVICE = (
     "cors",
     "proxies",
     "log_format",
+    "log_level",
 )
 """Settings of the service that the environment may give: `rushes.server.settings` says what they mean."""
+
+CLIENT = ("url", "key")
+"""What a client of a service may read there. The key is a secret: no message holds it."""
 
 _PREFIX = "RUSHES_"
 
@@ -115,7 +119,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     Settings(device='cpu', dtype=None, num_threads=2, store=None, cache=None)
     """
     given = {name.removeprefix(_PREFIX).lower(): value for name, value in environ.items() if _is_ours(name)}
-    known = {*Settings.__dataclass_fields__, *SERVICE}
+    known = {*Settings.__dataclass_fields__, *SERVICE, *CLIENT}
     for name in given.keys() - known:
         hint = did_you_mean(name, known)
         raise ConfigError(f"environment: unknown variable {_PREFIX}{name.upper()}{hint}")
@@ -133,6 +137,13 @@ def service_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
     read_settings(environ)
     found = {name: environ.get(f"{_PREFIX}{name.upper()}") for name in SERVICE}
     return {name: text for name, text in found.items() if text is not None}
+
+
+def client_variables(environ: Mapping[str, str] = os.environ) -> tuple[str | None, str | None]:
+    """URL and key of the service that commands call. Raises as `read_settings`."""
+    read_settings(environ)
+    url, key = (environ.get(f"{_PREFIX}{name.upper()}") or None for name in CLIENT)
+    return url, key
 
 
 def store_folder(environ: Mapping[str, str] = os.environ) -> Path:

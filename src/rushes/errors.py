@@ -173,6 +173,20 @@ class OutputError(RushesError):
     """A result could not be written (disk full, no permission, unknown format)."""
 
 
+class ServiceError(RushesError):
+    """A service could not be reached, or could not answer: the same call may do later."""
+
+
+def snake(name: str) -> str:
+    """A class's name as the code that a service answers with.
+
+    Example:
+        >>> snake("WorkerDied")
+        'worker_died'
+    """
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when nothing is near."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)

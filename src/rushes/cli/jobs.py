@@ -15,6 +15,7 @@ import click
 from rushes.cli.generate import progress_of, read_prompt, request_of
 from rushes.cli.options import model_option, request_options
 from rushes.cli.plans import plan_option
+from rushes.cli.remote import client_of, given_flags, service_options, submit_to
 from rushes.cli.workplace import open_workplace, store_option
 from rushes.types import FINAL, JobOptions, JobStatus, Lane
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rushes.engine.client import StoreClient
     from rushes.engine.workplace import Workplace
     from rushes.stores.base import JobRecord
+    from rushes.types import GenerateRequest
 
 COLUMNS = ("job", "status", "lane", "tenant", "age", "predicted", "took", "prompt")
 PROMPT_WIDTH = 48
@@ -53,6 +55,7 @@ def options_of_a_job(command: Callable[..., None]) -> Callable[..., None]:
 @request_options
 @options_of_a_job
 @plan_option
+@service_options
 @click.option("--watch", is_flag=True, help="wait for the end, with a bar a stage")
 @click.option(
     "-o",
@@ -71,44 +74,60 @@ def submit(
     degrade: bool,
     idempotency_key: str | None,
     plan_file: Path | None,
+    url: str | None,
+    key: str | None,
     watch: bool,
     output: Path | None,
     **fields: Any,
 ) -> None:
     """Queue PROMPT. Prints the job's id; with --watch or -o the path of the clip, last.
 
-    Of a plan only its request defaults are taken: passes are the worker's.
+    Of a plan only its request defaults are taken: passes are the worker's. With --url the service's rules
+    and its default model hold.
     """
-    from rushes.engine.announcements import workers
     from rushes.engine.client import seed_for
 
     given = {field: value for field, value in fields.items() if value is not None}
+    prompt = read_prompt(prompt, prompt_file)
+    if output is not None:
+        check_copy(output)
+    client = client_of(url, key)
+    if client is not None:
+        given |= {"priority": lane, "deadline_s": deadline_s, "degrade": degrade or None}
+        given |= {"model": name} if given_flags(["name"]) else {}
+        with client:
+            submit_to(client, prompt, output, {**given, "idempotency_key": idempotency_key}, watch=watch)
+        return
     if idempotency_key is not None:
         given.setdefault("seed", seed_for(tenant, idempotency_key))
-    request = request_of(name, read_prompt(prompt, prompt_file), given, plan_file)
+    request = request_of(name, prompt, given, plan_file)
     options = JobOptions(
         lane=lane, tenant=tenant, deadline_s=deadline_s, degrade=degrade, idempotency_key=idempotency_key
     )
-    if output is not None:
-        check_copy(output)
     with open_workplace(store) as place:
-        client = place.client()
-        job_id = client.submit(request, options)
-        if not workers(place.workers, request.pipeline):
-            click.echo(
-                f"rushes: note: no worker serves {request.pipeline} in {store}; start one with rushes worker",
-                err=True,
-            )
-        if not watch and output is None:
-            click.echo(job_id)
-            return
-        click.echo(f"rushes: job {job_id}", err=True)
-        try:
-            record = follow(client, job_id)
-        except KeyboardInterrupt:
-            click.echo(f"rushes: job {job_id} goes on; rushes cancel {job_id} ends it", err=True)
-            raise
-        click.echo(fetch(place, record, output))
+        _submit_here(place, request, options, output, watch=watch)
+
+
+def _submit_here(
+    place: Workplace, request: GenerateRequest, options: JobOptions, output: Path | None, *, watch: bool
+) -> None:
+    from rushes.engine.announcements import workers
+
+    client = place.client()
+    job_id = client.submit(request, options)
+    if not workers(place.workers, request.pipeline):
+        where = f"no worker serves {request.pipeline} in {place.folder}"
+        click.echo(f"rushes: note: {where}; start one with rushes worker", err=True)
+    if not watch and output is None:
+        click.echo(job_id)
+        return
+    click.echo(f"rushes: job {job_id}", err=True)
+    try:
+        record = follow(client, job_id)
+    except KeyboardInterrupt:
+        click.echo(f"rushes: job {job_id} goes on; rushes cancel {job_id} ends it", err=True)
+        raise
+    click.echo(fetch(place, record, output))
 
 
 def check_copy(output: Path) -> None:

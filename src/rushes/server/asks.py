@@ -119,7 +119,7 @@ def options_of(
         tenant=tenant,
         deadline_s=None if deadline is None else _number("deadline_s", deadline, 0.001, MAX_DEADLINE_S),
         degrade=bool(degrade),
-        idempotency_key=_key(idempotency_key),
+        idempotency_key=key_of(idempotency_key),
         preview_every=0 if every is None else _whole("preview_every", every, 0, 1000),
         traceparent=traceparent,
     )
@@ -148,7 +148,8 @@ def _of_form(name: str, value: object, rules_fields: Mapping[str, Any]) -> objec
     return value
 
 
-def _key(key: str | None) -> str | None:
+def key_of(key: str | None) -> str | None:
+    """An idempotency key. Raises `InvalidRequest`."""
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isprintable() and key.isascii()):
         rule = f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
         raise InvalidRequest("Idempotency-Key", f"{rule}, got {shown(key)}")

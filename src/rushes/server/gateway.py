@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rushes.engine.announcements import Announcement, StoreAdmission, workers
+from rushes.engine.announcements import Announcement, StoreAdmission
 from rushes.engine.client import StoreClient
 from rushes.engine.workplace import Workplace
 from rushes.errors import UnknownJob
@@ -16,12 +17,16 @@ from rushes.pipelines.rules import RULES
 from rushes.server.asks import ask_of
 from rushes.server.auth import Caller
 from rushes.server.feed import Feed
+from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.videos import Standing, video_of
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
 
 __all__ = ["Gateway", "Page"]
+
+LOOK_S = 1.0
+"""How old what is known of the workers may be."""
 
 POSITION_S = 1.0
 """Between two looks of a watcher at its place in the queue."""
@@ -49,13 +54,22 @@ class Gateway:
         models: pipelines that may be asked for, the first by default; None for those that workers serve or
             have served since the gateway began, and for all that are known where there are none.
         keep_days: how long workers keep ended jobs, to tell when they expire.
+        limits: of the callers' keys; None where nothing is limited.
     """
 
     def __init__(
-        self, place: Workplace, feed: Feed, *, models: Sequence[str] | None = None, keep_days: float = 7.0
+        self,
+        place: Workplace,
+        feed: Feed,
+        *,
+        models: Sequence[str] | None = None,
+        keep_days: float = 7.0,
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = limits
         self.place, self.feed = place, feed
-        self.client = StoreClient(place.jobs, StoreAdmission(place.jobs, place.workers))
+        admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
+        self.client, self._roster = StoreClient(place.jobs, admission), admission.roster
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
@@ -70,8 +84,9 @@ class Gateway:
 
     def serving(self, pipeline: str | None = None) -> Sequence[Announcement]:
         """Workers that are there."""
-        names = RULES.names() if pipeline is None else (pipeline,)
-        return [word for name in names for word in workers(self.place.workers, name)]
+        if pipeline is not None:
+            return self._roster.of(pipeline)
+        return [word for name in RULES.names() for word in self._roster.of(name)]
 
     def ask(
         self,
@@ -96,10 +111,26 @@ class Gateway:
         options: JobOptions,
         caller: Caller,
     ) -> JobRecord:
-        """Queue a job. Writes."""
+        """Queue a job, within the limits of the caller's key; the job of an earlier call is found again and
+        charged nothing. Writes."""
         if self.is_draining:
             raise ProblemError(draining())
-        return self.place.jobs.get(self.client.submit(request, options))
+        earlier = self.client.earlier(request, options)
+        if earlier is not None:
+            return earlier
+        promise = self.client.promise(request, options)
+        if self._limits is None:
+            return self.client.create(request, options, promise)
+        job_key = options.idempotency_key or secrets.token_hex(16)
+        predicted_s = None if promise is None else promise.predicted_s
+        reservation = self._limits.reserve(caller, job_key, predicted_s)
+        try:
+            record = self.client.create(request, options, promise)
+        except BaseException:
+            self._limits.release(reservation)
+            raise
+        self._limits.bind(reservation, record.id)
+        return record
 
     def get(self, tenant: str, job_id: str) -> JobRecord:
         """A job of this tenant. Raises `UnknownJob`."""

@@ -22,8 +22,8 @@ from rushes.server.grpc_messages import (
     trailers_of,
     video_message,
 )
-from rushes.server.media import STALL_S, Follower
-from rushes.server.problems import Problem, ProblemError, problem_of
+from rushes.server.media import Follower
+from rushes.server.problems import ProblemError, problem_of
 from rushes.server.proto.rushes.v1 import videos_pb2
 from rushes.server.service import Service, authorized, new_request_id
 from rushes.stores.api_keys import Scope
@@ -33,6 +33,10 @@ from rushes.types import FINAL
 log = logging.getLogger(__name__)
 
 Call = Callable[["Videos", Any, Caller, Any], Awaitable[Any]]
+
+
+class Stalled(Exception):
+    """A reader that reads nothing."""
 
 
 def answers(scope: Scope) -> Callable[[Call], Callable[[Videos, Any, Any], Awaitable[Any]]]:
@@ -45,7 +49,12 @@ def answers(scope: Scope) -> Callable[[Call], Callable[[Videos, Any, Any], Await
                 caller = authorized(self.service, _metadata(context, "authorization"), scope)
                 return await call(self, request, caller, context)
             except Exception as error:
-                await _abort(context, _first(error), call.__name__)
+                first = _first(error)
+                if isinstance(first, Stalled):
+                    # A status would wait behind the message that nobody takes; this resets the stream.
+                    log.info("gRPC %s: %s", call.__name__, first)
+                    raise asyncio.CancelledError from error
+                await _abort(context, first, call.__name__)
             finally:
                 self.num_open -= 1
 
@@ -61,7 +70,7 @@ class Videos:
         num_open: calls that have begun and not ended.
     """
 
-    def __init__(self, service: Service, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, service: Service, *, stall_s: float) -> None:
         self.service, self._stall_s = service, stall_s
         self.num_open = 0
 
@@ -135,8 +144,7 @@ class Videos:
             async with asyncio.timeout(self._stall_s):
                 await context.write(response)
         except TimeoutError:
-            message = f"nothing was read for {self._stall_s:g} s"
-            raise ProblemError(Problem(status=408, code="read_too_slow", message=message)) from None
+            raise Stalled(f"nothing was read for {self._stall_s:g} s") from None
 
     def _video(self, record: JobRecord) -> videos_pb2.Video:
         return video_message(self.service.gateway.video(record))

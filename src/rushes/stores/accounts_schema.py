@@ -108,10 +108,23 @@ _BATCHES = (
         created_at REAL NOT NULL,
         spec TEXT NOT NULL,              -- JSON
         total INTEGER NOT NULL,
-        cancelled_at REAL
+        num_rows INTEGER NOT NULL DEFAULT 0,  -- that have a job, or an error: the first so many
+        cancelled_at REAL,
+        idempotency_key TEXT
     )
     """,
     "CREATE INDEX batches_by_tenant ON batches (tenant, id)",
+    "CREATE UNIQUE INDEX batches_by_key ON batches (tenant, idempotency_key)",
+    "CREATE INDEX batches_open ON batches (id) WHERE num_rows < total AND cancelled_at IS NULL",
+    """
+    CREATE TABLE batch_rows (
+        batch_id TEXT NOT NULL REFERENCES batches (id),
+        number INTEGER NOT NULL,         -- from 1
+        job_id TEXT,
+        error TEXT,                      -- why there is no job
+        PRIMARY KEY (batch_id, number)
+    ) WITHOUT ROWID
+    """,
 )
 
 ACCOUNTS = Schema(

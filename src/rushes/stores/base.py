@@ -108,6 +108,34 @@ class Feed:
     place: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWork:
+    """Jobs of one pipeline, lane and tenant that have not ended.
+
+    Attributes:
+        seconds: the sum of their `predicted_s`.
+        unknown: ids of those that nobody predicted.
+    """
+
+    pipeline: str
+    lane: Lane
+    tenant: str
+    seconds: float
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPromise:
+    """A completed job to which an ETA was promised; see `JobRecord`."""
+
+    job_id: str
+    pipeline: str
+    lane: Lane
+    created_at: float
+    eta_s: float
+    finished_at: float
+
+
 class JobStore(Protocol):
     """Durable jobs with exactly one result each; safe for many processes and threads at once.
 
@@ -261,6 +289,12 @@ class JobStore(Protocol):
     def num_ahead(self, job_id: str) -> int:
         """Queued jobs of its pipeline that would be leased before this one; 0 for one that is not queued.
         Raises `UnknownJob`."""
+
+    def open_work(self) -> Sequence[OpenWork]:
+        """Predicted work of all jobs that have not ended, summed up."""
+
+    def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
+        """The latest completed jobs with an ETA that ended at `since` or later, the latest end last."""
 
     def forget(self, job_id: str) -> Swept:
         """Take an ended job out of the store, with its events; the caller deletes its files, as after

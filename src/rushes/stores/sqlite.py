@@ -8,8 +8,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rushes.errors import IdempotencyConflict, StoreError
-from rushes.stores import sqlite_leases
-from rushes.stores.base import Depth, Feed, Heartbeat, JobRecord, Lease, Swept
+from rushes.stores import job_sums, sqlite_leases
+from rushes.stores.base import (
+    Depth,
+    Feed,
+    Heartbeat,
+    JobRecord,
+    KeptPromise,
+    Lease,
+    OpenWork,
+    Swept,
+)
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
@@ -301,6 +310,14 @@ class SqliteJobStore:
                 return 0
             num: int = connection.execute(query, dict(row)).fetchone()[0]
         return num
+
+    def open_work(self) -> Sequence[OpenWork]:
+        with self._database.read() as connection:
+            return job_sums.open_work(connection)
+
+    def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
+        with self._database.read() as connection:
+            return job_sums.kept_promises(connection, since, limit)
 
     def forget(self, job_id: str) -> Swept:
         with self._database.write() as connection:
