@@ -154,6 +154,8 @@ def configure_logs(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(logging.WARNING, _number(level)))
+    # It tells at every start which of its kernels are for other machines, and transformers loads it.
+    logging.getLogger("torchao").setLevel(logging.ERROR)
     for name in ("rushes", "uvicorn"):
         logging.getLogger(name).setLevel(_number(level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
