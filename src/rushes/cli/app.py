@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from rushes import __version__
+from rushes.cli.batch import batch
 from rushes.cli.bench import bench
 from rushes.cli.compare import compare
 from rushes.cli.generate import generate
@@ -19,6 +20,7 @@ from rushes.cli.models import models
 from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
 from rushes.cli.serve import gateway, serve
+from rushes.cli.trace import trace
 from rushes.cli.usage import usage
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
@@ -43,8 +45,10 @@ COMMANDS: tuple[click.Command, ...] = (
     serve,
     gateway,
     submit,
+    batch,
     jobs,
     cancel,
+    trace,
     worker,
     keys,
     usage,

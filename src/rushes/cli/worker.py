@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from rushes.cli.observe import Observing, observed, observing_options
 from rushes.cli.options import device_options, model_option
 from rushes.cli.plans import plan_of_file, plan_option
 from rushes.cli.workplace import service_options, store_option
 
 if TYPE_CHECKING:
+    from rushes.engine.outlets import Outlet
     from rushes.engine.worker import Worker
     from rushes.pipelines.model import Model
+    from rushes.stores.base import JobRecord
     from rushes.stores.kv import KVStore
 
 
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     help="bytes of results that stay; the oldest go first",
 )
 @service_options
+@observing_options
 def worker(
     store: Path,
     name: str,
@@ -82,6 +87,7 @@ def worker(
     reserve_gb: float,
     keep_days: float,
     keep_gb: float,
+    observing: Observing,
     **services: str | None,
 ) -> None:
     """Take jobs from a store and run them on one device. Several workers may share a store.
@@ -98,14 +104,17 @@ def worker(
     from rushes.engine.worker import WorkerPolicy, owner_name
     from rushes.engine.workplace import Workplace
 
-    logging.basicConfig(level=logging.WARNING, format="rushes: %(levelname)s: %(message)s")
+    redactor = observing.configure_logs()
     stops = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stops.set())
     kv = shared_cache(services["redis"], services["memcached"])
-    with Workplace.of_services(
-        store, s3=services["s3"], public_url=services["public_url"], redis=services["redis"]
-    ) as place:
+    with (
+        Workplace.of_services(
+            store, s3=services["s3"], public_url=services["public_url"], redis=services["redis"]
+        ) as place,
+        ExitStack() as stack,
+    ):
         model = rushes.load(name, device=device, dtype=dtype, plan=plan_file)
         meter = CudaMeter(model.device) if model.device.type == "cuda" else None
         planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9), meter=meter)
@@ -115,19 +124,27 @@ def worker(
 
         owner = owner_name()
         clean = Housekeeping(place, ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
+        metrics_url = stack.enter_context(observed(observing, place, owner, model, planner))
+
+        def serve(who: str) -> None:
+            announce(place.workers, replace(planner.announcement(who), metrics_url=metrics_url))
+
+        def outlet(record: JobRecord) -> Outlet:
+            redactor.conceal(record.request.prompt, record.request.negative_prompt)
+            return place.outlet(record)
 
         scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
         runs = JobWorker(
             model,
             place.jobs,
             place.checkpoints,
-            place.outlet,
+            outlet,
             scheduler,
             planner,
             policy=policy,
             owner=owner,
             most_elsewhere=lambda: most_elsewhere(place.workers, model.rules.name, owner),
-            announce=lambda who: announce(place.workers, planner.announcement(who)),
+            announce=serve,
             on_preview=place.keep_preview,
         )
         with clean:

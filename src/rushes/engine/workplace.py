@@ -9,6 +9,7 @@ from pathlib import Path
 from rushes.engine.announcements import StoreAdmission
 from rushes.engine.artefacts import Artefacts, result_name
 from rushes.engine.client import StoreClient
+from rushes.engine.job_traces import trace_name
 from rushes.engine.mp4_outlet import Mp4Outlet
 from rushes.errors import ConfigError, StoreError, UnknownJob
 from rushes.stores.base import JobRecord, Swept
@@ -35,8 +36,8 @@ def live_name(job_id: str) -> str:
 
 
 class Workplace:
-    """`jobs.sqlite` and folders: `checkpoints`, `results`, `previews`, `workers`, and `deletions`: names of
-    videos that another store still has to forget. A context manager.
+    """`jobs.sqlite` and folders: `checkpoints`, `results`, `previews`, `traces`, `workers`, and `deletions`:
+    names of videos that another store still has to forget. A context manager.
 
     Args:
         folder: made where it is missing. Raises `ConfigError` when that fails, `StoreError` when what is
@@ -61,6 +62,7 @@ class Workplace:
         self.checkpoints = BlobFolder(folder / "checkpoints")
         self.results = BlobFolder(folder / "results")
         self.previews = BlobFolder(folder / "previews")
+        self.traces = BlobFolder(folder / "traces")
         self.workers = BlobFolder(folder / "workers")
         self._deletions = BlobFolder(folder / "deletions")
         self._objects = objects
@@ -152,6 +154,8 @@ class Workplace:
     def _delete(self, swept: Swept) -> None:
         for name in swept.checkpoints:
             self.checkpoints.delete(name)
+        for job_id in swept.job_ids:
+            self.traces.delete(trace_name(job_id))
         try:
             self.artefacts.forget(swept.results)
         except StoreError as error:

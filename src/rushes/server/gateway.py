@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rushes.engine.announcements import Announcement, StoreAdmission, workers
+from rushes.engine.announcements import Announcement, StoreAdmission
 from rushes.engine.client import StoreClient
 from rushes.engine.workplace import Workplace
 from rushes.errors import UnknownJob
@@ -22,6 +22,9 @@ from rushes.stores.base import JobRecord
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
 
 __all__ = ["Gateway", "Page"]
+
+LOOK_S = 1.0
+"""How old what is known of the workers may be."""
 
 POSITION_S = 1.0
 """Between two looks of a watcher at its place in the queue."""
@@ -55,7 +58,8 @@ class Gateway:
         self, place: Workplace, feed: Feed, *, models: Sequence[str] | None = None, keep_days: float = 7.0
     ) -> None:
         self.place, self.feed = place, feed
-        self.client = StoreClient(place.jobs, StoreAdmission(place.jobs, place.workers))
+        self.admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
+        self.client, self._roster = StoreClient(place.jobs, self.admission), self.admission.roster
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
@@ -70,8 +74,9 @@ class Gateway:
 
     def serving(self, pipeline: str | None = None) -> Sequence[Announcement]:
         """Workers that are there."""
-        names = RULES.names() if pipeline is None else (pipeline,)
-        return [word for name in names for word in workers(self.place.workers, name)]
+        if pipeline is not None:
+            return self._roster.of(pipeline)
+        return [word for name in RULES.names() for word in self._roster.of(name)]
 
     def ask(
         self,

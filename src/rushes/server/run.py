@@ -13,11 +13,13 @@ import uvicorn
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
 from rushes.server.app import create_app
+from rushes.server.batch_runner import batching_over
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
 from rushes.server.grpc_edge import GrpcEdge, check_port
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
+from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
 
 BACKLOG = 2048
 
@@ -34,7 +36,9 @@ def listen(settings: ServerSettings) -> socket.socket:
     """The socket of HTTP, bound before anything is loaded. Raises `ConfigError`, also where gRPC's port is
     taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # Named: asyncio turns Nagle's algorithm off for sockets of TCP only, and with it every second small
+    # answer waits 40 ms for an acknowledgement.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((settings.host, settings.port))
@@ -66,7 +70,8 @@ def make_service(place: Workplace, settings: ServerSettings) -> Service:
     gateway = Gateway(
         place, Feed(place.jobs, place.bell), models=settings.models or None, keep_days=settings.keep_days
     )
-    return Service(gateway=gateway)
+    accounts = AccountStore(settings.store / ACCOUNTS_FILE)
+    return Service(gateway=gateway, accounts=accounts, batching=batching_over(gateway, accounts))
 
 
 def grpc_edge(service: Service, settings: ServerSettings) -> GrpcEdge | None:

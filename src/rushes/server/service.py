@@ -15,6 +15,7 @@ from rushes.server.gateway import Gateway
 from rushes.stores.api_keys import Scope
 
 if TYPE_CHECKING:
+    from rushes.server.batch_runner import Batching
     from rushes.server.limits import Limits
     from rushes.stores.accounts import AccountStore
 
@@ -29,6 +30,7 @@ class Service:
         authenticator: None where everybody is `LOCAL`.
         limits: None where nothing is limited.
         accounts: None where nothing is charged.
+        batching: None where no batches are taken.
         started_at: by `monotonic`.
     """
 
@@ -36,6 +38,7 @@ class Service:
     authenticator: Authenticator | None = None
     limits: Limits | None = None
     accounts: AccountStore | None = None
+    batching: Batching | None = None
     started_at: float = field(default_factory=monotonic)
 
 

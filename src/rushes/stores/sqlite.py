@@ -8,8 +8,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rushes.errors import IdempotencyConflict, StoreError
-from rushes.stores import sqlite_leases
-from rushes.stores.base import Feed, Heartbeat, JobRecord, Lease, Swept
+from rushes.stores import job_sums, sqlite_leases
+from rushes.stores.base import (
+    Depth,
+    Feed,
+    Heartbeat,
+    JobRecord,
+    KeptPromise,
+    Lease,
+    OpenWork,
+    Swept,
+)
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
@@ -137,6 +146,23 @@ class SqliteJobStore:
         with self._database.read() as connection:
             num: int = connection.execute(query, values).fetchone()[0]
         return num
+
+    def depths(self) -> Sequence[Depth]:
+        query = (
+            "SELECT pipeline, is_interactive, status, count(*) AS jobs, min(created_at) AS oldest_at"
+            " FROM jobs WHERE status IN ('queued', 'running') GROUP BY pipeline, is_interactive, status"
+        )
+        with self._database.read() as connection:
+            return tuple(
+                Depth(
+                    pipeline=row["pipeline"],
+                    lane="interactive" if row["is_interactive"] else "batch",
+                    status=row["status"],
+                    jobs=row["jobs"],
+                    oldest_at=row["oldest_at"],
+                )
+                for row in connection.execute(query)
+            )
 
     def lease(
         self,
@@ -285,6 +311,14 @@ class SqliteJobStore:
             num: int = connection.execute(query, dict(row)).fetchone()[0]
         return num
 
+    def open_work(self) -> Sequence[OpenWork]:
+        with self._database.read() as connection:
+            return job_sums.open_work(connection)
+
+    def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
+        with self._database.read() as connection:
+            return job_sums.kept_promises(connection, since, limit)
+
     def forget(self, job_id: str) -> Swept:
         with self._database.write() as connection:
             row = job_row(connection, job_id)
@@ -293,7 +327,7 @@ class SqliteJobStore:
             connection.execute("DELETE FROM events WHERE job_id = ?", (job_id,))
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         names = {field: tuple(filter(None, [row[field]])) for field in ("checkpoint", "result")}
-        return Swept(jobs=1, checkpoints=names["checkpoint"], results=names["result"])
+        return Swept(jobs=1, checkpoints=names["checkpoint"], results=names["result"], job_ids=(job_id,))
 
     def sweep(self, *, ttl_s: float, max_jobs: int) -> Swept:
         parts = [self._sweep_some(ttl_s, max_jobs)]
@@ -307,6 +341,7 @@ class SqliteJobStore:
             jobs=sum(part.jobs for part in parts),
             checkpoints=tuple(name for part in parts for name in part.checkpoints),
             results=tuple(name for part in parts for name in part.results),
+            job_ids=tuple(job_id for part in parts for job_id in part.job_ids),
         )
 
     def _sweep_some(self, ttl_s: float, max_jobs: int) -> Swept:
@@ -327,6 +362,7 @@ class SqliteJobStore:
             jobs=len(gone),
             checkpoints=tuple(row["checkpoint"] for row in left),
             results=tuple(row["result"] for row in gone if row["result"] is not None),
+            job_ids=tuple(row["id"] for row in gone),
         )
 
     def close(self) -> None:
