@@ -15,6 +15,8 @@ from running_service import SMALL
 import rushes
 from rushes.engine.workplace import Workplace
 from rushes.errors import IdempotencyConflict, InvalidRequest, UnknownBatch
+from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS
+from rushes.server.auth import LOCAL
 from rushes.server.batch_asks import BatchAsk, names_in, read_batch
 from rushes.server.batch_runner import WINDOW, BatchRunner, batching_over
 from rushes.server.feed import Feed
@@ -76,11 +78,17 @@ def test_an_estimate_queues_nothing(client: rushes.Client, place: Workplace) -> 
 @pytest.mark.parametrize(
     ("template", "rows", "fields", "field", "says"),
     [
-        ("a {animal}", [{"animal": "dog"}, {"animal": "cat", "width": 33}], {}, "rows[1].width", "in row 2: "),
+        (
+            "a {animal}",
+            [{"animal": "dog"}, {"animal": "cat", "width": 33}],
+            {},
+            "rows[1].width",
+            "in row 2: ",
+        ),
         ("a {animal}", [{"animal": "dog"}, {}], {}, "rows[1].animal", "needs a text or a number"),
         ("a {animal}", [{"animal": "dog", "sede": 1}], {}, "rows[0].sede", "did you mean 'seed'"),
         ("a {animal}", [{"animal": "dog"}], {"wdth": 64}, "rows[0].field", "did you mean 'width'"),
-        ("a {animal}", [{"animal": "x" * 10_000}], {}, "rows[0].prompt", "in row 1: "),
+        ("a {animal}", [{"animal": "x" * MAX_PROMPT_CHARACTERS}], {}, "rows[0].prompt", "in row 1: "),
         ("a {animal", [{"animal": "dog"}], {}, "template", "{{ and }}"),
         ("a {animal.__class__}", [{"animal": "dog"}], {}, "template", "{{ and }}"),
         ("", [{}], {}, "template", "must be a prompt"),
@@ -122,9 +130,7 @@ def test_rows_that_are_no_objects() -> None:
 
 
 def test_the_same_key_is_the_same_batch(client: rushes.Client, place: Workplace) -> None:
-    ids = {
-        client.create_batch("a {animal}", ROWS, idempotency_key="k", **SMALL)["id"] for _ in range(2)
-    }
+    ids = {client.create_batch("a {animal}", ROWS, idempotency_key="k", **SMALL)["id"] for _ in range(2)}
     assert len(ids) == 1
     when(client, ids.pop(), queued=3)
     with pytest.raises(IdempotencyConflict):
@@ -148,10 +154,8 @@ def test_a_crash_between_job_and_row_makes_nothing_twice(place: Workplace) -> No
     accounts = AccountStore(":memory:")
     gateway = Gateway(place, Feed(place.jobs), models=("toy",))
     batching = batching_over(gateway, accounts)
-    caller = batching.desk.create
-    from rushes.server.auth import LOCAL
-
-    record = caller(read_batch({"template": "a {animal}", "rows": ROWS, **SMALL}), LOCAL)
+    ask = read_batch({"template": "a {animal}", "rows": ROWS, **SMALL})
+    record = batching.desk.create(ask, LOCAL)
     made = []
 
     class Crash(Exception):
