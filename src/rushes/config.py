@@ -36,6 +36,7 @@ SERVICE = (
     "cors",
     "proxies",
     "log_format",
+    "log_level",
 )
 """Settings of the service that the environment may give: `rushes.server.settings` says what they mean."""
 

@@ -23,6 +23,7 @@ from running_service import SMALL, serving
 from rushes.engine.workplace import Workplace, result_name
 from rushes.errors import ConfigError
 from rushes.server.auth import Authenticator
+from rushes.server.bounds import Bounds
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
 from rushes.server.grpc_edge import NAME, GrpcEdge, check_port
@@ -213,7 +214,7 @@ def test_a_reader_that_reads_nothing_costs_nothing_and_is_let_go(place: Workplac
     size = 256 << 20
 
     async def test() -> None:
-        async with edge_over(place, stall_s=2.0) as (edge, channel):
+        async with edge_over(place, parts={"bounds": Bounds(stall_s=2.0)}) as (edge, channel):
             stub = videos_pb2_grpc.VideosStub(channel)
             made = await stub.Create(ask())
             _, name = lease(place)

@@ -39,6 +39,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--proxy", "proxies", multiple=True, help="address whose X-Forwarded-For is believed"),
         click.option("--no-auth", is_flag=True, help="ask for no keys; on a loopback address only"),
         click.option("--log-format", type=click.Choice(("text", "json")), help="[default: text]"),
+        click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error"))),
         click.option("--log-prompts", is_flag=True, help="let prompts into the log"),
         click.option("--allow-private-webhooks", is_flag=True, help="let webhooks go to private addresses"),
     )
@@ -93,6 +94,8 @@ def serve(
     command = [sys.executable, "-m", "rushes", "worker", "--store", str(settings.store), "--model", model]
     for flag, value in (("--device", device), ("--dtype", dtype), ("--plan", plan_file)):
         command += [] if value is None else [flag, str(value)]
+    command += ["--metrics-port", "0", "--log-format", settings.log_format]
+    command += ["--log-prompts"] if settings.has_prompts_in_logs else []
     for flag in ("redis", "memcached", "s3", "otlp", "public_url"):
         value = getattr(settings, flag)
         command += [] if value is None else [f"--{flag.replace('_', '-')}", value]
@@ -122,7 +125,21 @@ def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -
             say(f"listening at {url}  (studio: {url}/, API: {url}/docs)")
             if listening.grpc_port is not None:
                 say(f"gRPC at {settings.host}:{listening.grpc_port}")
+            secret = first_key(settings) if settings.has_auth else None
+            if secret is not None:
+                say(f"first key: {secret}  (shown once; studio: {url}/#key={secret})")
             click.echo(url)
 
         run_gateway(place, settings, found, ready)
         say("stopping; running jobs are saved")
+
+
+def first_key(settings: Any) -> str | None:
+    """The secret of a key for a store that has none yet."""
+    from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
+
+    accounts = AccountStore(settings.store / ACCOUNTS_FILE)
+    try:
+        return None if accounts.keys.list() else accounts.keys.create("first")[1]
+    finally:
+        accounts.close()

@@ -244,10 +244,9 @@ class StoreAdmission:
         policy = self._policy or AdmissionPolicy()
         with self._deciding:
             self._learn(policy)
+            promises = self._promises_of(pipeline, policy)
             backlog = self._backlog(cost, len(serving))
-            eta_s = self._promises_of(pipeline, policy).eta_s(
-                options.lane, options.tenant, predicted_s / len(serving), backlog
-            )
+            eta_s = promises.eta_s(options.lane, options.tenant, predicted_s / len(serving), backlog)
         return Estimate(predicted_s=predicted_s, eta_s=eta_s, num_workers=len(serving))
 
     def _promises_of(self, pipeline: str, policy: AdmissionPolicy) -> Promises:

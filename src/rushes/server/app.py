@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from typing import Protocol
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,12 +22,29 @@ import rushes
 from rushes.errors import RushesError
 from rushes.server import routes_batches, routes_health, routes_models, routes_usage, routes_videos
 from rushes.server.body import BodyGuard
+from rushes.server.instrument import instrument
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.service import Service, new_request_id
 
 log = logging.getLogger(__name__)
 
+THREADS = 32
+"""That may wait for the store or the disk at a time."""
+
 STUDIO = Path(__file__).parent / "studio"
+
+REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Range",
+    "X-Request-Id",
+    "traceparent",
+)
+ANSWER_HEADERS = ("Accept-Ranges", "Content-Range", "ETag", "Retry-After", "X-Request-Id")
+"""What pages of other origins may send and see."""
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -58,6 +77,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.gateway.feed.start()
+        # Those of asyncio are few, and each may wait for a store that is locked.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "gateway"))
         if edge is not None:
             await edge.start()
         if service.batching is not None:
@@ -86,11 +107,21 @@ def create_app(
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(Exception, _answer_bug)
-    app.add_middleware(BodyGuard)
+    app.add_middleware(BodyGuard, bounds=service.bounds)
+    if service.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.cors,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=ANSWER_HEADERS,
+        )
     app.add_middleware(RequestIds)
     if STUDIO.is_dir():
         app.get("/", include_in_schema=False)(_studio)
         app.mount("/studio", StudioFiles(directory=STUDIO), name="studio")
+    if service.metrics is not None and service.tracer is not None:
+        instrument(app, service.metrics, service.tracer)
     return app
 
 

@@ -13,10 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rushes.pipelines.rules import FIELDS
 from rushes.server.asks import read_form
+from rushes.server.bounds import Bounds
 from rushes.server.problems import Problem, ProblemError
-
-MAX_BYTES = 1_000_000
-MAX_SECONDS = 30.0
+from rushes.server.service import service_of
 
 
 class BodyGuard:
@@ -25,8 +24,8 @@ class BodyGuard:
     Raises `ProblemError` from `receive`, so within the endpoint that reads the body.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BYTES, max_seconds: float = MAX_SECONDS) -> None:
-        self._app, self._max_bytes, self._max_seconds = app, max_bytes, max_seconds
+    def __init__(self, app: ASGIApp, bounds: Bounds) -> None:
+        self._app, self._max_bytes, self._max_seconds = app, bounds.body_bytes, bounds.body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -54,9 +53,9 @@ class BodyGuard:
 
 async def read_body(request: Request) -> dict[str, Any]:
     """The fields of a request, from JSON or a form. Raises `ProblemError`."""
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > MAX_BYTES:
-        raise ProblemError(_too_large(MAX_BYTES))
+    length, most = request.headers.get("content-length", "0"), service_of(request).bounds.body_bytes
+    if length.isdigit() and int(length) > most:
+        raise ProblemError(_too_large(most))
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind == "application/json":
         return _json(await request.body())
@@ -72,9 +71,12 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(data, parse_constant=_not_a_number)
+        body = json.loads(data, parse_constant=_not_a_number, object_pairs_hook=_without_twins)
+        # Half a surrogate pair can be written in JSON as an escape, and in no answer of ours.
+        json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        _invalid("invalid_json", f"the body is not JSON: {error}")
+        what = "a text of it is no Unicode" if isinstance(error, UnicodeError) else str(error)
+        _invalid("invalid_json", f"the body is not JSON: {what}")
     if not isinstance(body, dict):
         _invalid("invalid_json", f"the body must be a JSON object, got {type(body).__name__}")
     return body
@@ -91,6 +93,13 @@ async def _form(request: Request) -> Mapping[str, object]:
         raise
     except Exception as error:  # the parser's own errors are of several kinds
         _invalid("invalid_multipart", f"the form cannot be read: {getattr(error, 'detail', error)}")
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a name twice")
+    return found
 
 
 def _not_a_number(text: str) -> NoReturn:

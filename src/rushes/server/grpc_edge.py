@@ -13,7 +13,6 @@ from grpc_reflection.v1alpha import reflection
 
 from rushes.errors import ConfigError
 from rushes.server.grpc_videos import Videos
-from rushes.server.media import STALL_S
 from rushes.server.proto.rushes.v1 import videos_pb2, videos_pb2_grpc
 from rushes.server.service import Service
 
@@ -51,14 +50,11 @@ class GrpcEdge:
 
     Args:
         drain_s: that open calls get when it stops.
-        stall_s: after which a watcher that reads nothing is let go.
     """
 
-    def __init__(
-        self, service: Service, *, host: str, port: int, drain_s: float, stall_s: float = STALL_S
-    ) -> None:
+    def __init__(self, service: Service, *, host: str, port: int, drain_s: float) -> None:
         self.service, self.port = service, port
-        self._videos = Videos(service, stall_s=stall_s)
+        self._videos = Videos(service, stall_s=service.bounds.stall_s)
         self._host, self._drain_s = host, drain_s
         self._server: Any = None
         self._health: Any = None

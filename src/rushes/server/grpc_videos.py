@@ -22,7 +22,7 @@ from rushes.server.grpc_messages import (
     trailers_of,
     video_message,
 )
-from rushes.server.media import STALL_S, Follower
+from rushes.server.media import Follower
 from rushes.server.problems import ProblemError, problem_of
 from rushes.server.proto.rushes.v1 import videos_pb2
 from rushes.server.service import Service, authorized, new_request_id
@@ -70,7 +70,7 @@ class Videos:
         num_open: calls that have begun and not ended.
     """
 
-    def __init__(self, service: Service, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, service: Service, *, stall_s: float) -> None:
         self.service, self._stall_s = service, stall_s
         self.num_open = 0
 

@@ -10,21 +10,21 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
-from starlette.responses import FileResponse, Response, StreamingResponse
-from starlette.types import Send
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from rushes.engine.workplace import result_name
 from rushes.errors import RushesError
 from rushes.server.gateway import Gateway
+from rushes.server.problems import Problem, ProblemError, not_found
+from rushes.server.ranges import ranges_of
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
 
 CHUNK = 1 << 20
 LOOK_S = 0.25
 """Between two looks at a growing file of whose job no news comes."""
-
-STALL_S = 60.0
-"""After which a client that reads nothing is let go."""
 
 
 class StreamBroken(RushesError):
@@ -109,23 +109,40 @@ class Follower:
         return data
 
 
-class LiveResponse(StreamingResponse):
-    """Streams, and lets a client go that reads nothing for `STALL_S`."""
-
-    async def stream_response(self, send: Send) -> None:
-        """See `StreamingResponse`; each chunk must be taken in time."""
-
-        async def in_time(message: Mapping[str, object]) -> None:
-            async with asyncio.timeout(STALL_S):
-                await send(dict(message))
-
-        await super().stream_response(in_time)
-
-
 class ContentResponse(FileResponse):
-    """A file that never changes under its name: ranges, HEAD, and chunks of a megabyte."""
+    """A file that never changes under its name: ranges, HEAD, and chunks of a megabyte. Raises `ProblemError`
+    before anything is sent."""
 
     chunk_size = CHUNK
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        try:
+            self.stat_result = os.stat(self.path)
+        except FileNotFoundError:
+            raise ProblemError(not_found("such file any more")) from None
+        self.set_stat_headers(self.stat_result)
+        asked = Headers(scope=scope).get("range")
+        if asked is not None:
+            rest = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            scope = {**scope, "headers": [*rest, *self._range_header(asked, self.stat_result.st_size)]}
+        await super().__call__(scope, receive, send)
+
+    def _range_header(self, asked: str, size: int) -> list[tuple[bytes, bytes]]:
+        """What can be given of what is asked for."""
+        ranges = ranges_of(asked, size)
+        if ranges is None:
+            return []
+        if not ranges:
+            problem = Problem(
+                status=416,
+                code="range_not_satisfiable",
+                message=f"{asked[:80]!r} lies behind the end: the file has {size} bytes",
+                more_headers={"Content-Range": f"bytes */{size}"},
+            )
+            raise ProblemError(problem)
+        given = ",".join(f"{first}-{last}" for first, last in ranges)
+        return [(b"range", f"bytes={given}".encode())]
 
 
 def not_modified(headers: Mapping[str, str]) -> Response:

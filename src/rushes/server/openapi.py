@@ -214,4 +214,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
     302: {"description": "where the finished one lies"},
     **_NONE_YET,
 }
+TRACE: dict[int | str, dict[str, Any]] = {
+    200: _json("phases and spans, in seconds since the job was queued", {"type": "object"})
+}
 PREVIEW: dict[int | str, dict[str, Any]] = {200: _bytes("a small animation", "image/webp")}

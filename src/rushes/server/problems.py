@@ -41,6 +41,7 @@ class Problem:
         field, value, rule: what is to blame, where one field is.
         more: further keys of the error, such as the figures of a limit.
         retry_after_s: sent as `Retry-After`.
+        more_headers: further ones that belong to it.
     """
 
     status: int
@@ -52,6 +53,7 @@ class Problem:
     rule: str | None = None
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     retry_after_s: float | None = None
+    more_headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def content(self, request_id: str | None = None) -> dict[str, Any]:
         """The JSON body."""
@@ -71,8 +73,8 @@ class Problem:
     def headers(self) -> dict[str, str]:
         """Those that belong to it."""
         if self.retry_after_s is None:
-            return {}
-        return {"Retry-After": str(max(1, math.ceil(min(self.retry_after_s, 86_400.0))))}
+            return dict(self.more_headers)
+        return {**self.more_headers, "Retry-After": str(max(1, math.ceil(min(self.retry_after_s, 86_400.0))))}
 
 
 class ProblemError(Exception):

@@ -9,22 +9,22 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from rushes.engine.artefacts import Variant
+from rushes.engine.trace_report import read_trace
 from rushes.errors import InvalidRequest
 from rushes.server import openapi
 from rushes.server.body import read_body
 from rushes.server.gateway import MAX_PAGE, Gateway
 from rushes.server.media import (
-    STALL_S,
     Follower,
-    LiveResponse,
     content_headers,
     file_response,
     not_modified,
 )
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
+from rushes.server.ranges import is_known
 from rushes.server.service import caller_of, service_of
 from rushes.server.videos import error_of, page_of
 from rushes.stores.base import JobRecord
@@ -117,7 +117,7 @@ async def content(
     found = await asyncio.to_thread(gateway.place.artefacts.find, record, variant)
     if found is None:
         raise ProblemError(not_found(f"{variant} of video {video_id}"))
-    if if_none_match is not None and found.etag in if_none_match:
+    if if_none_match is not None and is_known(found.etag, if_none_match):
         return not_modified(content_headers(found.etag))
     if found.url is not None:
         return RedirectResponse(found.url, status_code=302, headers={"Cache-Control": "private, no-store"})
@@ -145,7 +145,6 @@ async def events(
     return EventSourceResponse(
         _told(gateway, record, after),
         ping=PING_S,
-        send_timeout=STALL_S,
         headers={"X-Accel-Buffering": "no"},
     )
 
@@ -161,7 +160,7 @@ async def stream(request: Request, video_id: JobId) -> Response:
     if record.status in ("failed", "cancelled"):
         _check_finished(record)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return LiveResponse(Follower(gateway, video_id).chunks(), media_type="video/mp4", headers=headers)
+    return StreamingResponse(Follower(gateway, video_id).chunks(), media_type="video/mp4", headers=headers)
 
 
 @router.get(
@@ -179,6 +178,14 @@ async def preview(
     if data is None:
         raise ProblemError(not_found(f"preview of video {video_id}"))
     return Response(data, media_type="image/webp", headers={"Cache-Control": "private, no-store"})
+
+
+@router.get("/{video_id}/trace", responses=openapi.TRACE, operation_id="trace_video")
+async def trace(request: Request, video_id: JobId) -> JSONResponse:
+    """Where a job's time went: phases, a verdict, and every span."""
+    gateway, record = await _record(request, video_id)
+    found = await asyncio.to_thread(read_trace, gateway.place, record.id)
+    return JSONResponse(found.to_json())
 
 
 async def _record(request: Request, job_id: str) -> tuple[Gateway, JobRecord]:

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
 
+from rushes.engine.otlp import tracer_provider
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
 from rushes.server.app import create_app
+from rushes.server.auth import Authenticator
 from rushes.server.batch_runner import batching_over
+from rushes.server.ends import Ends
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
 from rushes.server.grpc_edge import GrpcEdge, check_port
+from rushes.server.limits import Limits
+from rushes.server.logs import configure_logs
+from rushes.server.metrics import GatewayMetrics
+from rushes.server.protocol import protocol_of
+from rushes.server.redaction import Redactor
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
+from rushes.server.webhooks import Webhooks
+from rushes.server.worker_scrape import WorkerScrape
 from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
 
 BACKLOG = 2048
+MOST_FILES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +78,48 @@ def url_of(settings: ServerSettings, found: socket.socket) -> str:
     return f"http://{host}:{found.getsockname()[1]}"
 
 
-def make_service(place: Workplace, settings: ServerSettings) -> Service:
-    """The parts of a gateway over an open workplace."""
-    gateway = Gateway(
-        place, Feed(place.jobs, place.bell), models=settings.models or None, keep_days=settings.keep_days
-    )
-    accounts = AccountStore(settings.store / ACCOUNTS_FILE)
-    return Service(gateway=gateway, accounts=accounts, batching=batching_over(gateway, accounts))
+@contextmanager
+def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Service]:
+    """The parts of a gateway over an open workplace, with the threads that belong to them.
+
+    Raises:
+        ConfigError: a URL of the settings is none.
+        StoreError: accounts cannot be read.
+    """
+    with ExitStack() as stack:
+        tracing = stack.enter_context(tracer_provider("rushes-gateway", settings.otlp))
+        accounts = AccountStore(place.folder / ACCOUNTS_FILE)
+        stack.callback(accounts.close)
+        limits = ends = None
+        if settings.has_auth:
+            webhooks = Webhooks(
+                accounts, lambda record: gateway.video(record), allow_private=settings.allows_private_webhooks
+            )
+            limits = Limits(accounts, redis=settings.redis, on_end=webhooks.enqueue)
+            stack.callback(limits.close)
+            ends = Ends(place.jobs, limits)
+        heard = (ends.hear,) if ends is not None else ()
+        gateway = Gateway(
+            place,
+            Feed(place.jobs, place.bell, heard),
+            models=settings.models or None,
+            keep_days=settings.keep_days,
+            limits=limits,
+        )
+        if ends is not None:
+            webhooks.start()
+            stack.callback(webhooks.stop)
+            stack.enter_context(ends)
+        yield Service(
+            gateway=gateway,
+            authenticator=Authenticator(accounts) if settings.has_auth else None,
+            limits=limits,
+            accounts=accounts,
+            batching=batching_over(gateway, accounts),
+            cors=settings.cors,
+            metrics=GatewayMetrics(place.jobs, more=(WorkerScrape.of(place.workers),)),
+            tracer=tracing.tracer,
+        )
 
 
 def grpc_edge(service: Service, settings: ServerSettings) -> GrpcEdge | None:
@@ -105,7 +153,15 @@ def run_gateway(
     place: Workplace, settings: ServerSettings, found: socket.socket, on_ready: Callable[[Listening], None]
 ) -> None:
     """Serve until SIGTERM or Ctrl-C: then nothing new is taken, and open requests get `drain_s` seconds."""
-    service = make_service(place, settings)
+    redactor = Redactor(shows_prompts=settings.has_prompts_in_logs)
+    configure_logs(settings.log_format, settings.log_level, redactor=redactor)
+    with opened_service(place, settings) as service:
+        _run(service, settings, found, on_ready)
+
+
+def _run(
+    service: Service, settings: ServerSettings, found: socket.socket, on_ready: Callable[[Listening], None]
+) -> None:
     edge = grpc_edge(service, settings)
 
     def drain() -> None:
@@ -117,20 +173,34 @@ def run_gateway(
         port = None if edge is None else edge.port
         on_ready(Listening(url=url_of(settings, found), grpc_port=port))
 
-    config = uvicorn.Config(
+    server = Server(make_config(service, settings, edge), ready, drain)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
+        signal.signal(number, lambda *_: None)
+    raise_file_limit()
+    asyncio.run(server.serve(sockets=[found]))
+
+
+def make_config(service: Service, settings: ServerSettings, edge: GrpcEdge | None = None) -> uvicorn.Config:
+    """Uvicorn around the application of a gateway."""
+    return uvicorn.Config(
         create_app(service, edge=edge),
+        http=protocol_of(service.bounds),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
         proxy_headers=True,
         forwarded_allow_ips=list(settings.proxies),
         server_header=False,
     )
-    server = Server(config, ready, drain)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
-        signal.signal(number, lambda *_: None)
-    asyncio.run(server.serve(sockets=[found]))
+
+
+def raise_file_limit() -> None:
+    """Every open stream is a file or two; many systems begin with 1024 for a process that may have more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

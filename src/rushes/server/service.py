@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from rushes.server.auth import LOCAL, Authenticator, Caller
+from rushes.server.bounds import Bounds
 from rushes.server.gateway import Gateway
 from rushes.stores.api_keys import Scope
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
     from rushes.server.batch_runner import Batching
     from rushes.server.limits import Limits
+    from rushes.server.metrics import GatewayMetrics
     from rushes.stores.accounts import AccountStore
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,9 @@ class Service:
         limits: None where nothing is limited.
         accounts: None where nothing is charged.
         batching: None where no batches are taken.
+        bounds: of one request.
+        cors: origins whose pages may call; "*" for all.
+        metrics, tracer: None where nobody looks.
         started_at: by `monotonic`.
     """
 
@@ -39,6 +47,10 @@ class Service:
     limits: Limits | None = None
     accounts: AccountStore | None = None
     batching: Batching | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    cors: Sequence[str] = ()
+    metrics: GatewayMetrics | None = None
+    tracer: Tracer | None = None
     started_at: float = field(default_factory=monotonic)
 
 
