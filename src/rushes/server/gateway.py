@@ -68,8 +68,8 @@ class Gateway:
     ) -> None:
         self._limits = limits
         self.place, self.feed = place, feed
-        admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
-        self.client, self._roster = StoreClient(place.jobs, admission), admission.roster
+        self.admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
+        self.client, self._roster = StoreClient(place.jobs, self.admission), self.admission.roster
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
