@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 
 from rushes.engine.announcements import (
+    ANNOUNCE_S,
     FRESH_S,
     Announcement,
+    Elsewhere,
     StoreAdmission,
     announce,
-    most_elsewhere,
+    everybody,
     withdraw,
     workers,
 )
@@ -129,9 +131,30 @@ def test_the_least_worker_that_can_hold_a_job_promises_it(planner, folder):
 
 def test_the_largest_other_worker(planner, folder):
     now = time.time()
+
+    def most_elsewhere(folder, pipeline, owner):
+        return Elsewhere(folder, pipeline, owner)()
+
     assert most_elsewhere(folder, "toy", "a") == 0
     for owner, budget in (("a", 900), ("b", 500), ("c", 700)):
         announce(folder, word_of(planner, owner=owner, at=now, budget_bytes=budget, reserve_bytes=100))
     assert most_elsewhere(folder, "toy", "a") == 600
     assert most_elsewhere(folder, "toy", "b") == 800
     assert most_elsewhere(folder, "wan2.2-t2v-a14b", "b") == 0
+
+
+def test_the_files_of_other_workers_are_read_once_between_two_of_their_words(planner, folder):
+    clock = [100.0]
+    elsewhere = Elsewhere(folder, "toy", "a", clock=lambda: clock[0])
+    assert elsewhere() == 0
+    announce(folder, word_of(planner, owner="b", at=time.time(), budget_bytes=500, reserve_bytes=100))
+    assert elsewhere() == 0, "not read again"
+    clock[0] += ANNOUNCE_S
+    assert elsewhere() == 400
+
+
+def test_workers_of_every_pipeline_can_be_asked_for(planner, folder):
+    for owner, pipeline in (("a", "toy"), ("b", "wan2.2-t2v-a14b")):
+        announce(folder, word_of(planner, owner=owner, at=time.time(), pipeline=pipeline))
+    announce(folder, word_of(planner, owner="dead", at=time.time() - 60))
+    assert [word.owner for word in everybody(folder)] == ["a", "b"]

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, get_args
 
 import click
 
-from rushes.cli.generate import progress_of, read_prompt, request_of
+from rushes.cli.generate import progress_of, read_prompt, request_of, tell_notes
 from rushes.cli.options import model_option, request_options
 from rushes.cli.plans import plan_option
 from rushes.cli.workplace import store_option
@@ -79,7 +79,6 @@ def submit(
 
     Of a plan only its request defaults are taken: passes are the worker's.
     """
-    from rushes.engine.announcements import workers
     from rushes.engine.client import seed_for
     from rushes.engine.workplace import Workplace
 
@@ -92,14 +91,11 @@ def submit(
     )
     if output is not None:
         check_copy(output)
+    tell_notes(request)
     with Workplace(store) as place:
         client = place.client()
+        tell_who_serves(place, request.pipeline)
         job_id = client.submit(request, options)
-        if not workers(place.workers, request.pipeline):
-            click.echo(
-                f"rushes: note: no worker serves {request.pipeline} in {store}; start one with rushes worker",
-                err=True,
-            )
         if not watch and output is None:
             click.echo(job_id)
             return
@@ -110,6 +106,21 @@ def submit(
             click.echo(f"rushes: job {job_id} goes on; rushes cancel {job_id} ends it", err=True)
             raise
         click.echo(str(fetch(place, record, output)))
+
+
+def tell_who_serves(place: Workplace, pipeline: str) -> None:
+    """Say on stderr, before anything is queued, when a job will wait for a worker that is not there."""
+    from rushes.engine.announcements import everybody
+
+    served = sorted({word.pipeline for word in everybody(place.workers)})
+    if pipeline in served:
+        return
+    others = f"workers here serve {', '.join(served)}: choose one with --model, or " if served else ""
+    click.echo(
+        f"rushes: note: no worker serves {pipeline} in {place.folder}; {others}start one with rushes worker;"
+        " until then the job waits",
+        err=True,
+    )
 
 
 def check_copy(output: Path) -> None:
@@ -165,8 +176,9 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
     from rushes.cli.tables import print_table
     from rushes.engine.workplace import Workplace
 
-    if not store.is_dir():
-        raise click.UsageError(f"{store}: there is no store of jobs")
+    if not store.is_dir():  # a fresh machine; to look makes no folder
+        tell_none(store, as_json=as_json)
+        return
     with Workplace(store) as place:
         found = place.jobs.jobs(tenant=tenant, statuses=status, limit=limit)
     if as_json:
@@ -174,7 +186,16 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
             path = None if record.result is None else str(place.results.path(record.result))
             click.echo(json.dumps({**asdict(record), "path": path}))
         return
+    if not found:
+        tell_none(store, is_filtered=bool(status or tenant))
+        return
     print_table(COLUMNS, [_row(record, time.time()) for record in found])
+
+
+def tell_none(store: Path, *, as_json: bool = False, is_filtered: bool = False) -> None:
+    """Say that there is no job to list; as JSON lines, nothing is the answer."""
+    if not as_json:
+        click.echo(f"no such jobs in {store}" if is_filtered else f"no jobs yet in {store}")
 
 
 def _row(record: JobRecord, now: float) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ the same cost model that the worker plans by.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -107,6 +108,11 @@ def workers(
     folder: BlobFolder, pipeline: str, *, clock: Callable[[], float] = time.time
 ) -> Sequence[Announcement]:
     """Fresh words of workers that serve this pipeline; a dead worker's file is removed."""
+    return [word for word in everybody(folder, clock=clock) if word.pipeline == pipeline]
+
+
+def everybody(folder: BlobFolder, *, clock: Callable[[], float] = time.time) -> Sequence[Announcement]:
+    """Fresh words of all workers, by name; a dead worker's file is removed."""
     found = []
     for name in folder.names():
         if not name.startswith(PREFIX):
@@ -117,7 +123,7 @@ def workers(
             continue  # being replaced, or of another version
         if abs(clock() - word.at) > FRESH_S:
             folder.delete(name)
-        elif word.pipeline == pipeline:
+        else:
             found.append(word)
     return found
 
@@ -132,9 +138,28 @@ def has_room(word: Announcement, request: GenerateRequest) -> bool:
     return job_memory(request, word.shape).peak_bytes <= usable_bytes(word)
 
 
-def most_elsewhere(folder: BlobFolder, pipeline: str, owner: str) -> int:
-    """Usable memory of the largest worker of a pipeline but `owner`; 0 where there is no other."""
-    return max((usable_bytes(word) for word in workers(folder, pipeline) if word.owner != owner), default=0)
+class Elsewhere:
+    """Usable memory of the largest worker of a pipeline but `owner`; 0 where there is no other.
+
+    Asked at every look for jobs, many times a second. Workers speak every `ANNOUNCE_S`, so their files are
+    read no more often.
+    """
+
+    def __init__(
+        self, folder: BlobFolder, pipeline: str, owner: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder, self._pipeline, self._owner, self._clock = folder, pipeline, owner, clock
+        self._read_at = -math.inf
+        self._most_bytes = 0
+
+    def __call__(self) -> int:
+        """See the class. Raises `StoreError`."""
+        now = self._clock()
+        if now - self._read_at >= ANNOUNCE_S:
+            others = [w for w in workers(self._folder, self._pipeline) if w.owner != self._owner]
+            self._most_bytes = max(map(usable_bytes, others), default=0)
+            self._read_at = now
+        return self._most_bytes
 
 
 class StoreAdmission:
