@@ -65,7 +65,7 @@ def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) 
         # Those of asyncio are few, and each may wait for a store that is locked.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "gateway"))
         yield
-        service.gateway.is_draining = True
+        service.gateway.drain()
         service.gateway.feed.stop()
         on_stop()
 

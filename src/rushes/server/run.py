@@ -90,10 +90,7 @@ def run_gateway(
     """Serve until SIGTERM or Ctrl-C: then nothing new is taken, and open requests get `drain_s` seconds."""
     service = make_service(place, settings)
 
-    def drain() -> None:
-        service.gateway.is_draining = True
-
-    server = Server(make_config(service, settings), on_ready, drain)
+    server = Server(make_config(service, settings), on_ready, service.gateway.drain)
     for number in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn raises what it caught once more when it has ended; the caller goes on with its own end.
         signal.signal(number, lambda *_: None)
