@@ -30,8 +30,7 @@ def block_of(kind: str, data: Mapping[str, Any], number: int | None = None) -> b
 async def blocks(
     source: AsyncGenerator[T, None], encode: Callable[[T], bytes], *, ping_s: float = PING_S
 ) -> AsyncIterator[bytes]:
-    """A stream's blocks as its source gives events, with a comment after every `ping_s` of silence. The source
-    is closed in any case."""
+    """A stream's blocks as its source gives events, and comments while it gives none; closes the source."""
     coming: asyncio.Task[T | None] | None = None
     try:
         while True:
