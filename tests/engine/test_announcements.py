@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from rushes.engine.announcements import (
     Roster,
     StoreAdmission,
     announce,
+    metrics_urls,
     most_elsewhere,
     withdraw,
     workers,
@@ -137,6 +139,19 @@ def test_the_largest_other_worker(planner, folder):
     assert most_elsewhere(folder, "toy", "a") == 600
     assert most_elsewhere(folder, "toy", "b") == 800
     assert most_elsewhere(folder, "wan2.2-t2v-a14b", "b") == 0
+
+
+def test_workers_tell_where_their_metrics_are(planner, folder):
+    urls = {"host-12": "http://127.0.0.1:1/metrics"}
+    now = time.time()
+    announce(folder, word_of(planner, owner="host-12-abc", metrics_url=urls["host-12"], at=now))
+    announce(folder, word_of(planner, owner="host-13-abd", at=now))
+    announce(folder, word_of(planner, owner="host-14-abe", metrics_url="http://x/", at=now - 60))
+    assert metrics_urls(folder) == urls
+    older = json.loads(word_of(planner, owner="old", at=now).to_bytes())
+    del older["metrics_url"]
+    folder.write("worker-old.json", json.dumps(older).encode())
+    assert metrics_urls(folder) == urls, "a worker of an earlier version is no trouble"
 
 
 def test_a_roster_looks_again_after_a_while_only(planner, folder):

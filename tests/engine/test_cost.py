@@ -115,12 +115,13 @@ def test_decoding_agrees_with_torchs_counter_and_the_state_that_is_kept(config):
         assert sum(tensor.numel() for tensor in state.past) == unit.state_values
 
 
-def test_a_batch_shares_the_layers_of_a_forward_and_nothing_of_a_decode():
+def test_a_batch_shares_the_layers_of_a_forward_and_texts_share_nothing():
     forward = forward_work(TINY_SHAPE, 100)
     joint = joint_work("denoise", [forward, forward * 2])
     assert joint.linear == 3 * forward.linear
     assert joint.layers == 2 * forward.layers
-    assert joint_work("vae_decode", [Work(layers=33), Work(layers=33)]).layers == 66
+    assert joint_work("vae_decode", [Work(layers=33), Work(layers=33)]).layers == 33
+    assert joint_work("text_encode", [Work(layers=33), Work(layers=33)]).layers == 66
 
 
 def test_work_can_be_compared_across_pipelines():
@@ -346,7 +347,33 @@ def test_a_batch_of_two_takes_twice_as_long_on_a14b_and_hardly_longer_for_small_
     )
 
 
-def test_only_denoising_together_saves_anything():
+def decode_key(pipeline, shape, **fields):
+    return BatchKey(stage="vae_decode", pipeline=pipeline, latent_shape=shape, **fields)
+
+
+def test_eight_small_clips_are_decoded_in_little_more_than_one_and_two_large_ones_in_twice_as_long():
+    toy = replace(TINY_SHAPE, value_bytes=2)
+    cost = CostModel(H200, {**SHAPES, "toy": toy, "compiled": replace(toy, decodes_batches=False)})
+    for is_start in (True, False):
+        work = decode_work(toy.vae, 16, 24, is_first=is_start, value_bytes=2).work
+        alone_s = cost.seconds("toy", "vae_decode", work)
+        small = decode_key("toy", (16, 9, 16, 24), is_start=is_start)
+        assert cost.batch_seconds(small, alone_s, 8) < 2.5 * alone_s
+        compiled = decode_key("compiled", (16, 9, 16, 24), is_start=is_start)
+        assert cost.batch_seconds(compiled, alone_s, 8) == pytest.approx(8 * alone_s)
+    large = decode_key(A14B, (16, 21, 60, 104))
+    assert cost.batch_seconds(large, 0.059, 2) == pytest.approx(2 * 0.059)
+
+
+def test_no_more_clips_are_decoded_together_than_fill_a_card():
+    cost = CostModel(H200, SHAPES)
+    medium = decode_key(A14B, (16, 21, 32, 32))
+    four_s = cost.batch_seconds(medium, 0.01, 4)
+    assert four_s < 4 * 0.01
+    assert cost.batch_seconds(medium, 0.01, 5) == pytest.approx(5 * 0.01)
+
+
+def test_nothing_else_saves_anything_in_a_batch():
     cost = CostModel(H200, SHAPES)
     for key in (
         BatchKey(stage="vae_decode", pipeline=A14B, latent_shape=(16, 21, 60, 104)),

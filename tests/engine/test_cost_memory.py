@@ -194,6 +194,22 @@ def test_jobs_that_begun_hold_what_they_hold_and_one_denoises_while_another_is_d
     assert batched - two == pytest.approx(working["denoise"] + 2 * 0.42 * GB, rel=0.02)
 
 
+def test_small_clips_that_are_decoded_together_are_counted_together():
+    small, large = request_of(width=256, height=256), request_of()
+    memory = job_memory(small, WAN22_T2V_A14B)
+    options = {"overlaps": True, "reserve_bytes": 0}
+    alone, batched = (memory_of(141, max_batch=size, **options).needed_bytes([small] * 2) for size in (1, 2))
+    denoised = memory.working["denoise"] + 2 * context_bytes(WAN22_T2V_A14B)
+    decoded = memory.working["vae_decode"] + 2 * memory.held["vae_decode"]
+    assert batched - alone == denoised + decoded
+    compiled = replace(WAN22_T2V_A14B, decodes_batches=False)
+    one_by_one = DeviceMemory({A14B: compiled}, int(141 * GB), max_batch=2, **options)
+    assert batched - one_by_one.needed_bytes([small] * 2) == decoded
+    alone, batched = (memory_of(141, max_batch=size, **options).needed_bytes([large] * 2) for size in (1, 2))
+    shared = job_memory(large, WAN22_T2V_A14B).working["denoise"] + 2 * context_bytes(WAN22_T2V_A14B)
+    assert batched - alone == shared, "of a large clip none is decoded beside another"
+
+
 def test_the_negative_prompt_is_held_once_for_all():
     guided, plain = (
         job_memory(request_of(preset=name), WAN22_T2V_A14B) for name in ("quality", "distilled-4")

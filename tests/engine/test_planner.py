@@ -73,6 +73,15 @@ def test_the_text_encoder_leaves_a_gpu_on_which_the_models_own_clip_has_no_room(
     assert leaving_encoder(model_on("cuda", folder, streams_text=True), memory) is None
 
 
+def test_on_a_cpu_and_by_a_step_for_one_clip_none_are_decoded_together(folder: Path) -> None:
+    model = rushes.load(folder)
+    assert not shape_of(model).decodes_batches
+    vae = model.parts.vae()
+    assert vae.takes_batches
+    vae.step = lambda vae, latent, state: vae.plain_step(latent, state)
+    assert not vae.takes_batches
+
+
 def test_a_model_on_the_cpu_keeps_its_parts_and_its_notes(folder: Path) -> None:
     model = rushes.load(folder, device="cpu")
     planner = planner_for(model, reserve_bytes=10**15)

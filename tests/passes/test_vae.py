@@ -79,6 +79,23 @@ def test_fused_is_plain(config: WanVAEConfig, batch: int, rows: int, columns: in
         assert relative(ours, theirs) < 1e-5
 
 
+def test_two_clips_of_a_stack_are_those_two_clips() -> None:
+    vae = VaeFused(kernels="torch").apply(random_vae(WAN22))
+    assert isinstance(vae, WanVAE)
+    assert vae.takes_batches
+    latents = torch.randn(2, 12, 3, 2, 3)
+    states = []
+    for clip in latents.split(1):
+        _, state = vae.decode_step(clip[:, :, :1])
+        states.append(state)
+    both, after = vae.decode_step(latents[:, :, 1:2], DecodeState.stack(states))
+    for number, state in enumerate(states):
+        alone, own = vae.decode_step(latents[number : number + 1, :, 1:2], state)
+        assert torch.allclose(both[number], alone[0], atol=1e-5)
+        for a, b in zip(after.clip(number).past, own.past, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
+
 def test_fused_keeps_to_bfloat16() -> None:
     vae = random_vae(WAN22)
     latents = torch.randn(1, 12, 2, 2, 3)

@@ -15,7 +15,7 @@ from benchmarks.service_processes import Process, Service
 
 from rushes.engine.workplace import Workplace
 from rushes.server.bounds import Bounds
-from rushes.server.run import Server, listen, make_config, make_service, url_of
+from rushes.server.run import Server, listen, make_config, opened_service, url_of
 from rushes.server.settings import ServerSettings
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.types import FINAL
@@ -137,7 +137,7 @@ def gateway_inside(
         if timeout_s is not None:
             place.jobs.close()
             place.jobs = SqliteJobStore(folder / "jobs.sqlite", timeout_s=timeout_s)
-        service = make_service(place, asked)
+        service = stack.enter_context(opened_service(place, asked))
         config = make_config(service if bounds is None else replace(service, bounds=bounds), asked)
         if app is not None:
             config.app = app(config.app)

@@ -16,18 +16,83 @@ def waiting_job(seed):
     return job, latents
 
 
-def test_two_jobs_side_by_side_give_the_frames_of_two_whole_decodes():
-    parts = TinyParts()
-    stage = VaeDecode("toy", parts.vae)
+def decoded(stage, *jobs):
+    """Run units for all jobs of a key at once until all are decoded; the frames of each."""
+    while waiting := [job for job in jobs if not stage.done(job)]:
+        stage.run([job for job in waiting if stage.key(job) == stage.key(waiting[0])])
+    return [np.concatenate([event.frames for event in job.frames]) for job in jobs]
+
+
+class CountingVAE:
+    """Counts the clips of each decode step."""
+
+    def __init__(self, vae, *, takes_batches=True):
+        self.vae, self.takes_batches = vae, takes_batches
+        self.clips = []
+
+    def decode_step(self, latent, state):
+        self.clips.append(len(latent))
+        return self.vae.decode_step(latent, state)
+
+
+def whole_clip(latents):
+    with torch.no_grad():
+        return to_uint8(TinyParts().vae().decode(latents))[0].numpy()
+
+
+def test_two_jobs_in_turn_give_the_frames_of_two_whole_decodes():
+    stage = VaeDecode("toy", TinyParts().vae)
     (first, a), (second, b) = waiting_job(1), waiting_job(2)
     stage.run([first])
     while not (stage.done(first) and stage.done(second)):
-        stage.run([job for job in (first, second) if not stage.done(job)])
+        for job in (first, second):
+            if not stage.done(job):
+                stage.run([job])
     for job, latents in ((first, a), (second, b)):
-        with torch.no_grad():
-            whole = to_uint8(parts.vae().decode(latents))[0].numpy()
-        assert np.array_equal(np.concatenate([event.frames for event in job.frames]), whole)
+        assert np.array_equal(np.concatenate([event.frames for event in job.frames]), whole_clip(latents))
         assert [event.start for event in job.frames] == [0, 1, 3]
+
+
+def test_jobs_at_equal_places_share_a_forward_and_keep_states_of_their_own():
+    vae = CountingVAE(TinyParts().vae())
+    stage = VaeDecode("toy", lambda: vae)
+    clips = [waiting_job(seed) for seed in range(3)]
+    jobs = [job for job, _ in clips]
+    found = decoded(stage, *jobs)
+    assert vae.clips == [3, 3, 3]
+    for frames, (_, latents) in zip(found, clips, strict=True):
+        levels = np.abs(frames.astype(int) - whole_clip(latents).astype(int))
+        assert levels.max() <= 1, "a rounding"
+        assert (levels > 0).mean() < 0.01
+    assert all(job.decode is None for job in jobs)
+
+
+def test_a_state_of_a_batch_is_a_copy_that_goes_on_alone():
+    stage = VaeDecode("toy", TinyParts().vae)
+    (first, _), (second, latents) = waiting_job(1), waiting_job(2)
+    stage.run([first, second])
+    (past, *_) = second.decode.past
+    assert past.untyped_storage().nbytes() == past.nbytes, "no view of the batch"
+    del first
+    (frames,) = decoded(stage, second)
+    assert np.abs(frames.astype(int) - whole_clip(latents).astype(int)).max() <= 1
+
+
+def test_a_clip_at_its_start_does_not_share_with_one_that_has_a_past():
+    stage = VaeDecode("toy", TinyParts().vae)
+    (first, _), (second, _) = waiting_job(1), waiting_job(2)
+    assert stage.key(first) == stage.key(second)
+    stage.run([first])
+    assert stage.key(first) != stage.key(second)
+
+
+def test_a_step_that_takes_one_clip_gets_one():
+    vae = CountingVAE(TinyParts().vae(), takes_batches=False)
+    stage = VaeDecode("toy", lambda: vae)
+    (first, a), (second, b) = waiting_job(1), waiting_job(2)
+    for frames, latents in zip(decoded(stage, first, second), (a, b), strict=True):
+        assert np.array_equal(frames, whole_clip(latents))
+    assert set(vae.clips) == {1}
 
 
 def test_the_last_state_is_freed_and_the_latents_stay_for_whoever_decodes_again():
@@ -45,6 +110,8 @@ def test_the_last_state_is_freed_and_the_latents_stay_for_whoever_decodes_again(
 
 class FailingVAE:
     """Runs out of memory at the second latent frame, once."""
+
+    takes_batches = True
 
     def __init__(self, vae):
         self.vae = vae

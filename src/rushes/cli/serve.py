@@ -31,6 +31,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--port", type=int, help="0 for any free one  [default: 8000]"),
         click.option("--grpc-port", type=int, help="listen for gRPC too; 0 for any free one"),
         click.option("--redis", help="redis://... for limits, embeddings and news between gateways"),
+        click.option("--memcached", help="HOST:PORT, for embeddings instead"),
         click.option("--s3", help="s3://bucket/prefix for finished videos"),
         click.option("--public-url", help="base URL of a CDN before the bucket"),
         click.option("--otlp", help="http://... where traces go"),
@@ -38,6 +39,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--proxy", "proxies", multiple=True, help="address whose X-Forwarded-For is believed"),
         click.option("--no-auth", is_flag=True, help="ask for no keys; on a loopback address only"),
         click.option("--log-format", type=click.Choice(("text", "json")), help="[default: text]"),
+        click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error"))),
         click.option("--log-prompts", is_flag=True, help="let prompts into the log"),
         click.option("--allow-private-webhooks", is_flag=True, help="let webhooks go to private addresses"),
     )
@@ -50,9 +52,8 @@ def settings_of(flags: dict[str, Any], models: tuple[str, ...] = ()) -> Any:
     """A `ServerSettings` of the flags of a command line."""
     from rushes.server.settings import read_server_settings
 
-    given: dict[str, Any] = {
-        name: value for name, value in flags.items() if not (value is None or value is False or value == ())
-    }
+    # By identity: a port may be 0.
+    given = {name: value for name, value in flags.items() if value not in (None, ()) and value is not False}
     file = given.pop("config_file", None)
     for flag, setting, value in (
         ("no_auth", "has_auth", False),
@@ -93,7 +94,9 @@ def serve(
     command = [sys.executable, "-m", "rushes", "worker", "--store", str(settings.store), "--model", model]
     for flag, value in (("--device", device), ("--dtype", dtype), ("--plan", plan_file)):
         command += [] if value is None else [flag, str(value)]
-    for flag in ("redis", "s3", "otlp", "public_url"):
+    command += ["--metrics-port", "0", "--log-format", settings.log_format]
+    command += ["--log-prompts"] if settings.has_prompts_in_logs else []
+    for flag in ("redis", "memcached", "s3", "otlp", "public_url"):
         value = getattr(settings, flag)
         command += [] if value is None else [f"--{flag.replace('_', '-')}", value]
     _serve(settings, start, (tuple(command),) * workers)
@@ -101,7 +104,7 @@ def serve(
 
 def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -> None:
     from rushes.engine.workplace import Workplace
-    from rushes.server.run import listen, run_gateway, url_of
+    from rushes.server.run import Listening, listen, run_gateway
     from rushes.server.workers import Workers
 
     def say(text: str) -> None:
@@ -109,14 +112,34 @@ def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -
 
     with ExitStack() as stack:
         found = stack.enter_context(listen(settings))
-        place = stack.enter_context(Workplace(settings.store))
-        url = url_of(settings, found)
+        place = stack.enter_context(
+            Workplace.of_services(
+                settings.store, s3=settings.s3, public_url=settings.public_url, redis=settings.redis
+            )
+        )
         if commands:
             stack.enter_context(Workers(commands, place, say))
 
-        def ready() -> None:
+        def ready(listening: Listening) -> None:
+            url = listening.url
             say(f"listening at {url}  (studio: {url}/, API: {url}/docs)")
+            if listening.grpc_port is not None:
+                say(f"gRPC at {settings.host}:{listening.grpc_port}")
+            secret = first_key(settings) if settings.has_auth else None
+            if secret is not None:
+                say(f"first key: {secret}  (shown once; studio: {url}/#key={secret})")
             click.echo(url)
 
         run_gateway(place, settings, found, ready)
         say("stopping; running jobs are saved")
+
+
+def first_key(settings: Any) -> str | None:
+    """The secret of a key for a store that has none yet."""
+    from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
+
+    accounts = AccountStore(settings.store / ACCOUNTS_FILE)
+    try:
+        return None if accounts.keys.list() else accounts.keys.create("first")[1]
+    finally:
+        accounts.close()

@@ -47,6 +47,7 @@ class Announcement:
         at: seconds since the epoch.
         rates: `CostModel.to_json`: the device's name and what was learned about it.
         budget_bytes: of the device, weights included.
+        metrics_url: where its Prometheus metrics are; None where it serves none.
     """
 
     owner: str
@@ -56,6 +57,7 @@ class Announcement:
     rates: Mapping[str, Any]
     budget_bytes: int
     reserve_bytes: int
+    metrics_url: str | None = None
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -108,6 +110,12 @@ def workers(
 ) -> Sequence[Announcement]:
     """Fresh words of workers that serve this pipeline; a dead worker's file is removed."""
     return Roster(folder, clock=clock).of(pipeline)
+
+
+def metrics_urls(folder: BlobFolder, *, clock: Callable[[], float] = time.time) -> Mapping[str, str]:
+    """Where fresh workers of every pipeline serve their metrics, by host and process."""
+    words = [word for word in Roster(folder, clock=clock).words if word.metrics_url is not None]
+    return {word.owner.rpartition("-")[0] or word.owner: str(word.metrics_url) for word in words}
 
 
 class Roster:
@@ -167,6 +175,15 @@ def most_elsewhere(folder: BlobFolder, pipeline: str, owner: str) -> int:
     return max((usable_bytes(word) for word in workers(folder, pipeline) if word.owner != owner), default=0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What jobs would take: device seconds of all of them, and seconds from now until the last is ready."""
+
+    predicted_s: float
+    eta_s: float
+    num_workers: int
+
+
 class StoreAdmission:
     """Decides about jobs by what the workers of a store announce.
 
@@ -212,6 +229,25 @@ class StoreAdmission:
             promises = self._promises_of(word.pipeline, policy)
             admission = Admission(cost, word.budget_bytes, policy, promises=promises)
             return admission.decide(request, options, self._backlog(cost, len(able) or 1))
+
+    def estimate(self, requests: Sequence[GenerateRequest], options: JobOptions) -> Estimate | None:
+        """What many requests of one pipeline would take together, queued now; None where nobody serves it.
+        Nothing is refused and nothing taken."""
+        pipeline = requests[0].pipeline
+        serving = self.roster.of(pipeline)
+        if not serving:
+            return None
+        word = max(serving, key=usable_bytes)
+        cost = CostModel(rates_for(word.rates["device"]), {word.pipeline: word.shape})
+        cost.load(word.rates)
+        predicted_s = sum(cost.predict(request).total_s for request in requests)
+        policy = self._policy or AdmissionPolicy()
+        with self._deciding:
+            self._learn(policy)
+            promises = self._promises_of(pipeline, policy)
+            backlog = self._backlog(cost, len(serving))
+            eta_s = promises.eta_s(options.lane, options.tenant, predicted_s / len(serving), backlog)
+        return Estimate(predicted_s=predicted_s, eta_s=eta_s, num_workers=len(serving))
 
     def _promises_of(self, pipeline: str, policy: AdmissionPolicy) -> Promises:
         return self._promises.setdefault(pipeline, Promises(policy.promises))

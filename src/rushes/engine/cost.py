@@ -16,7 +16,8 @@ from rushes.engine.memory import job_memory
 from rushes.engine.rates import Rates, StageFit
 from rushes.engine.shapes import ModelShape
 from rushes.engine.units import Span, Spans, spans_of
-from rushes.engine.work import Work, forward_work, joint_work
+from rushes.engine.vae_work import decode_work, most_decoded_together
+from rushes.engine.work import SHARED_STAGES, Work, forward_work, joint_work
 from rushes.errors import ConfigError, UnknownName
 from rushes.stages.base import BatchKey
 from rushes.types import GenerateRequest
@@ -82,15 +83,18 @@ class CostModel:
             self._fit(pipeline, stage).observe(joint_work(stage, works), seconds)
 
     def batch_seconds(self, key: BatchKey, unit_s: float, num_jobs: int) -> float:
-        """Of `num_jobs` units of equal key, each of `unit_s` alone. Jobs denoised together share what their
-        forwards cost beside their work; other stages take one job after another."""
+        """Of `num_jobs` units of equal key, each of `unit_s` alone. Jobs denoised or decoded together share
+        what their forwards cost beside their work; other stages take one job after another, and so does a
+        decoder whose one clip fills the device."""
         alone_s = num_jobs * unit_s
-        if num_jobs == 1 or key.stage != "denoise" or key.latent_shape is None or key.alone is not None:
+        if num_jobs == 1 or key.alone is not None or num_jobs > self._most_together(key):
             return alone_s
         with self._lock:
             fit = self._fit(key.pipeline, key.stage)
             forward = self._forward(key)
-            num_forwards = min(2.0, max(1.0, unit_s / max(fit.predict(forward), 1e-9)))
+            num_forwards = 1.0
+            if key.stage == "denoise":
+                num_forwards = min(2.0, max(1.0, unit_s / max(fit.predict(forward), 1e-9)))
             saved_s = min(num_forwards * forward.layers * fit.layer_s, MOST_SHARED * unit_s)
         return alone_s - (num_jobs - 1) * saved_s
 
@@ -119,14 +123,28 @@ class CostModel:
             fit = self._fits[pipeline, stage] = StageFit(stage, self.rates)
         return fit
 
+    def _most_together(self, key: BatchKey) -> float:
+        """Jobs that one forward takes."""
+        if key.stage not in SHARED_STAGES or key.latent_shape is None:
+            return 1
+        if key.stage == "denoise":
+            return math.inf
+        return most_decoded_together(self.shape(key.pipeline), *key.latent_shape[2:])
+
     def _forward(self, key: BatchKey) -> Work:
         """One forward of a job of this key."""
         work = self._forwards.get(key)
         if work is None:
             assert key.latent_shape is not None
             shape = self.shape(key.pipeline)
-            volume = math.prod(shape.transformer.patch_size)
-            work = forward_work(shape, math.prod(key.latent_shape[1:]) // volume)
+            if key.stage == "denoise":
+                volume = math.prod(shape.transformer.patch_size)
+                work = forward_work(shape, math.prod(key.latent_shape[1:]) // volume)
+            else:
+                rows, columns = key.latent_shape[2:]
+                work = decode_work(
+                    shape.vae, rows, columns, is_first=key.is_start, value_bytes=shape.value_bytes
+                ).work
             self._forwards[key] = work
         return work
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from rushes.engine.shapes import ModelShape
 from rushes.engine.units import LatentGrid
-from rushes.engine.vae_work import decode_work
+from rushes.engine.vae_work import decode_work, most_decoded_together
 from rushes.engine.work import FLOAT32, matrix_weights
 from rushes.models.configs import WanConfig
 from rushes.types import GenerateRequest
@@ -183,7 +183,7 @@ class DeviceMemory:
         budget_bytes: memory of the device that the engine may use.
         reserve_bytes: of these, what is always kept free.
         overlaps: units of different stages run side by side.
-        max_batch: jobs that may be denoised in one forward.
+        max_batch: jobs that may share a forward.
     """
 
     def __init__(
@@ -248,14 +248,27 @@ class DeviceMemory:
         for job in jobs:
             for stage, working in job.working.items():
                 by_stage[stage] = max(by_stage[stage], working)
+        alike = Counter((request.pipeline, request.video) for request in requests)
         same = Counter((request.pipeline, request.video, request.mode) for request in requests)
         for request, job in zip(requests, jobs, strict=True):
+            shape = self.shapes[request.pipeline]
             size = min(self._max_batch, same[request.pipeline, request.video, request.mode])
             if request.mode == "full" and size > 1:
-                joined = size * (job.working["denoise"] + context_bytes(self.shapes[request.pipeline]))
+                joined = size * (job.working["denoise"] + context_bytes(shape))
                 by_stage["denoise"] = max(by_stage["denoise"], joined)
+            decoded = min(self._most_decoded_together(request), alike[request.pipeline, request.video])
+            if decoded > 1:
+                # Beside what one decode takes for each, a stack of the states that the jobs hold.
+                joined = decoded * (job.working["vae_decode"] + job.held["vae_decode"])
+                by_stage["vae_decode"] = max(by_stage["vae_decode"], joined)
         num_stages = len(jobs) if self._overlaps else 1
         return sum(sorted(by_stage.values(), reverse=True)[:num_stages])
+
+    def _most_decoded_together(self, request: GenerateRequest) -> int:
+        """Jobs of this size whose latents may be decoded in one forward."""
+        shape = self.shapes[request.pipeline]
+        grid = LatentGrid.of(shape, request.video)
+        return min(self._max_batch, most_decoded_together(shape, grid.rows, grid.columns))
 
     def _factor(self, pipeline: str) -> float:
         return self._factors.get(pipeline, 1.0)

@@ -40,6 +40,7 @@ class ModelShape:
         value_bytes: of one activation that is no float32 island.
         is_swapped: two noise experts share the memory of one (`rushes.models.expert_pair`).
         is_text_streamed: the text encoder is on the device block by block (`rushes.models.streamed`).
+        decodes_batches: the VAE's step takes several clips at once (`WanVAE.takes_batches`).
     """
 
     transformer: WanConfig
@@ -51,6 +52,7 @@ class ModelShape:
     value_bytes: int = 2
     is_swapped: bool = False
     is_text_streamed: bool = False
+    decodes_batches: bool = True
 
     @property
     def num_experts(self) -> int:

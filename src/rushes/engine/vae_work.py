@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from rushes.engine.shapes import ModelShape
 from rushes.engine.work import Work
 from rushes.models.configs import WanVAEConfig
 
 PAST = 2
 """Frames that a temporal convolution keeps of those before."""
+
+MOST_PIXELS_TOGETHER = 2**20
+"""Pixels that one decode makes of the clips of a batch. One latent of 480p (1.6 million) fills a card by
+itself: two of them are 1.1x as quick as one after another, and take twice the memory."""
+
+
+def most_decoded_together(shape: ModelShape, rows: int, columns: int) -> int:
+    """Most clips that are decoded in one forward, of latents of rows x columns cells; 1 for none together."""
+    if not shape.decodes_batches:
+        return 1
+    pixels = shape.vae.temporal_stride * rows * columns * shape.vae.spatial_stride**2
+    return max(1, MOST_PIXELS_TOGETHER // pixels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

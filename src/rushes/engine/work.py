@@ -60,11 +60,14 @@ KINDS: tuple[str, ...] = tuple(field.name for field in fields(Work))
 """The kinds of work, in the order of `Work`."""
 
 
+SHARED_STAGES = frozenset(("denoise", "vae_decode"))
+"""Stages in which the jobs of a batch go through the layers together; others run one job after another."""
+
+
 def joint_work(stage: str, works: Sequence[Work]) -> Work:
-    """The work of a batch. Jobs that are denoised together share their forwards; other stages run the jobs of
-    a batch one after another."""
+    """The work of a batch. Jobs that are denoised or decoded together share their forwards."""
     total = sum(works, Work())
-    if stage != "denoise":
+    if stage not in SHARED_STAGES:
         return total
     return replace(total, layers=max(work.layers for work in works))
 

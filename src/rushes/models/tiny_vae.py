@@ -124,6 +124,8 @@ class TinyDecoder(nn.Module):
 class TinyStep:
     """Implements `rushes.models.wan_vae.DecodeStep`: states are of its own."""
 
+    takes_batches = True
+
     def __init__(self, decoder: TinyDecoder) -> None:
         self.decoder = decoder
 

@@ -7,7 +7,7 @@ on the module changes in a call, so one module decodes any number of clips side 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,6 +112,15 @@ class DecodeState:
 
     past: tuple[Tensor, ...]
 
+    @classmethod
+    def stack(cls, states: Sequence[DecodeState]) -> DecodeState:
+        """One state for the clips of all `states`, which stand at equal places; a copy."""
+        return cls(past=tuple(torch.cat(parts) for parts in zip(*(s.past for s in states), strict=True)))
+
+    def clip(self, number: int) -> DecodeState:
+        """The state of one clip of a stack; a copy, as a view would hold the whole stack."""
+        return DecodeState(past=tuple(part[number : number + 1].clone() for part in self.past))
+
 
 DecodeStep = Callable[["WanVAE", Tensor, DecodeState | None], tuple[Tensor, DecodeState]]
 """`WanVAE.plain_step`, or what a pass puts in its place."""
@@ -131,7 +140,9 @@ class WanVAE(nn.Module):
     [B, 3, T, H, W] in [-1, 1], T = 1 + temporal stride * n, in the dtype of the weights when we make them.
 
     Attributes:
-        step: what decodes a latent frame instead of `plain_step`, with states of its own; a pass sets it.
+        step: what decodes a latent frame instead of `plain_step`, with states of its own; a pass sets it. One
+            that takes latents of several clips at once has an attribute `takes_batches`: dimension 0 of all
+            that it returns is then the clip.
 
     Example:
         >>> config = WanVAEConfig(base_dim=8, dim_mult=(1, 2), num_res_blocks=1, temporal_downsample=(True,))
@@ -175,6 +186,11 @@ class WanVAE(nn.Module):
         """
         assert latent.shape[2] == 1, "one latent frame a step"
         return self.plain_step(latent, state) if self.step is None else self.step(self, latent, state)
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether `decode_step` may be given the latents of several clips, stacked, with their states."""
+        return self.step is None or getattr(self.step, "takes_batches", False)
 
     def plain_step(self, latent: Tensor, state: DecodeState | None = None) -> tuple[Tensor, DecodeState]:
         """`decode_step` as the blocks are written."""

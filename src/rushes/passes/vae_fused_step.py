@@ -48,6 +48,8 @@ def convolve(window: Tensor, conv: TimeConv3d, weight: Tensor | None = None) -> 
 class FusedStep:
     """Implements `DecodeStep` for the weights of `vae`, which it lays out for the kernels, in place."""
 
+    takes_batches = True
+
     def __init__(self, vae: WanVAE, kernels: WindowKernels) -> None:
         channels_last(vae.decoder)
         self.kernels = kernels

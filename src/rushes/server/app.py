@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rushes
 from rushes.errors import RushesError
-from rushes.server import routes_health, routes_models, routes_videos
+from rushes.server import routes_batches, routes_health, routes_models, routes_usage, routes_videos
 from rushes.server.body import BodyGuard
+from rushes.server.instrument import instrument
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.service import Service, new_request_id
 
@@ -56,16 +58,37 @@ SECURITY_HEADERS = {
 """Of the studio's files."""
 
 
-def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) -> FastAPI:
-    """The ASGI application of one gateway process; its feed runs while the application does."""
+class Edge(Protocol):
+    """Another protocol of the same gateway: `rushes.server.grpc_edge`."""
+
+    async def start(self) -> None:
+        """Listen and answer."""
+
+    async def stop(self) -> None:
+        """Returns when every call has ended."""
+
+
+def create_app(
+    service: Service, *, on_stop: Callable[[], None] = lambda: None, edge: Edge | None = None
+) -> FastAPI:
+    """The ASGI application of one gateway process; its feed and its other edge run while the application
+    does."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.gateway.feed.start()
         # Those of asyncio are few, and each may wait for a store that is locked.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "gateway"))
+        if edge is not None:
+            await edge.start()
+        if service.batching is not None:
+            service.batching.runner.start()
         yield
         service.gateway.drain()
+        if service.batching is not None:
+            await asyncio.to_thread(service.batching.runner.stop)
+        if edge is not None:
+            await edge.stop()
         service.gateway.feed.stop()
         on_stop()
 
@@ -77,8 +100,8 @@ def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) 
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for router in (routes_videos.router, routes_models.router, routes_health.router):
-        app.include_router(router)
+    for routes in (routes_videos, routes_batches, routes_models, routes_usage, routes_health):
+        app.include_router(routes.router)
     app.add_exception_handler(RushesError, _answer)
     app.add_exception_handler(ProblemError, _answer)
     app.add_exception_handler(HTTPException, _answer_http)
@@ -97,6 +120,8 @@ def create_app(service: Service, *, on_stop: Callable[[], None] = lambda: None) 
     if STUDIO.is_dir():
         app.get("/", include_in_schema=False)(_studio)
         app.mount("/studio", StudioFiles(directory=STUDIO), name="studio")
+    if service.metrics is not None and service.tracer is not None:
+        instrument(app, service.metrics, service.tracer)
     return app
 
 
@@ -138,6 +163,7 @@ async def _studio(request: Request) -> Response:
 
 
 def _respond(request: Request, problem: Problem) -> JSONResponse:
+    request.state.error_code = problem.code  # for its metrics and its line in the log
     content = problem.content(getattr(request.state, "request_id", None))
     return JSONResponse(content, status_code=problem.status, headers=problem.headers())
 

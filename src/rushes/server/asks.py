@@ -11,6 +11,7 @@ from rushes.engine.client import seed_for
 from rushes.errors import InvalidRequest, UnknownName, did_you_mean
 from rushes.pipelines.fields import shown
 from rushes.pipelines.rules import PipelineRules, load_rules, resolve
+from rushes.server.logs import conceal
 from rushes.types import GenerateRequest, JobOptions, Lane
 
 TEXTS = ("prompt", "negative_prompt", "preset", "mode")
@@ -40,6 +41,7 @@ def ask_of(
     Raises:
         InvalidRequest: with the field, its value and the rule.
     """
+    conceal(body.get("prompt"), body.get("negative_prompt"))
     rules = load_rules(model_of(body, models))
     known = (*TEXTS, *OPENAI, *OPTIONS, *rules.fields)
     for name in body:
@@ -119,7 +121,7 @@ def options_of(
         tenant=tenant,
         deadline_s=None if deadline is None else _number("deadline_s", deadline, 0.001, MAX_DEADLINE_S),
         degrade=bool(degrade),
-        idempotency_key=_key(idempotency_key),
+        idempotency_key=key_of(idempotency_key),
         preview_every=0 if every is None else _whole("preview_every", every, 0, 1000),
         traceparent=traceparent,
     )
@@ -148,7 +150,8 @@ def _of_form(name: str, value: object, rules_fields: Mapping[str, Any]) -> objec
     return value
 
 
-def _key(key: str | None) -> str | None:
+def key_of(key: str | None) -> str | None:
+    """An idempotency key. Raises `InvalidRequest`."""
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isprintable() and key.isascii()):
         rule = f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
         raise InvalidRequest("Idempotency-Key", f"{rule}, got {shown(key)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rushes.pipelines.rules import RULES
 from rushes.server.asks import ask_of
 from rushes.server.auth import Caller
 from rushes.server.feed import Feed
+from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.videos import Standing, video_of
 from rushes.stores.base import JobRecord
@@ -52,14 +54,22 @@ class Gateway:
         models: pipelines that may be asked for, the first by default; None for those that workers serve or
             have served since the gateway began, and for all that are known where there are none.
         keep_days: how long workers keep ended jobs, to tell when they expire.
+        limits: of the callers' keys; None where nothing is limited.
     """
 
     def __init__(
-        self, place: Workplace, feed: Feed, *, models: Sequence[str] | None = None, keep_days: float = 7.0
+        self,
+        place: Workplace,
+        feed: Feed,
+        *,
+        models: Sequence[str] | None = None,
+        keep_days: float = 7.0,
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = limits
         self.place, self.feed = place, feed
-        admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
-        self.client, self._roster = StoreClient(place.jobs, admission), admission.roster
+        self.admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
+        self.client, self._roster = StoreClient(place.jobs, self.admission), self.admission.roster
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
@@ -101,10 +111,26 @@ class Gateway:
         options: JobOptions,
         caller: Caller,
     ) -> JobRecord:
-        """Queue a job. Writes."""
+        """Queue a job, within the limits of the caller's key; the job of an earlier call is found again and
+        charged nothing. Writes."""
         if self.is_draining:
             raise ProblemError(draining())
-        return self.place.jobs.get(self.client.submit(request, options))
+        earlier = self.client.earlier(request, options)
+        if earlier is not None:
+            return earlier
+        promise = self.client.promise(request, options)
+        if self._limits is None:
+            return self.client.create(request, options, promise)
+        job_key = options.idempotency_key or secrets.token_hex(16)
+        predicted_s = None if promise is None else promise.predicted_s
+        reservation = self._limits.reserve(caller, job_key, predicted_s)
+        try:
+            record = self.client.create(request, options, promise)
+        except BaseException:
+            self._limits.release(reservation)
+            raise
+        self._limits.bind(reservation, record.id)
+        return record
 
     def get(self, tenant: str, job_id: str) -> JobRecord:
         """A job of this tenant. Raises `UnknownJob`."""
@@ -214,6 +240,20 @@ class Gateway:
         video = self.video(record)
         data = {"position": video["position"], "eta_s": video["eta_s"]}
         return JobEvent(job_id=job_id, number=0, kind="position", at=time.time(), data=data)
+
+    def event_data(self, event: JobEvent) -> dict[str, Any]:
+        """What is told of an event: the engine's data, and what a client needs besides."""
+        data: dict[str, Any] = {
+            **event.data,
+            "number": event.number or None,
+            "at": event.at,
+            "job_id": event.job_id,
+        }
+        if event.kind == "preview":
+            data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
+        if event.kind == "completed":
+            data["video"] = self.video(self.place.jobs.get(event.job_id))
+        return data
 
 
 def draining() -> Problem:

@@ -10,15 +10,21 @@ from typing import Any
 
 from rushes.errors import (
     ConfigError,
+    Forbidden,
     IdempotencyConflict,
     InvalidRequest,
+    LimitReached,
     QueueFull,
+    QuotaExceeded,
+    RateLimited,
     RequestError,
     RushesError,
     StoreError,
+    TooManyJobs,
+    Unauthenticated,
+    UnknownBatch,
     UnknownJob,
 )
-from rushes.server.auth import Forbidden, Unauthenticated
 
 INVALID = "invalid_request_error"
 
@@ -105,6 +111,9 @@ def problem_of(error: Exception, body: Mapping[str, Any] | None = None) -> Probl
     if isinstance(error, QueueFull):
         more = {"retry_after_s": round(error.retry_after_s, 1)}
         return _limited("queue_full", error, error.retry_after_s, more)
+    if isinstance(error, LimitReached):
+        figures = {name: round(getattr(error, name), 3) for name in _FIGURES}
+        return _limited(_LIMITS[type(error)], error, error.retry_after_s, figures)
     for kind, (status, code, type_) in _ANSWERS.items():
         if isinstance(error, kind):
             retry = 1.0 if status == 503 else None
@@ -118,12 +127,20 @@ _ANSWERS: Mapping[type[RushesError], tuple[int, str, str]] = {
     Unauthenticated: (401, "unauthenticated", "authentication_error"),
     Forbidden: (403, "forbidden", "permission_error"),
     UnknownJob: (404, "not_found", INVALID),
+    UnknownBatch: (404, "not_found", INVALID),
     IdempotencyConflict: (409, "idempotency_conflict", INVALID),
     StoreError: (503, "store_unavailable", "server_error"),
     ConfigError: (503, "store_unavailable", "server_error"),
     RequestError: (400, "invalid_request", INVALID),
 }
 """By class, the narrower first."""
+
+_LIMITS: Mapping[type[LimitReached], str] = {
+    RateLimited: "rate_limited",
+    TooManyJobs: "too_many_jobs",
+    QuotaExceeded: "quota_exceeded",
+}
+_FIGURES = ("limit", "used", "remaining", "reset_s", "retry_after_s")
 
 
 def _limited(code: str, error: Exception, retry_after_s: float, more: Mapping[str, Any]) -> Problem:

@@ -29,7 +29,7 @@ def model_of(name: str, *, is_served: bool) -> dict[str, Any]:
     """OpenAI's model object, and what a form for it needs."""
     rules = load_rules(name)
     presets = {
-        each: {"title": preset.title, "defaults": rules.defaults(each)}
+        each: {"title": preset.title, "lora": preset.lora, "defaults": rules.defaults(each)}
         for each, preset in rules.presets.items()
     }
     return {

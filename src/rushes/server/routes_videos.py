@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from rushes.engine.artefacts import Variant
+from rushes.engine.trace_report import read_trace
 from rushes.errors import InvalidRequest
 from rushes.server import openapi
 from rushes.server.body import read_body
 from rushes.server.gateway import MAX_PAGE, Gateway
+from rushes.server.logs import name_job
 from rushes.server.media import (
     Follower,
     content_headers,
@@ -51,6 +53,7 @@ async def create(
             traceparent=getattr(request.state, "traceparent", None),
         )
         record = await asyncio.to_thread(gateway.create, asked, options, caller)
+        name_job(record.id)
     except InvalidRequest as error:
         raise ProblemError(problem_of(error, body)) from error
     return JSONResponse(gateway.video(record))
@@ -175,8 +178,17 @@ async def preview(
     return Response(data, media_type="image/webp", headers={"Cache-Control": "private, no-store"})
 
 
+@router.get("/{video_id}/trace", responses=openapi.TRACE, operation_id="trace_video")
+async def trace(request: Request, video_id: JobId) -> JSONResponse:
+    """Where a job's time went: phases, a verdict, and every span."""
+    gateway, record = await _record(request, video_id)
+    found = await asyncio.to_thread(read_trace, gateway.place, record.id)
+    return JSONResponse(found.to_json())
+
+
 async def _record(request: Request, job_id: str) -> tuple[Gateway, JobRecord]:
     caller = await caller_of(request, "videos:read")
+    name_job(job_id)
     gateway = service_of(request).gateway
     return gateway, gateway.get(caller.tenant, job_id)
 
@@ -192,18 +204,4 @@ def _check_finished(record: JobRecord) -> None:
 
 
 def _block(gateway: Gateway, event: JobEvent) -> bytes:
-    return block_of(event.kind, _event_data(gateway, event), event.number or None)
-
-
-def _event_data(gateway: Gateway, event: JobEvent) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        **event.data,
-        "number": event.number or None,
-        "at": event.at,
-        "job_id": event.job_id,
-    }
-    if event.kind == "preview":
-        data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
-    if event.kind == "completed":
-        data["video"] = gateway.video(gateway.place.jobs.get(event.job_id))
-    return data
+    return block_of(event.kind, gateway.event_data(event), event.number or None)

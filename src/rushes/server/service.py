@@ -7,13 +7,22 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from rushes.server.auth import LOCAL, Authenticator, Caller
 from rushes.server.bounds import Bounds
 from rushes.server.gateway import Gateway
+from rushes.stores.api_keys import Scope
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from rushes.server.batch_runner import Batching
+    from rushes.server.limits import Limits
+    from rushes.server.metrics import GatewayMetrics
+    from rushes.stores.accounts import AccountStore
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +34,23 @@ class Service:
     Attributes:
         authenticator: None where everybody is `LOCAL`.
         limits: None where nothing is limited.
+        accounts: None where nothing is charged.
+        batching: None where no batches are taken.
         bounds: of one request.
         cors: origins whose pages may call; "*" for all.
+        metrics, tracer: None where nobody looks.
         started_at: by `monotonic`.
     """
 
     gateway: Gateway
     authenticator: Authenticator | None = None
-    limits: Any = None
+    limits: Limits | None = None
+    accounts: AccountStore | None = None
+    batching: Batching | None = None
     bounds: Bounds = field(default_factory=Bounds)
     cors: Sequence[str] = ()
+    metrics: GatewayMetrics | None = None
+    tracer: Tracer | None = None
     started_at: float = field(default_factory=monotonic)
 
 
@@ -44,19 +60,23 @@ def service_of(request: Request) -> Service:
     return service
 
 
-async def caller_of(request: Request, scope: str) -> Caller:
+async def caller_of(request: Request, scope: Scope) -> Caller:
+    """Who asks over HTTP; see `authorized`."""
+    return authorized(service_of(request), request.headers.get("authorization"), scope)
+
+
+def authorized(service: Service, authorization: str | None, scope: Scope) -> Caller:
     """Who asks, allowed to do this and within its rate.
 
     Raises:
         Unauthenticated, Forbidden, RateLimited: see `rushes.server.auth` and `limits`.
     """
-    service = service_of(request)
     if service.authenticator is None:
         return LOCAL
-    caller = service.authenticator.caller(request.headers.get("authorization"))
+    caller = service.authenticator.caller(authorization)
     caller.require(scope)
     if service.limits is not None:
-        await service.limits.check_rate(caller)
+        service.limits.check_rate(caller)
     return caller
 
 

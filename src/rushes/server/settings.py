@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from rushes.config import service_variables, store_folder
 from rushes.errors import ConfigError, did_you_mean
+from rushes.server.logs import LogFormat
 
 __all__ = ["ServerSettings", "read_server_settings"]
 
@@ -33,6 +34,7 @@ class ServerSettings:
     grpc_port: int | None = None
     models: tuple[str, ...] = ()
     redis: str | None = None
+    memcached: str | None = None
     s3: str | None = None
     public_url: str | None = None
     otlp: str | None = None
@@ -41,7 +43,8 @@ class ServerSettings:
     proxies: tuple[str, ...] = ("127.0.0.1",)
     keep_days: float = 7.0
     drain_s: float = 10.0
-    log_format: str = "text"
+    log_format: LogFormat = "text"
+    log_level: str = "warning"
     has_prompts_in_logs: bool = False
     allows_private_webhooks: bool = False
 
@@ -130,6 +133,7 @@ def _checked(where: str, name: str, value: Any) -> Any:
         "int": (int,),
         "float": (int, float),
         "str": (str,),
+        "LogFormat": (str,),
     }
     if not isinstance(value, wanted[kind.partition(" ")[0]]) or (isinstance(value, bool) and kind != "bool"):
         raise ConfigError(f"{where}: must be a {kind.partition(' ')[0]}, got {value!r}")

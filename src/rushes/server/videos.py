@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rushes.errors import snake
 from rushes.stores.base import JobRecord
 from rushes.types import JobEvent, JobStatus
 
@@ -93,7 +94,7 @@ def error_of(record: JobRecord) -> dict[str, str] | None:
     if record.status == "cancelled":
         return {"code": "cancelled", "message": "the job was cancelled"}
     if record.status == "failed":
-        return {"code": _snake(record.error_kind or "EngineError"), "message": record.error or "unknown"}
+        return {"code": snake(record.error_kind or "EngineError"), "message": record.error or "unknown"}
     return None
 
 
@@ -123,7 +124,3 @@ def page_of(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]
 
 def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else int(seconds)
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

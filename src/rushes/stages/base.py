@@ -33,6 +33,7 @@ class BatchKey:
         expert: the noise expert that the job's next step runs.
         lora: the LoRA fused into that expert's weights.
         text_len: tokens of the prompt; it differs only where embeddings of another length were given.
+        is_start: of decoding, the unit is a clip's first, which has no past and makes one frame.
         alone: the job's id where the stage cannot batch it with any other.
     """
 
@@ -42,6 +43,7 @@ class BatchKey:
     expert: NoiseExpert | None = None
     lora: str | None = None
     text_len: int | None = None
+    is_start: bool = False
     alone: int | None = None
 
 

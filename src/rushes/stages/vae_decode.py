@@ -9,17 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rushes.models.wan_vae import WanVAE, to_uint8
+from rushes.models.wan_vae import DecodeState, WanVAE, to_uint8
 from rushes.stages.base import BatchKey, Job
 from rushes.trace import span, traced
 from rushes.types import Frames
 
 
-@traced("to_host")
 def to_numpy(video: Tensor) -> NDArray[np.uint8]:
-    """Pixels [1, 3, T, H, W] in [-1, 1] as uint8 [T, H, W, 3]; converted on their device, then copied."""
+    """Pixels [1, 3, T, H, W] in [-1, 1] as uint8 [T, H, W, 3]: `to_host` of one clip."""
+    frames: NDArray[np.uint8] = to_host(video)[0]
+    return frames
+
+
+@traced("to_host")
+def to_host(video: Tensor) -> NDArray[np.uint8]:
+    """Pixels [B, 3, T, H, W] in [-1, 1] as uint8 [B, T, H, W, 3]; converted on their device, then copied."""
     with span("postprocess"):
-        pixels = to_uint8(video)[0].contiguous()
+        pixels = to_uint8(video)
     # .cpu() waits for the device: these frames are about to leave the process.
     frames: NDArray[np.uint8] = pixels.cpu().numpy()
     return frames
@@ -27,6 +33,10 @@ def to_numpy(video: Tensor) -> NDArray[np.uint8]:
 
 class VaeDecode:
     """Decodes one waiting latent frame of each job a unit; frames leave through `job.frames`, in order.
+
+    Jobs of equal size share a forward, each with a state of its own, where the decode step takes batches: all
+    that are at their clip's first latent, and all others. Then a job's frames may differ from those that it
+    has alone by a rounding (one level of 255 in float32).
 
     Done means that nothing waits, so the stage may also stand before one that still makes latents.
 
@@ -45,19 +55,19 @@ class VaeDecode:
         self._vae()
 
     def key(self, job: Job) -> BatchKey:
-        return BatchKey(stage=self.name, pipeline=self._pipeline, latent_shape=job.latent_shape)
+        return BatchKey(
+            stage=self.name,
+            pipeline=self._pipeline,
+            latent_shape=job.latent_shape,
+            is_start=job.decode is None,
+        )
 
     @torch.no_grad()
     def run(self, jobs: Sequence[Job]) -> None:
         vae = self._vae()
-        for job in jobs:
-            with span("vae_forward", is_first=job.decode is None, latent=job.num_decoded):
-                video, state = vae.decode_step(job.latents[job.num_decoded], job.decode)
-            frames = to_numpy(video)
-            # Nothing of the job changes before the frames are here: a unit that fails can be run again, and
-            # no memory is given back that the device still reads.
-            job.decode = state
-            self._emit(job, frames)
+        groups = [jobs] if vae.takes_batches else [[job] for job in jobs]
+        for group in groups:
+            self._decode(vae, group)
 
     def done(self, job: Job) -> bool:
         return not job.wants_video or not job.num_waiting
@@ -65,9 +75,32 @@ class VaeDecode:
     def units(self, job: Job) -> int:
         return job.num_latent_frames
 
+    def _decode(self, vae: WanVAE, jobs: Sequence[Job]) -> None:
+        """One forward for jobs of one key."""
+        is_first = jobs[0].decode is None
+        with span("vae_forward", is_first=is_first, latent=jobs[0].num_decoded, clips=len(jobs)):
+            video, states = _decode_together(vae, jobs)
+        frames = to_host(video)
+        # Nothing of a job changes before the frames are here: a unit that fails can be run again, and no
+        # memory is given back that the device still reads.
+        for job, state, own in zip(jobs, states, frames, strict=True):
+            job.decode = state
+            self._emit(job, own)
+
     def _emit(self, job: Job, frames: NDArray[np.uint8]) -> None:
         job.frames.append(Frames(start=job.num_frames, frames=frames))
         job.num_frames += len(frames)
         job.num_decoded += 1
         if job.num_decoded == job.num_latent_frames:
             job.decode = None
+
+
+def _decode_together(vae: WanVAE, jobs: Sequence[Job]) -> tuple[Tensor, list[DecodeState]]:
+    """The next latent frame of each job: frames [B, 3, T, H, W], and each job's own state."""
+    latents = [job.latents[job.num_decoded] for job in jobs]
+    if len(jobs) == 1:
+        video, state = vae.decode_step(latents[0], jobs[0].decode)
+        return video, [state]
+    pasts = [job.decode for job in jobs if job.decode is not None]
+    video, after = vae.decode_step(torch.cat(latents), DecodeState.stack(pasts) if pasts else None)
+    return video, [after.clip(number) for number in range(len(jobs))]

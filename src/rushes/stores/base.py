@@ -76,11 +76,28 @@ class Swept:
     Attributes:
         checkpoints: names that no job needs any more.
         results: artefacts of jobs that are gone.
+        job_ids: of the jobs that are gone.
     """
 
     jobs: int
     checkpoints: tuple[str, ...]
     results: tuple[str, ...]
+    job_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """Jobs of one pipeline, lane and status that have not ended.
+
+    Attributes:
+        oldest_at: when the oldest of them was submitted, seconds since the epoch.
+    """
+
+    pipeline: str
+    lane: Lane
+    status: JobStatus
+    jobs: int
+    oldest_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +189,10 @@ class JobStore(Protocol):
 
     def count(self, *, tenant: str | None = None, statuses: Collection[JobStatus] = ()) -> int:
         """How many jobs `jobs` would list."""
+
+    def depths(self) -> Sequence[Depth]:
+        """How many jobs are queued and how many run, by pipeline and lane; those of which there are none are
+        left out."""
 
     def lease(
         self,
