@@ -11,12 +11,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
+from prometheus_client.registry import Collector
 
 from rushes.engine.otlp import tracer_provider
+from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
 from rushes.server.app import create_app
 from rushes.server.auth import Authenticator
+from rushes.server.batch_runner import batching_over
 from rushes.server.ends import Ends
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
@@ -97,6 +100,9 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             limits = Limits(accounts, redis=settings.redis, on_end=webhooks.enqueue)
             stack.callback(limits.close)
             ends = Ends(place.jobs, limits)
+        more: list[Collector] = [WorkerScrape.of(place.workers)]
+        if tracing.batches is not None:
+            more.append(SpanDelivery("gateway", tracing.batches))
         heard = (ends.hear,) if ends is not None else ()
         gateway = Gateway(
             place,
@@ -114,8 +120,9 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             authenticator=Authenticator(accounts) if settings.has_auth else None,
             limits=limits,
             accounts=accounts,
+            batching=batching_over(gateway, accounts),
             cors=settings.cors,
-            metrics=GatewayMetrics(place.jobs, more=(WorkerScrape.of(place.workers),)),
+            metrics=GatewayMetrics(place.jobs, more=more),
             tracer=tracing.tracer,
         )
 
@@ -163,7 +170,7 @@ def _run(
     edge = grpc_edge(service, settings)
 
     def drain() -> None:
-        service.gateway.is_draining = True
+        service.gateway.drain()
         if edge is not None:
             edge.drain()
 
