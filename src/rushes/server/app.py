@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rushes
 from rushes.errors import RushesError
-from rushes.server import routes_health, routes_models, routes_usage, routes_videos
+from rushes.server import routes_batches, routes_health, routes_models, routes_usage, routes_videos
 from rushes.server.body import BodyGuard
 from rushes.server.instrument import instrument
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
@@ -81,8 +81,12 @@ def create_app(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "gateway"))
         if edge is not None:
             await edge.start()
+        if service.batching is not None:
+            service.batching.runner.start()
         yield
-        service.gateway.is_draining = True
+        service.gateway.drain()
+        if service.batching is not None:
+            await asyncio.to_thread(service.batching.runner.stop)
         if edge is not None:
             await edge.stop()
         service.gateway.feed.stop()
@@ -96,8 +100,8 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for router in (routes_videos.router, routes_models.router, routes_usage.router, routes_health.router):
-        app.include_router(router)
+    for routes in (routes_videos, routes_batches, routes_models, routes_usage, routes_health):
+        app.include_router(routes.router)
     app.add_exception_handler(RushesError, _answer)
     app.add_exception_handler(ProblemError, _answer)
     app.add_exception_handler(HTTPException, _answer_http)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from rushes.pipelines.fields import Field
 from rushes.pipelines.rules import FIELDS, MAX_PROMPT_CHARACTERS, MODES
+from rushes.server.batch_asks import MAX_ROWS
 from rushes.types import Lane
 
 _ERROR: Mapping[str, Any] = {
@@ -164,6 +165,40 @@ DELETED: dict[int | str, dict[str, Any]] = {
     ),
     409: _REFUSED[409],
 }
+_BATCH: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["object", "total"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"type": "string", "enum": ["batch", "batch.estimate"]},
+        "status": {"type": "string", "enum": ["in_progress", "completed", "cancelling", "cancelled"]},
+        "total": {"type": "integer"},
+        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "predicted_s": {"type": ["number", "null"]},
+        "actual_s": {"type": "number"},
+        "eta_s": {"type": ["number", "null"]},
+        "rows": {"type": "array", "items": {"type": "object"}},
+        "has_more": {"type": "boolean"},
+    },
+}
+_BATCH_ASK: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["template", "rows"],
+    "additionalProperties": False,
+    "properties": {
+        "template": {"type": "string", "minLength": 1, "description": "a prompt with {name} for a column"},
+        "rows": {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": {"type": "object"}},
+        "estimate": {"type": "boolean", "description": "only tell what it would take"},
+        **{name: schema for name, schema in ASK["properties"].items() if name != "prompt"},
+    },
+}
+CREATE_BATCH: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _BATCH_ASK}}}
+}
+BATCH: dict[int | str, dict[str, Any]] = {200: _json("the batch", _BATCH), **_REFUSED}
+BATCH_LIST: dict[int | str, dict[str, Any]] = {
+    200: _json("a page", {"type": "object", "properties": {"data": {"type": "array", "items": _BATCH}}})
+}
 _NONE_YET: Mapping[int | str, dict[str, Any]] = {409: _REFUSED[409], 410: _REFUSED[410]}
 CONTENT: dict[int | str, dict[str, Any]] = {
     200: _bytes("the file", "video/mp4"),
@@ -173,7 +208,18 @@ CONTENT: dict[int | str, dict[str, Any]] = {
     416: {"description": "no such range"},
     **_NONE_YET,
 }
-EVENTS: dict[int | str, dict[str, Any]] = {200: _bytes("server-sent events", "text/event-stream")}
+_EVENT: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["data", "event"],
+    "properties": {
+        "id": {"type": "string", "description": "number of the event within its job"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON; docs/service.md has its fields"},
+    },
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}
+}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: _bytes("a fragmented mp4", "video/mp4"),
     302: {"description": "where the finished one lies"},

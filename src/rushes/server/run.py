@@ -19,6 +19,7 @@ from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
 from rushes.server.app import create_app
 from rushes.server.auth import Authenticator
+from rushes.server.batch_runner import batching_over
 from rushes.server.ends import Ends
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
@@ -119,6 +120,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             authenticator=Authenticator(accounts) if settings.has_auth else None,
             limits=limits,
             accounts=accounts,
+            batching=batching_over(gateway, accounts),
             cors=settings.cors,
             metrics=GatewayMetrics(place.jobs, more=more),
             tracer=tracing.tracer,
@@ -168,7 +170,7 @@ def _run(
     edge = grpc_edge(service, settings)
 
     def drain() -> None:
-        service.gateway.is_draining = True
+        service.gateway.drain()
         if edge is not None:
             edge.drain()
 
