@@ -32,8 +32,10 @@ def worker(store: Path, checkpoint: Path, *flags: str) -> Iterator[subprocess.Po
     process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        assert "runs wan2.2-ti2v-5b on cpu" in line, line
+        said = []  # libraries may have something to say first
+        while "runs wan2.2-ti2v-5b on cpu" not in (line := process.stderr.readline()):
+            said.append(line)
+            assert line, "".join(said)
         yield process
     finally:
         process.kill()

@@ -73,5 +73,6 @@ class AccessLogMiddleware:
                 "seconds": round(seconds, 6),
                 "bytes": num_bytes,
                 "client": client[0] if client else None,
+                "code": scope["state"].get("error_code"),
             },
         )

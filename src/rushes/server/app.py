@@ -163,6 +163,7 @@ async def _studio(request: Request) -> Response:
 
 
 def _respond(request: Request, problem: Problem) -> JSONResponse:
+    request.state.error_code = problem.code  # for its metrics and its line in the log
     content = problem.content(getattr(request.state, "request_id", None))
     return JSONResponse(content, status_code=problem.status, headers=problem.headers())
 

@@ -11,6 +11,7 @@ from rushes.engine.client import seed_for
 from rushes.errors import InvalidRequest, UnknownName, did_you_mean
 from rushes.pipelines.fields import shown
 from rushes.pipelines.rules import PipelineRules, load_rules, resolve
+from rushes.server.logs import conceal
 from rushes.types import GenerateRequest, JobOptions, Lane
 
 TEXTS = ("prompt", "negative_prompt", "preset", "mode")
@@ -40,6 +41,7 @@ def ask_of(
     Raises:
         InvalidRequest: with the field, its value and the rule.
     """
+    conceal(body.get("prompt"), body.get("negative_prompt"))
     rules = load_rules(model_of(body, models))
     known = (*TEXTS, *OPENAI, *OPTIONS, *rules.fields)
     for name in body:

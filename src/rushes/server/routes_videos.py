@@ -17,6 +17,7 @@ from rushes.errors import InvalidRequest
 from rushes.server import openapi
 from rushes.server.body import read_body
 from rushes.server.gateway import MAX_PAGE, Gateway
+from rushes.server.logs import name_job
 from rushes.server.media import (
     Follower,
     content_headers,
@@ -54,6 +55,7 @@ async def create(
             traceparent=getattr(request.state, "traceparent", None),
         )
         record = await asyncio.to_thread(gateway.create, asked, options, caller)
+        name_job(record.id)
     except InvalidRequest as error:
         raise ProblemError(problem_of(error, body)) from error
     return JSONResponse(gateway.video(record))
@@ -190,6 +192,7 @@ async def trace(request: Request, video_id: JobId) -> JSONResponse:
 
 async def _record(request: Request, job_id: str) -> tuple[Gateway, JobRecord]:
     caller = await caller_of(request, "videos:read")
+    name_job(job_id)
     gateway = service_of(request).gateway
     return gateway, gateway.get(caller.tenant, job_id)
 

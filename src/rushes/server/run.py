@@ -11,8 +11,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
+from prometheus_client.registry import Collector
 
 from rushes.engine.otlp import tracer_provider
+from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
 from rushes.server.app import create_app
@@ -98,6 +100,9 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             limits = Limits(accounts, redis=settings.redis, on_end=webhooks.enqueue)
             stack.callback(limits.close)
             ends = Ends(place.jobs, limits)
+        more: list[Collector] = [WorkerScrape.of(place.workers)]
+        if tracing.batches is not None:
+            more.append(SpanDelivery("gateway", tracing.batches))
         heard = (ends.hear,) if ends is not None else ()
         gateway = Gateway(
             place,
@@ -117,7 +122,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             accounts=accounts,
             batching=batching_over(gateway, accounts),
             cors=settings.cors,
-            metrics=GatewayMetrics(place.jobs, more=(WorkerScrape.of(place.workers),)),
+            metrics=GatewayMetrics(place.jobs, more=more),
             tracer=tracing.tracer,
         )
 

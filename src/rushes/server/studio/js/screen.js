@@ -33,6 +33,10 @@ export function buildScreen() {
   player = new Player(video, pictured);
   $("play").addEventListener("click", togglePlay);
   $("sheet").addEventListener("click", togglePlay);
+  for (const idea of document.querySelectorAll(".ideas button")) idea.addEventListener("click", () => {
+    $("prompt").value = idea.textContent;
+    $("prompt").focus();
+  });
   $("full").addEventListener("click", goFull);
   for (const name of ["play", "pause"]) video.addEventListener(name, drawPlay);
   $("seek").addEventListener("input", () => { video.currentTime = Number($("seek").value); });
@@ -105,7 +109,7 @@ function draw() {
   const video = $("video");
   const hasPicture = !video.hidden || !$("preview").hidden;
   $("blank").hidden = Boolean(take);
-  $("leader").hidden = !take || hasPicture || isEnded(take);
+  $("leader").hidden = take ? hasPicture || isEnded(take) : false;
   $("sheet").dataset.phase = !take ? "empty" : isEnded(take) ? take.video.status : isQueued(take) ? "queued" : "running";
   $("sheet").style.setProperty("--share", take ? share(take).toFixed(3) : "0");
   setText($("numeral"), !take ? "" : isQueued(take) ? String(take.position ?? "") : `${Math.round(100 * share(take))}`);
