@@ -141,7 +141,7 @@ def gateway_inside(
         config = make_config(service if bounds is None else replace(service, bounds=bounds), asked)
         if app is not None:
             config.app = app(config.app)
-        server = Server(config, ready.set, lambda: None)
+        server = Server(config, ready.set, service.gateway.drain)
         thread = threading.Thread(target=server.run, args=([found],))
         thread.start()
         try:

@@ -84,7 +84,7 @@ def create_app(
         if service.batching is not None:
             service.batching.runner.start()
         yield
-        service.gateway.is_draining = True
+        service.gateway.drain()
         if service.batching is not None:
             await asyncio.to_thread(service.batching.runner.stop)
         if edge is not None:

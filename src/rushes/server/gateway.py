@@ -187,9 +187,14 @@ class Gateway:
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
         )
 
-    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent]:
+    def drain(self) -> None:
+        """Take nothing new, and let watchers go, who come again elsewhere."""
+        self.is_draining = True
+        self.feed.dismiss()
+
+    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """A job's events, and while it is queued `position` events without a number (0), whenever its place
-        changes; up to its end."""
+        changes; up to its end, or until the gateway is drained."""
         record = self.get(tenant, job_id)
         queue: asyncio.Queue[JobEvent | Exception | None] = asyncio.Queue(1)
 

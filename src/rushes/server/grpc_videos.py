@@ -13,7 +13,7 @@ import grpc
 
 from rushes.errors import InvalidRequest, RushesError
 from rushes.server.auth import Caller
-from rushes.server.gateway import MAX_PAGE
+from rushes.server.gateway import MAX_PAGE, draining
 from rushes.server.grpc_messages import (
     MAX_MESSAGE,
     body_of,
@@ -150,10 +150,13 @@ class Videos:
         return video_message(self.service.gateway.video(record))
 
     async def _events(self, record: JobRecord, after: int) -> AsyncGenerator[videos_pb2.WatchResponse]:
-        gateway = self.service.gateway
+        gateway, is_ended = self.service.gateway, False
         async with aclosing(gateway.watch(record.options.tenant, record.id, after=after)) as events:
             async for event in events:
+                is_ended = event.kind in FINAL
                 yield videos_pb2.WatchResponse(event=event_message(event, gateway.event_data(event)))
+        if not is_ended and gateway.is_draining:
+            raise ProblemError(draining())
 
     async def _media(self, record: JobRecord) -> AsyncGenerator[videos_pb2.WatchResponse]:
         """Of a video that lies elsewhere by now, where."""

@@ -208,7 +208,18 @@ CONTENT: dict[int | str, dict[str, Any]] = {
     416: {"description": "no such range"},
     **_NONE_YET,
 }
-EVENTS: dict[int | str, dict[str, Any]] = {200: _bytes("server-sent events", "text/event-stream")}
+_EVENT: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["data", "event"],
+    "properties": {
+        "id": {"type": "string", "description": "number of the event within its job"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON; docs/service.md has its fields"},
+    },
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}
+}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: _bytes("a fragmented mp4", "video/mp4"),
     302: {"description": "where the finished one lies"},

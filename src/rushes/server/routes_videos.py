@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from rushes.engine.artefacts import Variant
@@ -27,10 +24,11 @@ from rushes.server.media import (
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.ranges import is_known
 from rushes.server.service import caller_of, service_of
+from rushes.server.sse import HEADERS, MEDIA_TYPE, block_of, blocks
 from rushes.server.videos import error_of, page_of
 from rushes.stores.base import JobRecord
+from rushes.types import JobEvent
 
-PING_S = 10
 MAX_EVENT = 2**53
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=openapi.ERRORS)
@@ -144,10 +142,9 @@ async def events(
     if after is None:
         is_number = last_event_id is not None and last_event_id.isdecimal() and len(last_event_id) < 16
         after = int(last_event_id) if is_number and last_event_id is not None else 0
-    return EventSourceResponse(
-        _told(gateway, record, after),
-        ping=PING_S,
-        headers={"X-Accel-Buffering": "no"},
+    told = gateway.watch(record.options.tenant, record.id, after=after)
+    return StreamingResponse(
+        blocks(told, lambda event: _block(gateway, event)), media_type=MEDIA_TYPE, headers=HEADERS
     )
 
 
@@ -161,8 +158,7 @@ async def stream(request: Request, video_id: JobId) -> Response:
         return await content(request, video_id)
     if record.status in ("failed", "cancelled"):
         _check_finished(record)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(Follower(gateway, video_id).chunks(), media_type="video/mp4", headers=headers)
+    return StreamingResponse(Follower(gateway, video_id).chunks(), media_type="video/mp4", headers=HEADERS)
 
 
 @router.get(
@@ -207,7 +203,5 @@ def _check_finished(record: JobRecord) -> None:
         raise ProblemError(Problem(status=410, code="gone", message=f"video {record.id}: {error['message']}"))
 
 
-async def _told(gateway: Gateway, record: JobRecord, after: int) -> AsyncIterator[ServerSentEvent]:
-    async for event in gateway.watch(record.options.tenant, record.id, after=after):
-        data = json.dumps(gateway.event_data(event), separators=(",", ":"))
-        yield ServerSentEvent(data, event=event.kind, id=str(event.number) if event.number else None)
+def _block(gateway: Gateway, event: JobEvent) -> bytes:
+    return block_of(event.kind, gateway.event_data(event), event.number or None)

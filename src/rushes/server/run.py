@@ -170,7 +170,7 @@ def _run(
     edge = grpc_edge(service, settings)
 
     def drain() -> None:
-        service.gateway.is_draining = True
+        service.gateway.drain()
         if edge is not None:
             edge.drain()
 
