@@ -12,8 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # A stamp is the last line of its recipe: an installation that failed is tried again.
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
+PROTO := src/rushes/server/proto/rushes/v1/videos.proto
 
-.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report chaos clean
+.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report chaos proto clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -23,7 +24,7 @@ setup: $(RUNTIME)  ## install the runtime packages into .venv, and nothing else
 demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="..." and SEED=7, print its path last
 	@$(BIN)/rushes generate "$$PROMPT" --seed $(SEED) --output demo.mp4 --sheet demo.png
 
-test: $(DEV)  ## every test
+test: $(DEV)  ## every test; its first lines say which servers are there to test with, the last which were started
 	@$(BIN)/python -m pytest
 
 check: $(DEV)  ## lint, format, types, import contracts
@@ -69,6 +70,9 @@ bench-report: $(RUNTIME)  ## every stored speed figure in one table, a fresh sam
 
 chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos
+
+proto: $(DEV)  ## make the Python modules of the gRPC service from its .proto file
+	@$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src $(PROTO)
 
 clean:  ## remove the environment and what the targets wrote
 	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 dog.mp4 comparison.mp4 comparison.png bench.json profile-demo.html profile-demo.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -79,7 +79,6 @@ class TornFile:
     def write(self, data: bytes) -> None:
         half = len(data) // 2
         self._file.write(data[:half])
-        self._file.flush()
         self._points.passed("video_encode", waits=True)
         self._file.write(data[half:])
 

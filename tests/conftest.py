@@ -2,4 +2,24 @@
 
 import torch
 
+from real_servers import (
+    memcached_server,
+    own_memcached,
+    own_redis,
+    pytest_report_header,
+    pytest_terminal_summary,
+    redis_server,
+    s3_server,
+)
+
+__all__ = [
+    "memcached_server",
+    "own_memcached",
+    "own_redis",
+    "pytest_report_header",
+    "pytest_terminal_summary",
+    "redis_server",
+    "s3_server",
+]
+
 torch.set_num_threads(1)

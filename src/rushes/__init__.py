@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from rushes.config import let_segments_grow, let_threads_sleep
 
 if TYPE_CHECKING:
+    from rushes.client import Client as Client
+    from rushes.client import Clip as Clip
     from rushes.errors import CheckpointError as CheckpointError
     from rushes.errors import ConfigError as ConfigError
     from rushes.errors import EngineError as EngineError
@@ -51,6 +53,7 @@ let_threads_sleep()
 let_segments_grow()
 
 _HOMES = {
+    "rushes.client": ("Client", "Clip"),
     "rushes.errors": (
         "CheckpointError",
         "ConfigError",

@@ -71,6 +71,64 @@ class QueueFull(RequestError):
         self.retry_after_s = retry_after_s
 
 
+class UnknownKey(RequestError):
+    """No API key has this id."""
+
+
+class UnknownBatch(RequestError):
+    """No batch has this id, or it is another tenant's."""
+
+
+class Unauthenticated(RequestError):
+    """No key was shown, or one that is unknown, expired or revoked."""
+
+
+class Forbidden(RequestError):
+    """The key lacks a scope.
+
+    Args:
+        scope: the one that the call needs.
+    """
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this key lacks the scope {scope!r}")
+        self.scope = scope
+
+
+class LimitReached(RequestError):
+    """A key has used up what it may take.
+
+    Args:
+        reason: which limit, in one line.
+        retry_after_s: when the same call may do.
+        limit: what the key may take.
+        used: of it, just now.
+        reset_s: when all of the limit is there again, as far as can be told.
+    """
+
+    def __init__(
+        self, reason: str, *, retry_after_s: float, limit: float, used: float, reset_s: float
+    ) -> None:
+        super().__init__(f"{reason}; try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
+        self.limit = limit
+        self.used = used
+        self.remaining = max(0.0, limit - used)
+        self.reset_s = reset_s
+
+
+class RateLimited(LimitReached):
+    """Too many requests within a minute."""
+
+
+class TooManyJobs(LimitReached):
+    """As many jobs as the key may have at once are queued or running."""
+
+
+class QuotaExceeded(LimitReached):
+    """The job would take more device seconds than the key has left today."""
+
+
 class EngineError(RushesError):
     """The engine failed a valid request."""
 
@@ -113,6 +171,20 @@ class ResumeError(StoreError):
 
 class OutputError(RushesError):
     """A result could not be written (disk full, no permission, unknown format)."""
+
+
+class ServiceError(RushesError):
+    """A service could not be reached, or could not answer: the same call may do later."""
+
+
+def snake(name: str) -> str:
+    """A class's name as the code that a service answers with.
+
+    Example:
+        >>> snake("WorkerDied")
+        'worker_died'
+    """
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -83,6 +83,7 @@ class KeptFrames:
     on_write: object = None
     frames: list[Frames] = field(default_factory=list)
     is_finished: bool = False
+    is_committed: bool = False
     is_aborted: bool = False
 
     def write(self, frames: Frames) -> None:
@@ -93,6 +94,9 @@ class KeptFrames:
     def finish(self) -> str:
         self.is_finished = True
         return "kept"
+
+    def committed(self) -> None:
+        self.is_committed = True
 
     def abort(self) -> None:
         self.is_aborted = True

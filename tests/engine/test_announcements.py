@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
 import pytest
 
 from rushes.engine.announcements import (
-    ANNOUNCE_S,
     FRESH_S,
     Announcement,
     Elsewhere,
+    Roster,
     StoreAdmission,
     announce,
-    everybody,
+    metrics_urls,
     withdraw,
     workers,
 )
 from rushes.engine.client import StoreClient
 from rushes.engine.planner import calibrate, planner_for
 from rushes.errors import InvalidRequest, QueueFull, StoreError
+from rushes.stores.base import Lease
 from rushes.stores.disk import BlobFolder
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.types import JobOptions
@@ -143,18 +145,78 @@ def test_the_largest_other_worker(planner, folder):
     assert most_elsewhere(folder, "wan2.2-t2v-a14b", "b") == 0
 
 
-def test_the_files_of_other_workers_are_read_once_between_two_of_their_words(planner, folder):
-    clock = [100.0]
-    elsewhere = Elsewhere(folder, "toy", "a", clock=lambda: clock[0])
-    assert elsewhere() == 0
+def test_workers_tell_where_their_metrics_are(planner, folder):
+    urls = {"host-12": "http://127.0.0.1:1/metrics"}
+    now = time.time()
+    announce(folder, word_of(planner, owner="host-12-abc", metrics_url=urls["host-12"], at=now))
+    announce(folder, word_of(planner, owner="host-13-abd", at=now))
+    announce(folder, word_of(planner, owner="host-14-abe", metrics_url="http://x/", at=now - 60))
+    assert metrics_urls(folder) == urls
+    older = json.loads(word_of(planner, owner="old", at=now).to_bytes())
+    del older["metrics_url"]
+    folder.write("worker-old.json", json.dumps(older).encode())
+    assert metrics_urls(folder) == urls, "a worker of an earlier version is no trouble"
+
+
+def test_a_roster_looks_again_after_a_while_only(planner, folder):
+    announce(folder, word_of(planner))
+    now = 1000.0
+    seldom = Roster(folder, look_s=1000.0, clock=lambda: now)
+    always = Roster(folder, clock=lambda: now)
+    assert [word.owner for word in seldom.words] == ["a"]
+    announce(folder, word_of(planner, owner="b"))
+    assert [word.owner for word in seldom.of("toy")] == ["a"]
+    assert [word.owner for word in always.of("toy")] == ["a", "b"]
+    now = 1001.0 + FRESH_S
+    assert not seldom.words, "what it remembers grows old too"
+
+
+def test_jobs_that_nobody_predicted_count(planner, folder):
+    store, admits = admission(planner, folder)
+    first = admits.admit(request(), JobOptions())
+    queued = [store.create(request(), JobOptions()) for _ in range(3)]
+    behind = admits.admit(request(), JobOptions())
+    assert behind.eta_s > 3 * first.eta_s
+    for record in queued:
+        store.cancel(record.id)
+    assert admits.admit(request(), JobOptions()).eta_s < behind.eta_s
+    store.close()
+
+
+def test_every_kept_promise_is_learned_from_once(planner, folder):
+    """A margin is set anew after 40 jobs: what took a tenth of its promise shortens the next ones, and jobs
+    of an earlier look do not count a second time."""
+    announce(folder, word_of(planner))
+    clock = 1000.0
+    store = SqliteJobStore(":memory:", clock=lambda: clock)
+    admits = StoreAdmission(store, folder, clock=lambda: 1001.0)
+    first = admits.admit(request(), JobOptions())
+    for number in range(39):
+        job = store.create(request(), JobOptions(), predicted_s=1.0, eta_s=10.0)
+        (record,) = store.lease("w", pipelines=["toy"], limit=1, ttl_s=9)
+        assert record.id == job.id
+        clock += 0.01
+        store.finish(Lease(job_id=job.id, owner="w", token=record.token), result="x", actual_s=1.0)
+        if number % 10 == 0:
+            admits.admit(request(), JobOptions())
+    assert admits.admit(request(), JobOptions()).eta_s == pytest.approx(first.eta_s, rel=0.2)
+    store.create(request(), JobOptions(), predicted_s=1e-9, eta_s=10.0)
+    (record,) = store.lease("w", pipelines=["toy"], limit=1, ttl_s=9)
+    store.finish(Lease(job_id=record.id, owner="w", token=record.token), result="x", actual_s=1.0)
+    assert admits.admit(request(), JobOptions()).eta_s < 0.5 * first.eta_s
+    store.close()
+
+
+def test_the_files_of_other_workers_are_not_read_at_every_look(planner, folder):
+    seldom = Elsewhere(folder, "toy", "a", look_s=1000.0)
+    assert seldom() == 0
     announce(folder, word_of(planner, owner="b", at=time.time(), budget_bytes=500, reserve_bytes=100))
-    assert elsewhere() == 0, "not read again"
-    clock[0] += ANNOUNCE_S
-    assert elsewhere() == 400
+    assert seldom() == 0, "not read again"
+    assert Elsewhere(folder, "toy", "a")() == 400
 
 
 def test_workers_of_every_pipeline_can_be_asked_for(planner, folder):
     for owner, pipeline in (("a", "toy"), ("b", "wan2.2-t2v-a14b")):
         announce(folder, word_of(planner, owner=owner, at=time.time(), pipeline=pipeline))
     announce(folder, word_of(planner, owner="dead", at=time.time() - 60))
-    assert [word.owner for word in everybody(folder)] == ["a", "b"]
+    assert [word.owner for word in Roster(folder).words] == ["a", "b"]

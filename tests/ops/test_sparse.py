@@ -132,3 +132,25 @@ def test_a_long_clip_does_not_fall_to_the_reference() -> None:
     q = torch.zeros(1, 1, 1, 8).expand(1, 20000, 1, 8)
     with pytest.raises(ConfigError, match=r"20000 tokens in blocks of 64 .* takes 16384 at most"):
         radial_attention(q, q, q, grid, RadialMask(density=0.8, block=64, sink_frames=0))
+
+
+@torch.library.custom_op("rushes_tests::flex", mutates_args=())
+def _flex_inside(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, density: float) -> torch.Tensor:
+    mask = RadialMask(density=density, block=128, sink_frames=1)
+    return sparse.radial_attention_flex(q, k, v, (4, 16, 8), mask)
+
+
+@_flex_inside.register_fake
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, density: float) -> torch.Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+@pytest.mark.filterwarnings("default")  # of the compiler
+@torch.no_grad()
+def test_the_kernel_can_be_met_first_inside_a_compiled_graph() -> None:
+    """A block that was compiled calls the operator: nothing of it may need vmap there."""
+    q, k, v = (torch.randn(1, 4 * 16 * 8, 2, 16) for _ in range(3))
+    graph = torch.compile(lambda *qkv: _flex_inside(*(2 * x for x in qkv), 0.4), backend="aot_eager")
+    mask = RadialMask(density=0.4, block=128, sink_frames=1)
+    expected = sparse.radial_attention_reference(2 * q, 2 * k, 2 * v, (4, 16, 8), mask)
+    torch.testing.assert_close(graph(q, k, v), expected, atol=1e-5, rtol=1e-5)

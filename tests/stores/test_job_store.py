@@ -376,6 +376,20 @@ def test_lists_by_tenant_and_status(bench: Bench) -> None:
     assert store.count(tenant="a", statuses=["queued"]) == 1
 
 
+def test_depths_count_what_has_not_ended(bench: Bench) -> None:
+    assert list(bench.store.depths()) == []
+    oldest = bench.clock.now
+    bench.create(2)
+    bench.clock.now += 5
+    bench.create(1, JobOptions(lane="interactive"))
+    running = bench.store.lease("w", pipelines=("toy",), limit=1, ttl_s=TTL_S)[0]
+    ended = bench.create(1)[0]
+    bench.store.cancel(ended.id)
+    depths = {(each.lane, each.status): (each.jobs, each.oldest_at) for each in bench.store.depths()}
+    assert depths == {("batch", "queued"): (2, oldest), ("interactive", "running"): (1, oldest + 5)}
+    assert {each.pipeline for each in bench.store.depths()} == {running.request.pipeline}
+
+
 def test_sweep_by_age_and_count(bench: Bench) -> None:
     store = bench.store
     ended = []
@@ -392,6 +406,7 @@ def test_sweep_by_age_and_count(bench: Bench) -> None:
     store.checkpoint(running, "kept")
     swept = store.sweep(ttl_s=50, max_jobs=3)
     assert (swept.jobs, sorted(swept.results)) == (3, ["r1"])
+    assert sorted(swept.job_ids) == sorted(ended[:3])
     assert sorted(swept.checkpoints) == [f"c{number}" for number in range(6)]
     assert {record.id for record in store.jobs()} == {*ended[3:], running.job_id}
     with pytest.raises(UnknownJob):

@@ -8,15 +8,20 @@ from collections.abc import Sequence
 import click
 
 from rushes import __version__
+from rushes.cli.batch import batch
 from rushes.cli.bench import bench
 from rushes.cli.compare import compare
 from rushes.cli.generate import generate
 from rushes.cli.inspect import inspect
 from rushes.cli.jobs import cancel, jobs, submit
+from rushes.cli.keys import keys
 from rushes.cli.make_checkpoint import make_checkpoint
 from rushes.cli.models import models
 from rushes.cli.optimize import optimize
 from rushes.cli.profile import profile
+from rushes.cli.serve import gateway, serve
+from rushes.cli.trace import trace
+from rushes.cli.usage import usage
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
 
@@ -37,10 +42,16 @@ def app() -> None:
 
 COMMANDS: tuple[click.Command, ...] = (
     generate,
+    serve,
+    gateway,
     submit,
+    batch,
     jobs,
     cancel,
+    trace,
     worker,
+    keys,
+    usage,
     models,
     inspect,
     make_checkpoint,
@@ -49,10 +60,19 @@ COMMANDS: tuple[click.Command, ...] = (
     profile,
     optimize,
 )
-for command in COMMANDS:
+
+
+def _add_debug(command: click.Command) -> None:
     command.params.append(
         click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")
     )
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            _add_debug(part)
+
+
+for command in COMMANDS:
+    _add_debug(command)
     app.add_command(command)
 
 

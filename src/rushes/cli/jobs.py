@@ -15,13 +15,15 @@ import click
 from rushes.cli.generate import progress_of, read_prompt, request_of, tell_notes
 from rushes.cli.options import model_option, request_options
 from rushes.cli.plans import plan_option
-from rushes.cli.workplace import store_option
+from rushes.cli.remote import client_of, given_flags, service_options, submit_to
+from rushes.cli.workplace import open_workplace, store_option
 from rushes.types import FINAL, JobOptions, JobStatus, Lane
 
 if TYPE_CHECKING:
     from rushes.engine.client import StoreClient
     from rushes.engine.workplace import Workplace
     from rushes.stores.base import JobRecord
+    from rushes.types import GenerateRequest
 
 COLUMNS = ("job", "status", "lane", "tenant", "age", "predicted", "took", "prompt")
 PROMPT_WIDTH = 48
@@ -53,6 +55,7 @@ def options_of_a_job(command: Callable[..., None]) -> Callable[..., None]:
 @request_options
 @options_of_a_job
 @plan_option
+@service_options
 @click.option("--watch", is_flag=True, help="wait for the end, with a bar a stage")
 @click.option(
     "-o",
@@ -71,48 +74,64 @@ def submit(
     degrade: bool,
     idempotency_key: str | None,
     plan_file: Path | None,
+    url: str | None,
+    key: str | None,
     watch: bool,
     output: Path | None,
     **fields: Any,
 ) -> None:
     """Queue PROMPT. Prints the job's id; with --watch or -o the path of the clip, last.
 
-    Of a plan only its request defaults are taken: passes are the worker's.
+    Of a plan only its request defaults are taken: passes are the worker's. With --url the service's rules
+    and its default model hold.
     """
     from rushes.engine.client import seed_for
-    from rushes.engine.workplace import Workplace
 
     given = {field: value for field, value in fields.items() if value is not None}
+    prompt = read_prompt(prompt, prompt_file)
+    if output is not None:
+        check_copy(output)
+    client = client_of(url, key)
+    if client is not None:
+        given |= {"priority": lane, "deadline_s": deadline_s, "degrade": degrade or None}
+        given |= {"model": name} if given_flags(["name"]) else {}
+        with client:
+            submit_to(client, prompt, output, {**given, "idempotency_key": idempotency_key}, watch=watch)
+        return
     if idempotency_key is not None:
         given.setdefault("seed", seed_for(tenant, idempotency_key))
-    request = request_of(name, read_prompt(prompt, prompt_file), given, plan_file)
+    request = request_of(name, prompt, given, plan_file)
     options = JobOptions(
         lane=lane, tenant=tenant, deadline_s=deadline_s, degrade=degrade, idempotency_key=idempotency_key
     )
-    if output is not None:
-        check_copy(output)
     tell_notes(request)
-    with Workplace(store) as place:
-        client = place.client()
-        tell_who_serves(place, request.pipeline)
-        job_id = client.submit(request, options)
-        if not watch and output is None:
-            click.echo(job_id)
-            return
-        click.echo(f"rushes: job {job_id}", err=True)
-        try:
-            record = follow(client, job_id)
-        except KeyboardInterrupt:
-            click.echo(f"rushes: job {job_id} goes on; rushes cancel {job_id} ends it", err=True)
-            raise
-        click.echo(str(fetch(place, record, output)))
+    with open_workplace(store) as place:
+        _submit_here(place, request, options, output, watch=watch)
+
+
+def _submit_here(
+    place: Workplace, request: GenerateRequest, options: JobOptions, output: Path | None, *, watch: bool
+) -> None:
+    client = place.client()
+    tell_who_serves(place, request.pipeline)
+    job_id = client.submit(request, options)
+    if not watch and output is None:
+        click.echo(job_id)
+        return
+    click.echo(f"rushes: job {job_id}", err=True)
+    try:
+        record = follow(client, job_id)
+    except KeyboardInterrupt:
+        click.echo(f"rushes: job {job_id} goes on; rushes cancel {job_id} ends it", err=True)
+        raise
+    click.echo(fetch(place, record, output))
 
 
 def tell_who_serves(place: Workplace, pipeline: str) -> None:
     """Say on stderr, before anything is queued, when a job will wait for a worker that is not there."""
-    from rushes.engine.announcements import everybody
+    from rushes.engine.announcements import Roster
 
-    served = sorted({word.pipeline for word in everybody(place.workers)})
+    served = sorted({word.pipeline for word in Roster(place.workers).words})
     if pipeline in served:
         return
     others = f"workers here serve {', '.join(served)}: choose one with --model, or " if served else ""
@@ -148,21 +167,27 @@ def follow(client: StoreClient, job_id: str) -> JobRecord:
     return result(client, job_id)
 
 
-def fetch(place: Workplace, record: JobRecord, output: Path | None) -> Path:
-    """Where the finished clip lies, copied to `output` if that is given. Raises `OutputError`."""
+def fetch(place: Workplace, record: JobRecord, output: Path | None) -> str:
+    """Path or URL of the finished clip, copied to `output` if that is given. Raises `OutputError`."""
     from rushes.errors import OutputError
     from rushes.stages.video_encode import growing_file
 
     assert record.result is not None, "a completed job has a result"
-    path = place.results.path(record.result)
+    found = place.artefacts.find(record)
+    if found is None:
+        raise OutputError(f"{record.result}: not in {place.folder}; RUSHES_S3 names a bucket where it may be")
     if output is None:
-        return path
+        return str(found.path or found.url)
     try:
-        with path.open("rb") as clip, growing_file(output) as copy:
-            shutil.copyfileobj(clip, copy)
+        with growing_file(output) as copy:
+            if found.path is None:
+                copy.write(place.artefacts.read(found))
+            else:
+                with found.path.open("rb") as clip:
+                    shutil.copyfileobj(clip, copy)
     except OSError as error:
         raise OutputError(f"{output}: {error.strerror}") from error
-    return output
+    return str(output)
 
 
 @click.command(short_help="List jobs, newest first.")
@@ -174,17 +199,17 @@ def fetch(place: Workplace, record: JobRecord, output: Path | None) -> Path:
 def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: int, as_json: bool) -> None:
     """List the jobs of a store."""
     from rushes.cli.tables import print_table
-    from rushes.engine.workplace import Workplace
 
     if not store.is_dir():  # a fresh machine; to look makes no folder
         tell_none(store, as_json=as_json)
         return
-    with Workplace(store) as place:
+    with open_workplace(store) as place:
         found = place.jobs.jobs(tenant=tenant, statuses=status, limit=limit)
     if as_json:
         for record in found:
-            path = None if record.result is None else str(place.results.path(record.result))
-            click.echo(json.dumps({**asdict(record), "path": path}))
+            artefact = place.artefacts.find(record)
+            where = None if artefact is None else str(artefact.path or artefact.url)
+            click.echo(json.dumps({**asdict(record), "path": where}))
         return
     if not found:
         tell_none(store, is_filtered=bool(status or tenant))
@@ -222,8 +247,7 @@ def _seconds(seconds: float | None) -> str:
 @store_option
 def cancel(job_id: str, store: Path) -> None:
     """Cancel a queued or running job; a running one ends at its next step. Prints its status."""
-    from rushes.engine.workplace import Workplace
 
-    with Workplace(store) as place:
+    with open_workplace(store) as place:
         record = place.jobs.cancel(job_id)
     click.echo(record.status if record.status in FINAL else "cancelling")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from rushes.cli.observe import Observing, observed, observing_options
 from rushes.cli.options import device_options, model_option
 from rushes.cli.plans import plan_of_file, plan_option
-from rushes.cli.workplace import store_option
+from rushes.cli.workplace import service_options, store_option
 
 if TYPE_CHECKING:
+    from rushes.engine.outlets import Outlet
     from rushes.engine.worker import Worker
+    from rushes.pipelines.model import Model
+    from rushes.stores.base import JobRecord
+    from rushes.stores.kv import KVStore
 
 
 @click.command(short_help="Run submitted jobs, until Ctrl-C or SIGTERM.")
@@ -66,6 +72,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="bytes of results that stay; the oldest go first",
 )
+@service_options
+@observing_options
 def worker(
     store: Path,
     name: str,
@@ -79,6 +87,8 @@ def worker(
     reserve_gb: float,
     keep_days: float,
     keep_gb: float,
+    observing: Observing,
+    **services: str | None,
 ) -> None:
     """Take jobs from a store and run them on one device. Several workers may share a store.
 
@@ -86,6 +96,7 @@ def worker(
     """
     import rushes
     from rushes.engine.announcements import Elsewhere, announce, withdraw
+    from rushes.engine.housekeeping import Housekeeping
     from rushes.engine.peaks import CudaMeter
     from rushes.engine.planner import calibrate, planner_for
     from rushes.engine.scheduler import Policy, Scheduler
@@ -93,41 +104,75 @@ def worker(
     from rushes.engine.worker import WorkerPolicy, owner_name
     from rushes.engine.workplace import Workplace
 
-    logging.basicConfig(level=logging.WARNING, format="rushes: %(levelname)s: %(message)s")
+    redactor = observing.configure_logs()
     stops = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stops.set())
-    with Workplace(store) as place:
+    kv = shared_cache(services["redis"], services["memcached"])
+    with (
+        Workplace.of_services(
+            store, s3=services["s3"], public_url=services["public_url"], redis=services["redis"]
+        ) as place,
+        ExitStack() as stack,
+    ):
         model = rushes.load(name, device=device, dtype=dtype, plan=plan_file)
         meter = CudaMeter(model.device) if model.device.type == "cuda" else None
         planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9), meter=meter)
         calibrate(planner, model)
+        share_embeddings(model, kv)
         policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)
 
         owner = owner_name()
+        clean = Housekeeping(place, ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
+        metrics_url = stack.enter_context(observed(observing, place, owner, model, planner))
 
         def serve(who: str) -> None:
-            announce(place.workers, planner.announcement(who))
-            place.sweep(ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
+            announce(place.workers, replace(planner.announcement(who), metrics_url=metrics_url))
+
+        def outlet(record: JobRecord) -> Outlet:
+            redactor.conceal(record.request.prompt, record.request.negative_prompt)
+            return place.outlet(record)
 
         scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
         runs = JobWorker(
             model,
             place.jobs,
             place.checkpoints,
-            place.outlet,
+            outlet,
             scheduler,
             planner,
             policy=policy,
             owner=owner,
             most_elsewhere=Elsewhere(place.workers, model.rules.name, owner),
             announce=serve,
+            on_preview=place.keep_preview,
         )
-        runs.start()
-        click.echo(f"rushes: worker {runs.owner} runs {model.rules.name} on {model.device}", err=True)
-        tell_defaults(plan_file, model.rules.name)
-        wait_and_drain(runs, stops)
+        with clean:
+            runs.start()
+            click.echo(f"rushes: worker {runs.owner} runs {model.rules.name} on {model.device}", err=True)
+            tell_defaults(plan_file, model.rules.name)
+            wait_and_drain(runs, stops)
         withdraw(place.workers, runs.owner)
+
+
+def shared_cache(redis: str | None, memcached: str | None) -> KVStore | None:
+    """Where workers share encoded texts: Memcached where there is one, else Redis, else nowhere."""
+    if memcached is not None:
+        from rushes.stores.kv_memcached import MemcachedKV
+
+        return MemcachedKV(memcached)
+    if redis is not None:
+        from rushes.stores.kv_redis import RedisKV
+
+        return RedisKV(redis)
+    return None
+
+
+def share_embeddings(model: Model, kv: KVStore | None) -> None:
+    """Look for encoded texts there, and leave them there."""
+    from rushes.stages.shared_embeddings import SharedEmbeddings
+
+    model.pipeline.embeddings.shared = None if kv is None else SharedEmbeddings(kv, model.device)
 
 
 def tell_defaults(plan_file: Path | None, model: str) -> None:

@@ -118,12 +118,21 @@ class StoreClient:
     def submit(self, request: GenerateRequest, options: JobOptions | None = None) -> str:
         """See `EngineClient.submit`."""
         options = options or JobOptions()
-        earlier = self.store.earlier(request, options) if options.idempotency_key else None
-        if earlier is not None:
-            return earlier.id
-        promise = self._admission.admit(request, options) if self._admission else None
+        earlier = self.earlier(request, options)
+        return (earlier or self.create(request, options, self.promise(request, options))).id
+
+    def earlier(self, request: GenerateRequest, options: JobOptions) -> JobRecord | None:
+        """The job that the same idempotency key and request made before. Raises `IdempotencyConflict`."""
+        return self.store.earlier(request, options) if options.idempotency_key else None
+
+    def promise(self, request: GenerateRequest, options: JobOptions) -> Accept | None:
+        """What is promised to a new job, None where nobody can tell. Raises as `EngineClient.submit`."""
+        return self._admission.admit(request, options) if self._admission else None
+
+    def create(self, request: GenerateRequest, options: JobOptions, promise: Accept | None) -> JobRecord:
+        """Queue what was promised."""
         if promise is None:
-            return self.store.create(request, options).id
+            return self.store.create(request, options)
         return self.store.create(
             promise.request,
             options,
@@ -132,7 +141,7 @@ class StoreClient:
             changes=promise.changes,
             asked=request,
             needs_bytes=promise.peak_bytes,
-        ).id
+        )
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
         """See `EngineClient.events`."""

@@ -76,6 +76,7 @@ class Delivery:
         except BaseException:
             run.outlet.abort()
             raise
+        run.outlet.committed()
 
     def _send_preview(self, run: Run, progress: Progress) -> None:
         predicted, run.job.predicted = run.job.predicted, None

@@ -40,6 +40,9 @@ class CallbackOutlet:
         """Nothing is stored."""
         return ""
 
+    def committed(self) -> None:
+        """Nothing is left to do."""
+
     def abort(self) -> None:
         """Nothing was stored."""
 

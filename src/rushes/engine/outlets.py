@@ -19,6 +19,9 @@ class Outlet(Protocol):
     def finish(self) -> str:
         """All frames were written: the name of the result, complete and durable."""
 
+    def committed(self) -> None:
+        """The job's end is written: nothing will be aborted any more. Follows `finish`; must not raise."""
+
     def abort(self) -> None:
         """The job ends without a result: leave nothing behind. May follow `finish` when the job's end could
         not be committed."""

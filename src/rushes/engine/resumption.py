@@ -78,6 +78,7 @@ class Resumption:
             num_delivered=self._num_delivered(record),
             arrived_at=arrived_at,
             deadline_at=None if options.deadline_s is None else arrived_at + options.deadline_s,
+            life=record.token,
         )
         return run
 

@@ -47,6 +47,7 @@ class Run:
         num_delivered: pixel frames that the outlet has taken, in this life or an earlier one.
         num_passed: later runs that began while this one had no room.
         number: unique in this process.
+        life: how many times the job has been taken by a worker, this time counted.
         span: of the request, None where nobody listened when it began.
         waits_since_ns: when it began to wait for its next unit, by `perf_counter_ns`; 0 while one runs.
     """
@@ -68,6 +69,7 @@ class Run:
     ending: Exception | None = None
     is_over: bool = False
     number: int = field(default_factory=lambda: next(_numbers))
+    life: int = 1
     span: Span | None = None
     waits_since_ns: int = 0
 

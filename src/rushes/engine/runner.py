@@ -335,6 +335,8 @@ class Runner:
         """On the courier's thread, behind the last frames."""
         with under(run.span):
             self._delivery.finish(run)
+        if run.span is not None:
+            run.span.note(predicted_s=run.predicted_s, actual_s=run.device_s)
         end(run.span)
         self._leave(run)
 

@@ -21,7 +21,7 @@ def open_request(run: Run, now: float) -> None:
     Args:
         now: by the clock of `Run.arrived_at`.
     """
-    is_fresh = not run.job.timings
+    is_fresh = run.life == 1 and not run.job.timings
     since_ns = perf_counter_ns() - (int(1e9 * (now - run.arrived_at)) if is_fresh else 0)
     options = run.options
     run.waits_since_ns = since_ns
@@ -33,6 +33,7 @@ def open_request(run: Run, now: float) -> None:
         tenant=options.tenant,
         pipeline=run.job.request.pipeline,
         is_resumed=not is_fresh,
+        traceparent=options.traceparent,
     )
 
 

@@ -2,53 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+import logging
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 from rushes.engine.announcements import StoreAdmission
+from rushes.engine.artefacts import Artefacts, result_name
 from rushes.engine.client import StoreClient
-from rushes.errors import ConfigError, OutputError
-from rushes.stores.base import JobRecord
+from rushes.engine.job_traces import trace_name
+from rushes.engine.mp4_outlet import Mp4Outlet
+from rushes.errors import ConfigError, StoreError, UnknownJob
+from rushes.stores.base import JobRecord, Swept
+from rushes.stores.bell import Bell, LocalBell
 from rushes.stores.disk import BlobFolder
+from rushes.stores.objects import DiskObjects, ObjectStore
 from rushes.stores.sqlite import SqliteJobStore
-from rushes.types import FINAL, Frames
+from rushes.types import FINAL, Preview
 
-if TYPE_CHECKING:
-    from rushes.stages.video_encode import VideoWriter
-    from rushes.stages.video_formats import Sink
+__all__ = ["MOST_JOBS", "Mp4Outlet", "Workplace", "live_name", "result_name"]
 
+log = logging.getLogger(__name__)
 
 MOST_JOBS = 100_000
 """Ended jobs that a store keeps."""
 
 
+LIVE_ENDING = ".live.webp"
+
+
+def live_name(job_id: str) -> str:
+    """Of the picture of a job that is being denoised, in `Workplace.previews`."""
+    return job_id + LIVE_ENDING
+
+
 class Workplace:
-    """`jobs.sqlite` beside the folders `checkpoints/`, `results/` and `workers/`. A context manager.
+    """`jobs.sqlite` and folders: `checkpoints`, `results`, `previews`, `traces`, `workers`, and `deletions`:
+    names of videos that another store still has to forget. A context manager.
 
     Args:
         folder: made where it is missing. Raises `ConfigError` when that fails, `StoreError` when what is
             there cannot be used.
+        objects: where results are kept once they are complete; None keeps them in `results/`.
+        bell: rung after every write to the jobs; closed with the workplace.
+
+    Attributes:
+        bell: how to hear of writes; without one that was given, of those of this process.
+        artefacts: what finished jobs left: videos and the pictures that belong to them.
+        previews: by `live_name`, of jobs that are being denoised and asked for previews.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, objects: ObjectStore | None = None, bell: Bell | None = None) -> None:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be made ({error.strerror})") from error
-        self.jobs = SqliteJobStore(folder / "jobs.sqlite")
+        self.bell: Bell = bell or LocalBell()
+        self.jobs = SqliteJobStore(folder / "jobs.sqlite", on_write=self.bell.ring)
         self.checkpoints = BlobFolder(folder / "checkpoints")
         self.results = BlobFolder(folder / "results")
+        self.previews = BlobFolder(folder / "previews")
+        self.traces = BlobFolder(folder / "traces")
         self.workers = BlobFolder(folder / "workers")
+        self._deletions = BlobFolder(folder / "deletions")
+        self._objects = objects
+        local = DiskObjects(self.results)
+        self.artefacts = Artefacts((local,) if objects is None else (local, objects))
+
+    @classmethod
+    def of_services(
+        cls, folder: Path, *, s3: str | None = None, public_url: str | None = None, redis: str | None = None
+    ) -> Workplace:
+        """A workplace whose results are kept in a bucket and whose news goes through Redis, where these are
+        given.
+
+        Raises:
+            ConfigError: a URL is none, or a package is missing. Servers that are away are no error.
+        """
+        objects = bell = None
+        if s3 is not None:
+            from rushes.stores.objects_s3 import S3Objects
+
+            objects = S3Objects(s3, public_url=public_url)
+        if redis is not None:
+            from rushes.stores.bell_redis import RedisBell
+
+            bell = RedisBell(redis)
+        return cls(folder, objects=objects, bell=bell)
 
     def __enter__(self) -> Workplace:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.jobs.close()
+        self.bell.close()
 
     def client(self) -> StoreClient:
         """For submitting jobs and watching them."""
@@ -56,80 +103,85 @@ class Workplace:
 
     def outlet(self, record: JobRecord) -> Mp4Outlet:
         """Where a worker puts the frames of a job: a new file for every lease."""
-        return Mp4Outlet(self.results, record)
+        on_end = partial(self._drop_preview, record.id)
+        return Mp4Outlet(self.results, record, remote=self._objects, on_end=on_end)
+
+    def keep_preview(self, job_id: str, preview: Preview) -> None:
+        """Put it in place of the job's last one, as `live_name`. Never raises: a job can do without."""
+        from rushes.engine.stills import live_preview
+
+        try:
+            self.previews.write(live_name(job_id), live_preview(preview))
+        except (OSError, StoreError) as error:
+            log.warning("job %s: no preview: %s", job_id, error)
+
+    def preview(self, job_id: str) -> bytes | None:
+        """The latest look at a job that is being denoised, as WebP; None where there is none."""
+        try:
+            return self.previews.path(live_name(job_id)).read_bytes()
+        except OSError:
+            return None
 
     def sweep(self, *, ttl_s: float, max_bytes: int, max_jobs: int = MOST_JOBS) -> int:
         """Forget ended jobs older than `ttl_s`, or more than `max_jobs`, or with results of more than
-        `max_bytes`, oldest first, with their files; returns how many jobs. Safe beside other sweeps."""
+        `max_bytes` on this disk, oldest first, with their files; returns how many jobs. Safe beside other
+        sweeps. May wait for another store for half a minute."""
+        self._delete_what_is_due()
         num = self._sweep(ttl_s, max_jobs)
         while self.results.total_bytes() > max_bytes and (left := self.jobs.count(statuses=FINAL)):
             num += self._sweep(ttl_s, left - max(1, left // 10))
         return num
 
+    def remove_orphans(self) -> int:
+        """Delete what dead workers and interrupted deletions left of videos and previews; how many files.
+        Looks at every file: once an hour is enough. Safe beside workers and other sweeps."""
+        stale = [name for name in self.previews.names() if not self._is_running(name.split(".")[0])]
+        for name in stale:
+            self.previews.delete(name)
+        return len(stale) + self.artefacts.remove_orphans(self.jobs)
+
+    def forget(self, job_id: str) -> None:
+        """Take an ended job away with its files. Those in a store that is away go when it is back (see
+        `sweep`). Raises as `JobStore.forget`."""
+        self._delete(self.jobs.forget(job_id))
+        self.previews.delete(live_name(job_id))
+
     def _sweep(self, ttl_s: float, max_jobs: int) -> int:
         swept = self.jobs.sweep(ttl_s=ttl_s, max_jobs=max_jobs)
-        for name in swept.checkpoints:
-            self.checkpoints.delete(name)
-        for name in swept.results:
-            self.results.delete(name)
+        self._delete(swept)
         return swept.jobs
 
-
-def result_name(record: JobRecord) -> str:
-    """Of the file that a job's frames go to under its present lease; it grows as `BlobFolder.growing`."""
-    return f"{record.id}-{record.token}.mp4"
-
-
-class Mp4Outlet:
-    """Frames to a fragmented mp4 that plays while it grows."""
-
-    def __init__(self, results: BlobFolder, record: JobRecord) -> None:
-        self._results, self._name = results, result_name(record)
-        self._stack = ExitStack()
-        self._writer: VideoWriter | None = None
-        self._file: BinaryIO | None = None
-        self._size = asdict(record.request.video)
-
-    def write(self, frames: Frames) -> None:
-        """See `Outlet`."""
-        if self._writer is None:
-            self._writer = self._open()
-        with self._errors():
-            self._writer.write(frames.frames)
-            assert self._file is not None
-            self._file.flush()  # a fragment that was written can be read
-
-    def finish(self) -> str:
-        """See `Outlet`."""
-        with self._errors():
-            self._stack.close()
-        return self._name
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _delete(self, swept: Swept) -> None:
+        for name in swept.checkpoints:
+            self.checkpoints.delete(name)
+        for job_id in swept.job_ids:
+            self.traces.delete(trace_name(job_id))
         try:
-            yield
-        except OSError as error:
-            raise OutputError(f"{self._name}: {error.strerror or error}") from error
+            self.artefacts.forget(swept.results)
+        except StoreError as error:
+            log.warning("to be deleted later: %s", error)
+            for name in swept.results:
+                self._deletions.write(name, b"")
 
-    def abort(self) -> None:
-        """See `Outlet`."""
-        with suppress(_Aborted), self._stack:
-            raise _Aborted
-        self._results.delete(self._name)
+    def _delete_what_is_due(self) -> None:
+        """What could not be deleted when it should have been, by any process."""
+        names = self._deletions.names()
+        try:
+            self.artefacts.forget(names)
+        except StoreError as error:
+            log.warning("%d videos are still to be deleted: %s", len(names), error)
+            return
+        for name in names:
+            self._deletions.delete(name)
 
-    def _open(self) -> VideoWriter:
-        from rushes.stages.video_encode import VideoWriter
+    def _is_running(self, job_id: str) -> bool:
+        try:
+            return self.jobs.get(job_id).status == "running"
+        except UnknownJob:
+            return False
 
-        path = self._stack.enter_context(self._results.growing(self._name))
-        # Buffered, since a bare file may write less than it was given when the disk is full.
-        self._file = self._stack.enter_context(path.open("wb"))
-        return self._stack.enter_context(VideoWriter(self._sink(self._file), format="mp4", **self._size))
-
-    def _sink(self, file: BinaryIO) -> Sink:
-        """Where the encoder's bytes go."""
-        return file
-
-
-class _Aborted(Exception):
-    """Ends the contexts of an outlet."""
+    def _drop_preview(self, job_id: str) -> None:
+        try:
+            self.previews.delete(live_name(job_id))
+        except StoreError as error:
+            log.warning("job %s: its preview stays: %s", job_id, error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -123,6 +124,8 @@ def radial_attention_reference(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mas
 def radial_attention_flex(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: RadialMask) -> Tensor:
     """The same through compiled FlexAttention; compiles once a grid, batch size and layout."""
     blocks = _block_mask_on(mask, grid, q.device)
+    # Another layout would be another compilation, in the middle of a clip.
+    q, k, v = (x.contiguous() for x in (q, k, v))
     # fullgraph: past the limit this raises; without it scores of N x N would be made, as large as the card.
     with torch._dynamo.config.patch(recompile_limit=64):
         out: Tensor = _compiled_flex()(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=blocks)
@@ -139,6 +142,11 @@ def _token_mask_on(mask: RadialMask, grid: Size3, device: torch.device) -> Tenso
             f" {KERNEL_BLOCK}"
         )
     return token_mask(mask, grid).to(device)
+
+
+_HAS_CHOICE = "compute_q_blocks" in signature(BlockMask.from_kv_blocks).parameters
+_NO_BACKWARD: dict[str, Any] = {"compute_q_blocks": False} if _HAS_CHOICE else {}
+"""Columns of the mask serve a backward pass, and vmap, which makes them, fails inside an operator."""
 
 
 @lru_cache(maxsize=16)
@@ -160,6 +168,7 @@ def _block_mask_on(mask: RadialMask, grid: Size3, device: torch.device) -> Block
         BLOCK_SIZE=block,
         mask_mod=is_kept,
         seq_lengths=(num_tokens, num_tokens),
+        **_NO_BACKWARD,
     )
 
 

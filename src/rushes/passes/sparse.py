@@ -75,10 +75,22 @@ class SparseAttention:
 
     @torch.no_grad()
     def warm_up(self, network: nn.Module, shape: ClipShape) -> None:
-        """See `WarmsUp`. On a GPU the kernel is compiled for each grid: one sparse block runs."""
+        """See `WarmsUp`. On a GPU the kernel is compiled for each grid, by itself and then within a block."""
         wan = transformer(f"pass {self.name}", network)
         if wan.head.weight.device.type != "cuda":
             return
         _, block = changed_blocks(f"pass {self.name}", wan, self.dense_blocks)[0]
         phase = next(one for one in wan.phases if self.name in one)
+        config = wan.config
+        sizes = zip(shape.latent_shape[1:], config.patch_size, strict=True)
+        frames, rows, columns = (length // patch for length, patch in sizes)
+        heads = (config.num_attention_heads, config.attention_head_dim)
+        q = torch.zeros(
+            shape.batch,
+            frames * rows * columns,
+            *heads,
+            device=wan.head.weight.device,
+            dtype=wan.dtype,
+        )
+        radial_attention(q, q, q, (frames, rows, columns), self.mask)
         block(*block_inputs(wan, shape, phase))

@@ -9,9 +9,11 @@ from threading import RLock
 
 import torch
 
-from rushes.models.text import PromptEmbeds, TextEncoder, clean_prompt
+from rushes.models.prompts import clean_prompt
+from rushes.models.text import PromptEmbeds, TextEncoder
 from rushes.models.wan import TextContext, Wan
 from rushes.stages.base import BatchKey, Job, NoiseExpert
+from rushes.stages.shared_embeddings import EmbeddingKey, SharedEmbeddings
 from rushes.trace import event, is_on, span, traced
 
 
@@ -61,9 +63,6 @@ def _tell_stream(embeds: PromptEmbeds) -> None:
             tensor.record_stream(torch.cuda.current_stream(tensor.device))
 
 
-EmbeddingKey = tuple[str, str]
-"""Revision of the encoder, and the text as the encoder reads it."""
-
 NUM_DROPPED = 1000
 """Texts of which it is remembered that they were kept once."""
 
@@ -80,40 +79,48 @@ class EmbeddingCache:
 
     Attributes:
         hits, misses: lookups that found their text, and those that had it encoded.
+        shared_hits: of the hits, those of texts that another process encoded.
         num_bytes: of the embeddings kept.
+        shared: where a text that is not kept here is looked for before it is encoded, and left for others
+            afterwards; None for nowhere.
     """
 
     def __init__(self, max_bytes: int, revision: Callable[[], str] = str) -> None:
         self.max_bytes = max_bytes
-        self.hits = self.misses = self.num_bytes = 0
+        self.hits = self.misses = self.shared_hits = self.num_bytes = 0
+        self.shared: SharedEmbeddings | None = None
         self._revision = revision
         self._kept: dict[EmbeddingKey, PromptEmbeds] = {}  # least recently used first
         self._negative: EncodedText | None = None
         self._pinned: EmbeddingKey | None = None
         self._dropped: deque[int] = deque(maxlen=NUM_DROPPED)  # hashes: they only tell why a look-up missed
+        self._recalled: set[EmbeddingKey] = set()  # encoded elsewhere, and not asked for since
         # Held while a text is encoded, so that two threads that bring one text encode it once.
         self._lock = RLock()
 
     def __contains__(self, text: str) -> bool:
-        """Whether `get` would find it; counts as no lookup."""
+        """Whether `get` would find it, here or where it is shared; counts as no lookup."""
         with self._lock:
-            return self._key(text) in self._kept
+            return self._has(self._key(text))
 
     def get(self, text: str, encode: Callable[[str], PromptEmbeds]) -> PromptEmbeds:
         """The embeddings of `text`, by `encode` where they are not kept."""
         with self._lock:
             key = self._key(text)
-            embeds = self._kept.pop(key, None)
+            is_hit = self._has(key)
             if is_on():
-                event("embedding_cache", **self._outcome(key, is_hit=embeds is not None))
-            if embeds is not None:
+                event("embedding_cache", **self._outcome(key, is_hit=is_hit))
+            if is_hit:
                 self.hits += 1
-                self._kept[key] = embeds
+                self.shared_hits += key in self._recalled
+                self._recalled.discard(key)
+                embeds = self._kept[key] = self._kept.pop(key)
                 return embeds
             self.misses += 1
-            embeds = self._kept[key] = encode(text)
-            self.num_bytes += embeds.nbytes
-            self._shrink()
+            embeds = encode(text)
+            self._keep(key, embeds)
+            if self.shared is not None:
+                self.shared.put(key, embeds)
             return embeds
 
     def negative(self, text: str, encode: Callable[[str], PromptEmbeds]) -> EncodedText:
@@ -135,10 +142,23 @@ class EmbeddingCache:
 
     def _outcome(self, key: EmbeddingKey, *, is_hit: bool) -> dict[str, str]:
         if is_hit:
-            why = "pinned" if key == self._pinned else "kept"
+            kept = "pinned" if key == self._pinned else "kept"
+            why = "shared" if key in self._recalled else kept
             return {"outcome": "hit", "why": why}
         why = "dropped for want of room" if hash(key) in self._dropped else "new text"
         return {"outcome": "miss", "why": why}
+
+    def _has(self, key: EmbeddingKey) -> bool:
+        """Whether it is kept here, fetched if need be."""
+        if key not in self._kept and self.shared is not None and (embeds := self.shared.get(key)) is not None:
+            self._recalled.add(key)
+            self._keep(key, embeds)
+        return key in self._kept
+
+    def _keep(self, key: EmbeddingKey, embeds: PromptEmbeds) -> None:
+        self._kept[key] = embeds
+        self.num_bytes += embeds.nbytes
+        self._shrink()
 
     def _shrink(self) -> None:
         for key in list(self._kept):
@@ -147,6 +167,7 @@ class EmbeddingCache:
             if key != self._pinned:
                 self.num_bytes -= self._kept.pop(key).nbytes
                 self._dropped.append(hash(key))
+                self._recalled.discard(key)
 
 
 class TextEncode:

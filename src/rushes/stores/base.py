@@ -76,11 +76,28 @@ class Swept:
     Attributes:
         checkpoints: names that no job needs any more.
         results: artefacts of jobs that are gone.
+        job_ids: of the jobs that are gone.
     """
 
     jobs: int
     checkpoints: tuple[str, ...]
     results: tuple[str, ...]
+    job_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """Jobs of one pipeline, lane and status that have not ended.
+
+    Attributes:
+        oldest_at: when the oldest of them was submitted, seconds since the epoch.
+    """
+
+    pipeline: str
+    lane: Lane
+    status: JobStatus
+    jobs: int
+    oldest_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +106,34 @@ class Feed:
 
     events: Sequence[JobEvent]
     place: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWork:
+    """Jobs of one pipeline, lane and tenant that have not ended.
+
+    Attributes:
+        seconds: the sum of their `predicted_s`.
+        unknown: ids of those that nobody predicted.
+    """
+
+    pipeline: str
+    lane: Lane
+    tenant: str
+    seconds: float
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPromise:
+    """A completed job to which an ETA was promised; see `JobRecord`."""
+
+    job_id: str
+    pipeline: str
+    lane: Lane
+    created_at: float
+    eta_s: float
+    finished_at: float
 
 
 class JobStore(Protocol):
@@ -144,6 +189,10 @@ class JobStore(Protocol):
 
     def count(self, *, tenant: str | None = None, statuses: Collection[JobStatus] = ()) -> int:
         """How many jobs `jobs` would list."""
+
+    def depths(self) -> Sequence[Depth]:
+        """How many jobs are queued and how many run, by pipeline and lane; those of which there are none are
+        left out."""
 
     def lease(
         self,
@@ -227,6 +276,9 @@ class JobStore(Protocol):
     def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
         """Events with a number above `after`, in order. Raises `UnknownJob`."""
 
+    def latest_event(self, job_id: str, kind: str) -> JobEvent | None:
+        """The last of this kind; None where there is none, also for a job that is not there."""
+
     def feed(self, *, after: int, limit: int = 1000) -> Feed:
         """Events of all jobs behind the place `after`, in the order of commits: none is seen late, none
         twice. Places grow, with gaps, and are of this store only."""
@@ -237,6 +289,12 @@ class JobStore(Protocol):
     def num_ahead(self, job_id: str) -> int:
         """Queued jobs of its pipeline that would be leased before this one; 0 for one that is not queued.
         Raises `UnknownJob`."""
+
+    def open_work(self) -> Sequence[OpenWork]:
+        """Predicted work of all jobs that have not ended, summed up."""
+
+    def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
+        """The latest completed jobs with an ETA that ended at `since` or later, the latest end last."""
 
     def forget(self, job_id: str) -> Swept:
         """Take an ended job out of the store, with its events; the caller deletes its files, as after

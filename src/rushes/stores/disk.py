@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -73,8 +73,9 @@ class BlobFolder:
             _publish(temporary, path)
 
     @contextmanager
-    def growing(self, name: str) -> Iterator[Path]:
-        """An empty file that others may read while the block writes it, and that gets its name at the end.
+    def growing(self, name: str, *, final_name: Callable[[], str] | None = None) -> Iterator[Path]:
+        """An empty file that others may read while the block writes it, and that gets its name at the end,
+        or the `final_name`, asked for then.
 
         The block opens the path (`partial_path(name)`), writes and closes it. It is flushed to the disk
         before it is renamed, so whoever follows it sees every byte of the final file. When the block fails,
@@ -90,8 +91,9 @@ class BlobFolder:
                 os.ftruncate(file, 0)
             stack.enter_context(_removed_on_error(partial))
             yield partial
-            with _errors(path):
-                _publish(partial, path)
+            final = path if final_name is None else self.path(final_name())
+            with _errors(final):
+                _publish(partial, final)
 
     def read(self, name: str) -> bytes:
         path = self.path(name)

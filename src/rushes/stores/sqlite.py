@@ -8,8 +8,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rushes.errors import IdempotencyConflict, StoreError
-from rushes.stores import sqlite_leases
-from rushes.stores.base import Feed, Heartbeat, JobRecord, Lease, Swept
+from rushes.stores import job_sums, sqlite_leases
+from rushes.stores.base import (
+    Depth,
+    Feed,
+    Heartbeat,
+    JobRecord,
+    KeptPromise,
+    Lease,
+    OpenWork,
+    Swept,
+)
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
@@ -29,6 +38,7 @@ from rushes.stores.job_rows import (
 )
 from rushes.stores.request_json import from_json, to_json
 from rushes.stores.sqlite_database import Database
+from rushes.stores.sqlite_schema import JOBS
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
 
 TIMEOUT_S = 10.0
@@ -73,7 +83,7 @@ class SqliteJobStore:
         timeout_s: float = TIMEOUT_S,
         on_write: Callable[[], None] = lambda: None,
     ) -> None:
-        self._database = Database(path, timeout_s=timeout_s, on_write=on_write)
+        self._database = Database(path, JOBS, timeout_s=timeout_s, on_write=on_write)
         self._clock = clock
 
     def create(
@@ -136,6 +146,23 @@ class SqliteJobStore:
         with self._database.read() as connection:
             num: int = connection.execute(query, values).fetchone()[0]
         return num
+
+    def depths(self) -> Sequence[Depth]:
+        query = (
+            "SELECT pipeline, is_interactive, status, count(*) AS jobs, min(created_at) AS oldest_at"
+            " FROM jobs WHERE status IN ('queued', 'running') GROUP BY pipeline, is_interactive, status"
+        )
+        with self._database.read() as connection:
+            return tuple(
+                Depth(
+                    pipeline=row["pipeline"],
+                    lane="interactive" if row["is_interactive"] else "batch",
+                    status=row["status"],
+                    jobs=row["jobs"],
+                    oldest_at=row["oldest_at"],
+                )
+                for row in connection.execute(query)
+            )
 
     def lease(
         self,
@@ -254,6 +281,12 @@ class SqliteJobStore:
                 job_row(connection, job_id)
         return tuple(job_event(row) for row in rows)
 
+    def latest_event(self, job_id: str, kind: str) -> JobEvent | None:
+        query = "SELECT * FROM events WHERE job_id = ? AND kind = ? ORDER BY number DESC LIMIT 1"
+        with self._database.read() as connection:
+            row = connection.execute(query, (job_id, kind)).fetchone()
+        return None if row is None else job_event(row)
+
     def feed(self, *, after: int, limit: int = 1000) -> Feed:
         query = "SELECT * FROM events WHERE place > ? ORDER BY place LIMIT ?"
         with self._database.read() as connection:
@@ -278,6 +311,14 @@ class SqliteJobStore:
             num: int = connection.execute(query, dict(row)).fetchone()[0]
         return num
 
+    def open_work(self) -> Sequence[OpenWork]:
+        with self._database.read() as connection:
+            return job_sums.open_work(connection)
+
+    def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
+        with self._database.read() as connection:
+            return job_sums.kept_promises(connection, since, limit)
+
     def forget(self, job_id: str) -> Swept:
         with self._database.write() as connection:
             row = job_row(connection, job_id)
@@ -286,7 +327,7 @@ class SqliteJobStore:
             connection.execute("DELETE FROM events WHERE job_id = ?", (job_id,))
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         names = {field: tuple(filter(None, [row[field]])) for field in ("checkpoint", "result")}
-        return Swept(jobs=1, checkpoints=names["checkpoint"], results=names["result"])
+        return Swept(jobs=1, checkpoints=names["checkpoint"], results=names["result"], job_ids=(job_id,))
 
     def sweep(self, *, ttl_s: float, max_jobs: int) -> Swept:
         parts = [self._sweep_some(ttl_s, max_jobs)]
@@ -300,6 +341,7 @@ class SqliteJobStore:
             jobs=sum(part.jobs for part in parts),
             checkpoints=tuple(name for part in parts for name in part.checkpoints),
             results=tuple(name for part in parts for name in part.results),
+            job_ids=tuple(job_id for part in parts for job_id in part.job_ids),
         )
 
     def _sweep_some(self, ttl_s: float, max_jobs: int) -> Swept:
@@ -320,6 +362,7 @@ class SqliteJobStore:
             jobs=len(gone),
             checkpoints=tuple(row["checkpoint"] for row in left),
             results=tuple(row["result"] for row in gone if row["result"] is not None),
+            job_ids=tuple(row["id"] for row in gone),
         )
 
     def close(self) -> None:

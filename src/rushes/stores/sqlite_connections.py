@@ -33,10 +33,11 @@ class ThreadConnections:
 
     Args:
         connect: opens one; usable from every thread (`check_same_thread=False`).
+        name: of the store, for errors.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._connect = connect
+    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
+        self._connect, self._name = connect, name
         self._gate = threading.Condition()
         self._num_users = 0
         self._is_pausing = False
@@ -50,7 +51,7 @@ class ThreadConnections:
         with self._gate:
             self._gate.wait_for(lambda: not self._is_pausing)
             if self._is_closed:
-                raise StoreError("the job store is closed")
+                raise StoreError(f"the {self._name} is closed")
             self._num_users += 1
         try:
             yield self._mine()
@@ -96,8 +97,8 @@ class SharedConnection:
     A forked child would have a copy that nobody else sees, so it is refused there.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self._connection, self._name = connection, name
         self._turn = threading.Lock()
         self._process = os.getpid()
         self._is_closed = False
@@ -105,10 +106,12 @@ class SharedConnection:
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
         if os.getpid() != self._process:
-            raise StoreError(":memory:: a forked process has a copy of its own; give the job store a file")
+            raise StoreError(
+                f":memory:: a forked process has a copy of its own; give the {self._name} a file"
+            )
         with self._turn:
             if self._is_closed:
-                raise StoreError("the job store is closed")
+                raise StoreError(f"the {self._name} is closed")
             yield self._connection
 
     def close(self) -> None:

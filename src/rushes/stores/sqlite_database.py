@@ -1,4 +1,4 @@
-"""Transactions on the file of a job store: one border for SQLite's errors, and what is safe on disk when."""
+"""Transactions on the file of a store: one border for SQLite's errors, and what is safe on disk when."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rushes.errors import StoreError
-from rushes.stores import sqlite_schema
 from rushes.stores.sqlite_connections import Connections, SharedConnection, ThreadConnections
+from rushes.stores.sqlite_versions import Schema
 from rushes.trace import span
 
 MEMORY = ":memory:"
@@ -28,12 +28,13 @@ _CAUSES = {
 
 
 class Database:
-    """A file that holds jobs, open for reading and writing.
+    """A file of the tables of one schema, open for reading and writing.
 
     A file that does not exist is made; its folder must be there. Safe for threads, forks and processes.
 
     Args:
         path: a file on a local disk, or `MEMORY`.
+        schema: what it holds.
         timeout_s: how long a transaction waits for another process's.
         on_write: called after each transaction that `write` has committed, on its thread.
 
@@ -42,16 +43,21 @@ class Database:
     """
 
     def __init__(
-        self, path: str | Path, *, timeout_s: float, on_write: Callable[[], None] = lambda: None
+        self,
+        path: str | Path,
+        schema: Schema,
+        *,
+        timeout_s: float,
+        on_write: Callable[[], None] = lambda: None,
     ) -> None:
-        self._path, self._on_write = str(path), on_write
+        self._path, self._schema, self._on_write = str(path), schema, on_write
         self._timeout_s = timeout_s
         self._wal_limit = _WAL_BYTES
         with self._errors(), ExitStack() as unless_open:
             self._connections = self._open()
             unless_open.callback(self._connections.close)
             with self._writing() as connection:
-                sqlite_schema.bring_up_to_date(connection, self._path)
+                self._schema.bring_up_to_date(connection, self._path)
             unless_open.pop_all()
 
     @contextmanager
@@ -60,7 +66,7 @@ class Database:
         with self._errors(), self._connections.use() as connection:
             connection.execute("BEGIN")
             with _ended(connection):
-                sqlite_schema.check_current(connection, self._path)
+                self._schema.check_current(connection, self._path)
                 yield connection
 
     @contextmanager
@@ -77,7 +83,7 @@ class Database:
             self._errors(),
             self._writing(is_durable=is_durable) as connection,
         ):
-            sqlite_schema.check_current(connection, self._path)
+            self._schema.check_current(connection, self._path)
             yield connection
         self._on_write()
 
@@ -136,8 +142,8 @@ class Database:
 
     def _open(self) -> Connections:
         if self._path == MEMORY:
-            return SharedConnection(self._connect_plainly())
-        return ThreadConnections(self._connect)
+            return SharedConnection(self._connect_plainly(), self._schema.name)
+        return ThreadConnections(self._connect, self._schema.name)
 
     def _connect(self) -> sqlite3.Connection:
         connection = self._connect_plainly()
@@ -145,7 +151,7 @@ class Database:
             # Before anything is written: another program's file stays as it is.
             connection.execute("BEGIN")
             with _ended(connection):
-                sqlite_schema.check_ours(connection, self._path)
+                self._schema.check_ours(connection, self._path)
             self._write_ahead(connection)
             connection.execute("PRAGMA wal_autocheckpoint = 0")
         except BaseException:

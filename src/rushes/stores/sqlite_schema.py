@@ -1,16 +1,15 @@
 """The tables of a job store in SQLite, their version, and the way from an older one.
 
-`PRAGMA application_id` says that a file is a job store, `PRAGMA user_version` says of which version. A new
-field of `GenerateRequest` or `JobOptions` is a new version too: its migration writes the field into the JSON.
+A new field of `GenerateRequest` or `JobOptions` is a new version too: its migration writes the field into the
+JSON.
 Nothing here needs an SQLite newer than 3.34 (Red Hat 9).
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 
-from rushes.errors import StoreError
+from rushes.stores.sqlite_versions import Schema
 
 APPLICATION_ID = int.from_bytes(b"Rush", "big")
 VERSION = 4
@@ -100,61 +99,7 @@ _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "UPDATE jobs SET options = json_set(options, '$.traceparent', NULL)",
     ),
 }
-"""What leads from a version to the next."""
 
-
-def check_ours(connection: sqlite3.Connection, path: str) -> int:
-    """The schema version of a job store; 0 for an empty file, which may become one. Changes nothing. Inside a
-    transaction, since another process may be making the tables.
-
-    Raises:
-        StoreError: the file is another program's database, or its version is not known.
-    """
-    application, version = _value(connection, "application_id"), _value(connection, "user_version")
-    if application == version == 0 and _is_empty(connection):
-        return 0
-    if application != APPLICATION_ID:
-        raise StoreError(
-            f"{path}: not a job store of Rushes: a database with application id {application}, "
-            f"schema version {version}; expected application id {APPLICATION_ID}"
-        )
-    if not 1 <= version <= VERSION:
-        raise StoreError(
-            f"{path}: schema version {version} is not supported; this Rushes reads 1 to {VERSION}"
-        )
-    return version
-
-
-def check_current(connection: sqlite3.Connection, path: str) -> None:
-    """Raises `StoreError` when another Rushes has migrated the store since it was opened."""
-    version = _value(connection, "user_version")
-    if version != VERSION:
-        raise StoreError(f"{path}: has schema version {version} by now; this Rushes needs {VERSION}")
-
-
-def bring_up_to_date(connection: sqlite3.Connection, path: str) -> None:
-    """Make the tables, or migrate them. The caller holds a writing transaction and commits it.
-
-    Something is written in any case: to SQLite a read-only file is fine until then.
-
-    Raises:
-        StoreError: as `check_ours`.
-    """
-    version = check_ours(connection, path)
-    for statement in _steps_from(version) if version else _TABLES:
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _steps_from(version: int) -> tuple[str, ...]:
-    return tuple(statement for step in range(version, VERSION) for statement in _MIGRATIONS[step])
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
-
-
-def _value(connection: sqlite3.Connection, pragma: str) -> int:
-    value: int = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
-    return value
+JOBS = Schema(
+    name="job store", application_id=APPLICATION_ID, version=VERSION, tables=_TABLES, migrations=_MIGRATIONS
+)

@@ -67,6 +67,9 @@ class ClientOutlet:
         self._stack.close()
         return ""
 
+    def committed(self) -> None:
+        """See `Outlet`."""
+
     def abort(self) -> None:
         """See `Outlet`."""
         self._stack.pop_all()

@@ -1,0 +1,145 @@
+"""`rushes serve` and `rushes gateway`: the service on one machine, and its front alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rushes.cli.options import device_options
+from rushes.cli.plans import plan_option
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags of `ServerSettings`; what is not given is left to the environment and the file."""
+    flags = (
+        click.option(
+            "--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="TOML file"
+        ),
+        click.option(
+            "--store", type=click.Path(file_okay=False, path_type=Path), help="folder of jobs and videos"
+        ),
+        click.option("--host", help="address to listen on  [default: 127.0.0.1]"),
+        click.option("--port", type=int, help="0 for any free one  [default: 8000]"),
+        click.option("--grpc-port", type=int, help="listen for gRPC too; 0 for any free one"),
+        click.option("--redis", help="redis://... for limits, embeddings and news between gateways"),
+        click.option("--memcached", help="HOST:PORT, for embeddings instead"),
+        click.option("--s3", help="s3://bucket/prefix for finished videos"),
+        click.option("--public-url", help="base URL of a CDN before the bucket"),
+        click.option("--otlp", help="http://... where traces go"),
+        click.option("--cors", multiple=True, help="origin whose pages may call; may be repeated"),
+        click.option("--proxy", "proxies", multiple=True, help="address whose X-Forwarded-For is believed"),
+        click.option("--no-auth", is_flag=True, help="ask for no keys; on a loopback address only"),
+        click.option("--log-format", type=click.Choice(("text", "json")), help="[default: text]"),
+        click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error"))),
+        click.option("--log-prompts", is_flag=True, help="let prompts into the log"),
+        click.option("--allow-private-webhooks", is_flag=True, help="let webhooks go to private addresses"),
+    )
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def settings_of(flags: dict[str, Any], models: tuple[str, ...] = ()) -> Any:
+    """A `ServerSettings` of the flags of a command line."""
+    from rushes.server.settings import read_server_settings
+
+    # By identity: a port may be 0.
+    given = {name: value for name, value in flags.items() if value not in (None, ()) and value is not False}
+    file = given.pop("config_file", None)
+    for flag, setting, value in (
+        ("no_auth", "has_auth", False),
+        ("log_prompts", "has_prompts_in_logs", True),
+        ("allow_private_webhooks", "allows_private_webhooks", True),
+    ):
+        if given.pop(flag, False):
+            given[setting] = value
+    if models:
+        given["models"] = models
+    return read_server_settings(given, file)
+
+
+@click.command(short_help="HTTP and gRPC over a store that workers serve.")
+@gateway_options
+@click.option("--model", "models", multiple=True, help="to offer; by default what workers serve")
+def gateway(models: tuple[str, ...], **flags: Any) -> None:
+    """Take requests over HTTP and gRPC; workers of the same store run them. Ctrl-C or SIGTERM ends it."""
+    start = time.monotonic()
+    _serve(settings_of(flags, models), start, ())
+
+
+@click.command(short_help="The whole service on this machine.")
+@gateway_options
+@click.option("--model", default="toy", show_default=True, help="embedded model or checkpoint folder")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="processes")
+@device_options
+@plan_option
+def serve(
+    model: str, workers: int, device: str | None, dtype: str | None, plan_file: Path | None, **flags: Any
+) -> None:
+    """Start a gateway and its workers, and print the URL, a first key, and what is ready when.
+
+    Ctrl-C or SIGTERM: nothing new is taken, open answers are finished, running jobs are saved.
+    """
+    start = time.monotonic()
+    settings = settings_of(flags)
+    command = [sys.executable, "-m", "rushes", "worker", "--store", str(settings.store), "--model", model]
+    for flag, value in (("--device", device), ("--dtype", dtype), ("--plan", plan_file)):
+        command += [] if value is None else [flag, str(value)]
+    command += ["--metrics-port", "0", "--log-format", settings.log_format]
+    command += ["--log-prompts"] if settings.has_prompts_in_logs else []
+    for flag in ("redis", "memcached", "s3", "otlp", "public_url"):
+        value = getattr(settings, flag)
+        command += [] if value is None else [f"--{flag.replace('_', '-')}", value]
+    _serve(settings, start, (tuple(command),) * workers)
+
+
+def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -> None:
+    from rushes.engine.workplace import Workplace
+    from rushes.server.run import Listening, listen, run_gateway
+    from rushes.server.workers import Workers
+
+    def say(text: str) -> None:
+        click.echo(f"rushes: {time.monotonic() - start:6.1f} s  {text}", err=True)
+
+    with ExitStack() as stack:
+        found = stack.enter_context(listen(settings))
+        place = stack.enter_context(
+            Workplace.of_services(
+                settings.store, s3=settings.s3, public_url=settings.public_url, redis=settings.redis
+            )
+        )
+        if commands:
+            stack.enter_context(Workers(commands, place, say))
+
+        def ready(listening: Listening) -> None:
+            url = listening.url
+            say(f"listening at {url}  (studio: {url}/, API: {url}/docs)")
+            if listening.grpc_port is not None:
+                say(f"gRPC at {settings.host}:{listening.grpc_port}")
+            secret = first_key(settings) if settings.has_auth else None
+            if secret is not None:
+                say(f"first key: {secret}  (shown once; studio: {url}/#key={secret})")
+            click.echo(url)
+
+        run_gateway(place, settings, found, ready)
+        say("stopping; running jobs are saved")
+
+
+def first_key(settings: Any) -> str | None:
+    """The secret of a key for a store that has none yet."""
+    from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
+
+    accounts = AccountStore(settings.store / ACCOUNTS_FILE)
+    try:
+        return None if accounts.keys.list() else accounts.keys.create("first")[1]
+    finally:
+        accounts.close()

@@ -1,0 +1,163 @@
+"""Queues the rows of batches, a few at a time, as long as the gateway runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rushes.errors import InvalidRequest, LimitReached, QueueFull, RequestError, RushesError
+from rushes.server.asks import ask_of
+from rushes.server.auth import LOCAL, Caller, caller_of
+from rushes.server.batches import BatchDesk
+from rushes.server.gateway import Gateway
+from rushes.server.problems import ProblemError
+from rushes.stores.accounts import AccountStore
+from rushes.stores.base import JobRecord, JobStore
+from rushes.stores.batches import BatchRecord
+from rushes.types import FINAL, GenerateRequest, JobOptions
+
+log = logging.getLogger(__name__)
+
+WINDOW = 64
+"""Jobs of one batch that are queued or running at once: the queue that everybody's request is compared with
+stays short, whatever a batch holds."""
+
+LOOK_S = 1.0
+
+Submit = Callable[[GenerateRequest, JobOptions, Caller], JobRecord]
+
+
+class BatchRunner:
+    """A thread of a gateway. Several gateways may queue the same batch: a row's idempotency key is the
+    batch's id and its number, so each makes the same job of it.
+
+    Args:
+        submit: queues one job at its caller's expense.
+        caller_of: who asked for a batch, with the limits of now. Raises `RequestError` for a key that is not
+            good any more: its batches are cancelled then.
+        window: None for all rows at once.
+    """
+
+    def __init__(
+        self,
+        desk: BatchDesk,
+        jobs: JobStore,
+        submit: Submit,
+        caller_of: Callable[[BatchRecord], Caller],
+        *,
+        window: int | None = WINDOW,
+    ) -> None:
+        self._desk, self._jobs, self._submit, self._caller_of = desk, jobs, submit, caller_of
+        self._window = window
+        self._asks: dict[str, list[dict[str, Any]]] = {}
+        self._open: dict[str, set[str]] = {}
+        self._wakes, self._stops = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
+
+    def start(self) -> None:
+        """Go on with what an earlier process left."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the row that is being queued is."""
+        self._stops.set()
+        self._wakes.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def wake(self) -> None:
+        """There is a new batch."""
+        self._wakes.set()
+
+    def step(self) -> int:
+        """Queue what may be queued now of every batch; returns how many rows."""
+        records = self._desk.batches.unfinished()
+        gone = self._asks.keys() - {record.id for record in records}
+        for batch_id in gone:
+            del self._asks[batch_id], self._open[batch_id]
+        return sum(self._queue_some(record) for record in records)
+
+    def _run(self) -> None:
+        while not self._stops.is_set():
+            try:
+                self.step()
+            except (RushesError, ProblemError) as error:
+                log.warning("batches cannot be queued just now: %s", error)
+            except Exception:  # a batch that stands still must not end the others for ever
+                log.exception("a batch failed")
+            self._wakes.wait(LOOK_S)
+            self._wakes.clear()
+
+    def _queue_some(self, record: BatchRecord) -> int:
+        try:
+            caller = self._caller_of(record)
+        except RequestError as error:
+            log.warning("batch %s is cancelled: %s", record.id, error)
+            self._desk.batches.cancel(record.id, now=record.created_at)
+            return 0
+        asks, open_ = self._remembered(record)
+        num = 0
+        for number in range(record.num_rows + 1, record.total + 1):
+            if self._stops.is_set() or (self._window is not None and len(open_) >= self._window):
+                break
+            try:
+                job = self._queue_row(record, number, asks[number - 1], caller)
+            except (QueueFull, LimitReached):
+                break  # there will be room later
+            open_ |= set() if job is None else {job.id}
+            num += 1
+        return num
+
+    def _queue_row(
+        self, record: BatchRecord, number: int, ask: dict[str, Any], caller: Caller
+    ) -> JobRecord | None:
+        models, key = (str(ask["model"]),), f"{record.id}/{number}"
+        try:
+            request, options = ask_of(ask, models=models, tenant=record.tenant, idempotency_key=key)
+            job = self._submit(request, options, caller)
+        except InvalidRequest as error:  # it fits no worker, say
+            self._desk.batches.add_row(record.id, number, error=str(error))
+            return None
+        self._desk.batches.add_row(record.id, number, job_id=job.id)
+        return job
+
+    def _remembered(self, record: BatchRecord) -> tuple[list[dict[str, Any]], set[str]]:
+        """Each row's fields, and the batch's jobs that have not ended."""
+        if record.id not in self._asks:
+            self._asks[record.id] = self._desk.asks(record)
+            rows = self._desk.batches.rows(record.id)
+            self._open[record.id] = {row.job_id for row in rows if row.job_id is not None}
+        open_ = self._open[record.id]
+        open_ -= {job_id for job_id in open_ if self._has_ended(job_id)}
+        return self._asks[record.id], open_
+
+    def _has_ended(self, job_id: str) -> bool:
+        try:
+            return self._jobs.get(job_id).status in FINAL
+        except RequestError:
+            return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Batches of one gateway: what is asked of them, and the thread that queues their rows."""
+
+    desk: BatchDesk
+    runner: BatchRunner
+
+
+def batching_over(gateway: Gateway, accounts: AccountStore) -> Batching:
+    """Of a gateway whose batches lie in this store."""
+
+    def caller(record: BatchRecord) -> Caller:
+        if record.key_id == LOCAL.key_id:
+            return LOCAL
+        return caller_of(accounts.keys.get(record.key_id), now=time.time())
+
+    jobs = gateway.place.jobs
+    desk = BatchDesk(accounts.batches, jobs, gateway.admission, lambda: gateway.models)
+    return Batching(desk=desk, runner=BatchRunner(desk, jobs, gateway.create, caller))

@@ -1,0 +1,187 @@
+"""Many jobs from a template: checked as a whole, queued a few at a time, gone on with after a crash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rushes.engine.announcements import Estimate, StoreAdmission
+from rushes.errors import InvalidRequest, UnknownJob
+from rushes.server.asks import ask_of, key_of
+from rushes.server.auth import Caller
+from rushes.server.batch_asks import BatchAsk, in_row
+from rushes.server.videos import error_of
+from rushes.stores.base import JobRecord, JobStore
+from rushes.stores.batches import Batches, BatchRecord, BatchRow
+from rushes.types import FINAL, GenerateRequest, JobOptions
+
+COUNTS = ("waiting", "queued", "running", "completed", "failed", "cancelled", "expired")
+MOST_KEPT = 100_000
+"""Ended jobs whose end is kept in memory, for quick answers."""
+
+
+class BatchDesk:
+    """What can be done with batches, whatever the protocol.
+
+    Methods wait for the disk: an edge calls them on a thread.
+
+    Args:
+        models: that may be asked for now, the default one first.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        jobs: JobStore,
+        admission: StoreAdmission,
+        models: Callable[[], Sequence[str]],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.batches = batches
+        self._jobs, self._admission, self._models, self._clock = jobs, admission, models, clock
+        self._ended: dict[str, JobRecord] = {}
+
+    def estimate(self, ask: BatchAsk, caller: Caller) -> dict[str, Any]:
+        """What it would take: GPU-seconds by the cost model, and when it would be ready; None where no worker
+        tells. Raises `InvalidRequest` with row and field."""
+        found = self._estimate(self._requests(ask, caller), caller)
+        return {"object": "batch.estimate", "total": len(ask.rows), **_figures(found)}
+
+    def create(self, ask: BatchAsk, caller: Caller, idempotency_key: str | None = None) -> BatchRecord:
+        """Take a batch whose every row is valid; `BatchRunner` queues its rows. The same key and batch again
+        is the same batch.
+
+        Raises:
+            InvalidRequest: with row and field; nothing is queued then.
+            IdempotencyConflict: the key belongs to another batch.
+        """
+        self._requests(ask, caller)
+        # What is the default may change while rows wait.
+        fields = {**ask.fields, "model": ask.fields.get("model") or self._models()[0]}
+        spec: dict[str, Any] = {
+            "template": ask.template,
+            "rows": [dict(row) for row in ask.rows],
+            "fields": fields,
+        }
+        return self.batches.create(
+            key_id=caller.key_id,
+            tenant=caller.tenant,
+            spec=spec,
+            total=len(ask.rows),
+            now=self._clock(),
+            idempotency_key=key_of(idempotency_key),
+        )
+
+    def get(self, batch_id: str, caller: Caller) -> BatchRecord:
+        """Raises `UnknownBatch`, also for another tenant's."""
+        return self.batches.get(batch_id, tenant=caller.tenant)
+
+    def cancel(self, batch_id: str, caller: Caller) -> BatchRecord:
+        """Queue no more of it, and cancel what has not ended."""
+        record = self.batches.cancel(batch_id, tenant=caller.tenant, now=self._clock())
+        for row in self.batches.rows(batch_id):
+            if row.job_id is not None and (job := self._job(row)) is not None and job.status not in FINAL:
+                self._jobs.cancel(row.job_id)
+        return record
+
+    def batch(self, record: BatchRecord) -> dict[str, Any]:
+        """The object that every call answers with; docs/service.md has its fields."""
+        rows = self.batches.rows(record.id)
+        found = [(row, self._job(row)) for row in rows]
+        counts = dict.fromkeys(COUNTS, 0)
+        counts["waiting"] = 0 if record.cancelled_at is not None else record.total - len(rows)
+        counts["cancelled"] = record.total - len(rows) if record.cancelled_at is not None else 0
+        for row, job in found:
+            counts[_status(row, job)] += 1
+        jobs = [job for _, job in found if job is not None]
+        return {
+            "id": record.id,
+            "object": "batch",
+            "status": _status_of(record, counts),
+            "created_at": int(record.created_at),
+            "cancelled_at": None if record.cancelled_at is None else int(record.cancelled_at),
+            "template": record.spec["template"],
+            "total": record.total,
+            "counts": counts,
+            "predicted_s": sum(job.predicted_s or 0.0 for job in jobs),
+            "actual_s": sum(job.actual_s or 0.0 for job in jobs),
+        }
+
+    def page(self, record: BatchRecord, *, after: int, limit: int) -> dict[str, Any]:
+        """Rows behind number `after`, with their videos."""
+        rows = self.batches.rows(record.id, after=after, limit=limit + 1)
+        return {"rows": [self._row(row) for row in rows[:limit]], "has_more": len(rows) > limit}
+
+    def _row(self, row: BatchRow) -> dict[str, Any]:
+        job = self._job(row)
+        error = None if job is None else error_of(job)
+        if row.error is not None:
+            error = {"code": "invalid_request", "message": row.error}
+        return {"row": row.number, "video_id": row.job_id, "status": _status(row, job), "error": error}
+
+    def asks(self, record: BatchRecord) -> list[dict[str, Any]]:
+        """The fields of each row's request."""
+        spec: Mapping[str, Any] = record.spec
+        return BatchAsk(template=spec["template"], rows=spec["rows"], fields=spec["fields"]).bodies()
+
+    def _requests(self, ask: BatchAsk, caller: Caller) -> list[GenerateRequest]:
+        models, found = self._models(), []
+        for number, body in enumerate(ask.bodies(), start=1):
+            try:
+                found.append(ask_of(body, models=models, tenant=caller.tenant)[0])
+            except InvalidRequest as error:
+                raise in_row(number, error) from error
+        return found
+
+    def _estimate(self, requests: Sequence[GenerateRequest], caller: Caller) -> Estimate | None:
+        """Of all rows; None where one of their pipelines is served by nobody."""
+        by_pipeline: dict[str, list[GenerateRequest]] = {}
+        for request in requests:
+            by_pipeline.setdefault(request.pipeline, []).append(request)
+        options = JobOptions(lane="batch", tenant=caller.tenant)
+        found = [self._admission.estimate(some, options) for some in by_pipeline.values()]
+        told = [each for each in found if each is not None]
+        if len(told) < len(found):
+            return None
+        return Estimate(
+            predicted_s=sum(each.predicted_s for each in told),
+            eta_s=max(each.eta_s for each in told),
+            num_workers=sum(each.num_workers for each in told),
+        )
+
+    def _job(self, row: BatchRow) -> JobRecord | None:
+        if row.job_id is None:
+            return None
+        if row.job_id in self._ended:
+            return self._ended[row.job_id]
+        try:
+            job = self._jobs.get(row.job_id)
+        except UnknownJob:
+            return None
+        if job.status in FINAL and len(self._ended) < MOST_KEPT:
+            self._ended[row.job_id] = job
+        return job
+
+
+def _figures(found: Estimate | None) -> dict[str, Any]:
+    if found is None:
+        return {"predicted_s": None, "eta_s": None, "num_workers": 0}
+    return {
+        "predicted_s": round(found.predicted_s, 2),
+        "eta_s": round(found.eta_s, 2),
+        "num_workers": found.num_workers,
+    }
+
+
+def _status(row: BatchRow, job: JobRecord | None) -> str:
+    if job is not None:
+        return job.status
+    return "failed" if row.error is not None else "expired"
+
+
+def _status_of(record: BatchRecord, counts: Mapping[str, int]) -> str:
+    if counts["waiting"] or counts["queued"] or counts["running"]:
+        return "in_progress" if record.cancelled_at is None else "cancelling"
+    return "completed" if record.cancelled_at is None else "cancelled"

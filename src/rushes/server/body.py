@@ -1,0 +1,118 @@
+"""Bodies of requests: bounded in bytes and seconds, JSON or a form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rushes.pipelines.rules import FIELDS
+from rushes.server.asks import read_form
+from rushes.server.bounds import Bounds
+from rushes.server.problems import Problem, ProblemError
+from rushes.server.service import service_of
+
+
+class BodyGuard:
+    """ASGI middleware: a body that is too large or comes too slowly ends its request.
+
+    Raises `ProblemError` from `receive`, so within the endpoint that reads the body.
+    """
+
+    def __init__(self, app: ASGIApp, bounds: Bounds) -> None:
+        self._app, self._max_bytes, self._max_seconds = app, bounds.body_bytes, bounds.body_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        deadline, num_bytes, is_whole = time.monotonic() + self._max_seconds, 0, False
+
+        async def guarded() -> Message:
+            nonlocal num_bytes, is_whole
+            if is_whole:  # what comes now is a disconnect, whenever
+                return await receive()
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    message = await receive()
+            except TimeoutError:
+                raise ProblemError(_too_slow(self._max_seconds)) from None
+            num_bytes += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if num_bytes > self._max_bytes:
+                raise ProblemError(_too_large(self._max_bytes))
+            return message
+
+        return await self._app(scope, guarded, send)
+
+
+async def read_body(request: Request) -> dict[str, Any]:
+    """The fields of a request, from JSON or a form. Raises `ProblemError`."""
+    length, most = request.headers.get("content-length", "0"), service_of(request).bounds.body_bytes
+    if length.isdigit() and int(length) > most:
+        raise ProblemError(_too_large(most))
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return _json(await request.body())
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return read_form(await _form(request), FIELDS)
+    problem = Problem(
+        status=415,
+        code="unsupported_media_type",
+        message=f"the body is {kind[:80]!r}; send application/json or multipart/form-data",
+    )
+    raise ProblemError(problem)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data, parse_constant=_not_a_number, object_pairs_hook=_without_twins)
+        # Half a surrogate pair can be written in JSON as an escape, and in no answer of ours.
+        json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        what = "a text of it is no Unicode" if isinstance(error, UnicodeError) else str(error)
+        _invalid("invalid_json", f"the body is not JSON: {what}")
+    if not isinstance(body, dict):
+        _invalid("invalid_json", f"the body must be a JSON object, got {type(body).__name__}")
+    return body
+
+
+async def _form(request: Request) -> Mapping[str, object]:
+    try:
+        async with request.form(max_files=1, max_fields=100) as form:
+            names = [name for name, _ in form.multi_items()]
+            if len(names) != len(set(names)):
+                _invalid("invalid_multipart", "the form has a field twice")
+            return {name: value if isinstance(value, str) else value.filename for name, value in form.items()}
+    except ProblemError:
+        raise
+    except Exception as error:  # the parser's own errors are of several kinds
+        _invalid("invalid_multipart", f"the form cannot be read: {getattr(error, 'detail', error)}")
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a name twice")
+    return found
+
+
+def _not_a_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _invalid(code: str, message: str) -> NoReturn:
+    raise ProblemError(Problem(status=400, code=code, message=message))
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(status=413, code="body_too_large", message=f"the body is longer than {limit} bytes")
+
+
+def _too_slow(limit_s: float) -> Problem:
+    return Problem(status=408, code="body_too_slow", message=f"the body took longer than {limit_s:g} s")

@@ -1,0 +1,183 @@
+"""News of all jobs, read from the store once and told to everybody in this process who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from rushes.errors import StoreError
+from rushes.stores.base import JobStore
+from rushes.types import FINAL, JobEvent
+
+log = logging.getLogger(__name__)
+
+WATCHED_S = 0.01
+"""Between two looks at the store while somebody watches."""
+
+IDLE_S = 0.1
+AWAY_S = 0.5
+"""After a look that failed."""
+
+MAX_WAITING = 256
+"""Events that may wait for one watcher; the rest it reads from the store."""
+
+
+class Bell(Protocol):
+    """How processes tell each other that the store has changed: `rushes.stores.bell`."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return after so many seconds, or earlier when the store may have changed."""
+
+
+class Sleep:
+    """A bell that nobody rings."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `Bell`."""
+        time.sleep(timeout_s)
+        return False
+
+
+class Watcher:
+    """One reader's queue. Events beyond `MAX_WAITING` are dropped; the reader finds them in the store."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.queue: asyncio.Queue[JobEvent | None] = asyncio.Queue(MAX_WAITING)
+        self.has_dropped = False
+
+    def offer(self, event: JobEvent | None) -> None:
+        """On the loop's thread; None asks the reader to go."""
+        if self.queue.full():
+            self.has_dropped = True
+        else:
+            self.queue.put_nowait(event)
+
+    async def next(self) -> JobEvent | None:
+        """The next one that was not dropped; None when the gateway is about to stop."""
+        return await self.queue.get()
+
+    def must_read_store(self, event: JobEvent, after: int) -> bool:
+        """Whether there is more in the store than this event, the one behind `after`: one that was dropped,
+        or this is one that was seen before."""
+        if self.queue.empty() and self.has_dropped:
+            self.has_dropped = False
+            return True
+        return event.number != after + 1
+
+
+class Feed:
+    """Reads `JobStore.feed` on a thread of its own, from the moment it is started.
+
+    Args:
+        bell: wakes the thread; None looks every `WATCHED_S`, every `IDLE_S` while nobody watches.
+        on_event: told of every event, on the feed's thread; must be quick. An error of its is logged.
+    """
+
+    def __init__(
+        self, store: JobStore, bell: Bell | None = None, on_event: Sequence[Callable[[JobEvent], None]] = ()
+    ) -> None:
+        self._store, self._bell, self._on_event = store, bell or Sleep(), tuple(on_event)
+        self._watchers: dict[str, set[Watcher]] = {}
+        self._is_dismissed = False
+        self._lock = threading.Lock()
+        self._stops = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+
+    def start(self) -> None:
+        """Begin at the store's last event."""
+        self._place = self._store.last_place()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the thread has ended."""
+        self._stops.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def dismiss(self) -> None:
+        """End all `events`, those that are asked for later too, after what has happened by now: their readers
+        go on elsewhere."""
+        with self._lock:
+            self._is_dismissed = True
+            watchers = [watcher for some in self._watchers.values() for watcher in some]
+        for watcher in watchers:
+            self._offer(watcher, None)
+
+    @property
+    def num_watchers(self) -> int:
+        """Open ones, of all jobs."""
+        with self._lock:
+            return sum(len(some) for some in self._watchers.values())
+
+    async def events(self, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """A job's events with a number above `after`, as they happen, up to the one that ends it or until
+        `dismiss`; none is left out, none comes twice. Raises `UnknownJob`."""
+        with self.watching(job_id) as watcher:
+            for event in self._store.events(job_id, after=after):
+                after = event.number
+                yield event
+                if event.kind in FINAL:
+                    return
+            while not self._is_dismissed:
+                latest = await watcher.next()
+                if latest is None:
+                    return
+                news: Sequence[JobEvent] = (latest,)
+                if watcher.must_read_store(latest, after):
+                    news = self._store.events(job_id, after=after)
+                for each in news:
+                    after = each.number
+                    yield each
+                    if each.kind in FINAL:
+                        return
+
+    @contextmanager
+    def watching(self, job_id: str) -> Iterator[Watcher]:
+        """A watcher of one job's events, from now on."""
+        watcher = Watcher()
+        with self._lock:
+            self._watchers.setdefault(job_id, set()).add(watcher)
+        try:
+            yield watcher
+        finally:
+            with self._lock:
+                left = self._watchers[job_id]
+                left.discard(watcher)
+                if not left:
+                    del self._watchers[job_id]
+
+    def _run(self) -> None:
+        while not self._stops.is_set():
+            try:
+                news = self._store.feed(after=self._place)
+            except StoreError as error:
+                log.warning("the feed cannot read the store: %s", error)
+                self._stops.wait(AWAY_S)
+                continue
+            self._place = news.place
+            for event in news.events:
+                self._tell(event)
+            if not news.events:
+                self._bell.wait(WATCHED_S if self._watchers else IDLE_S)
+
+    @staticmethod
+    def _offer(watcher: Watcher, event: JobEvent | None) -> None:
+        with suppress(RuntimeError):  # its loop was closed, and nobody is left to tell
+            watcher.loop.call_soon_threadsafe(watcher.offer, event)
+
+    def _tell(self, event: JobEvent) -> None:
+        with self._lock:
+            watchers = tuple(self._watchers.get(event.job_id, ()))
+        for watcher in watchers:
+            self._offer(watcher, event)
+        for listener in self._on_event:
+            try:
+                listener(event)
+            except Exception:  # one listener's bug must not silence the others
+                log.exception("a listener of the feed failed at %s of job %s", event.kind, event.job_id)

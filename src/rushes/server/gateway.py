@@ -1,0 +1,272 @@
+"""What the service does, whatever the protocol: HTTP and gRPC are two edges of this."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rushes.engine.announcements import Announcement, StoreAdmission
+from rushes.engine.client import StoreClient
+from rushes.engine.workplace import Workplace
+from rushes.errors import UnknownJob
+from rushes.pipelines.rules import RULES
+from rushes.server.asks import ask_of
+from rushes.server.auth import Caller
+from rushes.server.feed import Feed
+from rushes.server.limits import Limits
+from rushes.server.problems import Problem, ProblemError
+from rushes.server.videos import Standing, video_of
+from rushes.stores.base import JobRecord
+from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
+
+__all__ = ["Gateway", "Page"]
+
+LOOK_S = 1.0
+"""How old what is known of the workers may be."""
+
+POSITION_S = 1.0
+"""Between two looks of a watcher at its place in the queue."""
+
+MAX_PAGE = 100
+DELETE_WAIT_S = 15.0
+"""How long a deletion waits for a running job to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some of a tenant's jobs."""
+
+    records: Sequence[JobRecord]
+    has_more: bool
+
+
+class Gateway:
+    """The service over one workplace.
+
+    Methods that write wait for the disk: an edge calls them on a thread. Those that read take well below a
+    millisecond. Every method raises `RushesError`s, among them `UnknownJob` for another tenant's job.
+
+    Args:
+        models: pipelines that may be asked for, the first by default; None for those that workers serve or
+            have served since the gateway began, and for all that are known where there are none.
+        keep_days: how long workers keep ended jobs, to tell when they expire.
+        limits: of the callers' keys; None where nothing is limited.
+    """
+
+    def __init__(
+        self,
+        place: Workplace,
+        feed: Feed,
+        *,
+        models: Sequence[str] | None = None,
+        keep_days: float = 7.0,
+        limits: Limits | None = None,
+    ) -> None:
+        self._limits = limits
+        self.place, self.feed = place, feed
+        self.admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
+        self.client, self._roster = StoreClient(place.jobs, self.admission), self.admission.roster
+        self.is_draining = False
+        self._models, self._keep_days = models, keep_days
+        self._seen: dict[str, None] = {}
+
+    @property
+    def models(self) -> Sequence[str]:
+        """That may be asked for now."""
+        if self._models is not None:
+            return self._models
+        self._seen |= {word.pipeline: None for word in self.serving()}
+        return tuple(self._seen) or RULES.names()
+
+    def serving(self, pipeline: str | None = None) -> Sequence[Announcement]:
+        """Workers that are there."""
+        if pipeline is not None:
+            return self._roster.of(pipeline)
+        return [word for name in RULES.names() for word in self._roster.of(name)]
+
+    def ask(
+        self,
+        body: Mapping[str, Any],
+        *,
+        tenant: str,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> tuple[GenerateRequest, JobOptions]:
+        """See `asks.ask_of`."""
+        return ask_of(
+            body,
+            models=self.models,
+            tenant=tenant,
+            idempotency_key=idempotency_key,
+            traceparent=traceparent,
+        )
+
+    def create(
+        self,
+        request: GenerateRequest,
+        options: JobOptions,
+        caller: Caller,
+    ) -> JobRecord:
+        """Queue a job, within the limits of the caller's key; the job of an earlier call is found again and
+        charged nothing. Writes."""
+        if self.is_draining:
+            raise ProblemError(draining())
+        earlier = self.client.earlier(request, options)
+        if earlier is not None:
+            return earlier
+        promise = self.client.promise(request, options)
+        if self._limits is None:
+            return self.client.create(request, options, promise)
+        job_key = options.idempotency_key or secrets.token_hex(16)
+        predicted_s = None if promise is None else promise.predicted_s
+        reservation = self._limits.reserve(caller, job_key, predicted_s)
+        try:
+            record = self.client.create(request, options, promise)
+        except BaseException:
+            self._limits.release(reservation)
+            raise
+        self._limits.bind(reservation, record.id)
+        return record
+
+    def get(self, tenant: str, job_id: str) -> JobRecord:
+        """A job of this tenant. Raises `UnknownJob`."""
+        record = self.place.jobs.get(job_id)
+        if record.options.tenant != tenant:
+            raise UnknownJob(f"there is no job {job_id!r}")
+        return record
+
+    def list(
+        self, tenant: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
+    ) -> Page:
+        """A page of this tenant's jobs."""
+        found = self.place.jobs.jobs(tenant=tenant, limit=limit + 1, after=after, oldest_first=oldest_first)
+        return Page(records=found[:limit], has_more=len(found) > limit)
+
+    def cancel(self, tenant: str, job_id: str) -> JobRecord:
+        """Ask for a job's end. Writes."""
+        return self.place.jobs.cancel(self.get(tenant, job_id).id)
+
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """Take a job away with all its files; one that runs is cancelled first. Writes.
+
+        Raises:
+            ProblemError: it is still running; it will end, and can be deleted then.
+        """
+        record = await asyncio.to_thread(self.cancel, tenant, job_id)
+        if record.status not in FINAL:
+            record = await self._ended(record)
+        await asyncio.to_thread(self._forget, record)
+
+    def _forget(self, record: JobRecord) -> None:
+        if self._limits is not None:  # while its end can still be read: charged, and told to its webhook
+            self._limits.ended(record)
+        self.place.forget(record.id)
+
+    async def _ended(self, record: JobRecord) -> JobRecord:
+        try:
+            async with asyncio.timeout(DELETE_WAIT_S):
+                async for _ in self.feed.events(record.id):
+                    pass
+        except TimeoutError:
+            message = f"job {record.id} is being cancelled and still runs; delete it again in a while"
+            raise ProblemError(
+                Problem(status=409, code="not_ready", message=message, retry_after_s=5.0)
+            ) from None
+        return self.place.jobs.get(record.id)
+
+    def video(self, record: JobRecord) -> dict[str, Any]:
+        """A job as the video object."""
+        return video_of(record, self._standing(record))
+
+    def _standing(self, record: JobRecord) -> Standing:
+        jobs, is_running = self.place.jobs, record.status == "running"
+        degraded = jobs.latest_event(record.id, "degraded") if record.options.degrade else None
+        return Standing(
+            ahead=jobs.num_ahead(record.id) if record.status == "queued" else 0,
+            progress=jobs.latest_event(record.id, "progress") if is_running else None,
+            expires_at=None if record.finished_at is None else record.finished_at + 86_400 * self._keep_days,
+            changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
+        )
+
+    def drain(self) -> None:
+        """Take nothing new, and let watchers go, who come again elsewhere."""
+        self.is_draining = True
+        self.feed.dismiss()
+
+    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """A job's events, and while it is queued `position` events without a number (0), whenever its place
+        changes; up to its end, or until the gateway is drained."""
+        record = self.get(tenant, job_id)
+        queue: asyncio.Queue[JobEvent | Exception | None] = asyncio.Queue(1)
+
+        async def read() -> None:
+            try:
+                async for event in self.feed.events(job_id, after=after):
+                    await queue.put(event)
+                await queue.put(None)
+            except Exception as error:  # to be raised where the events are read
+                await queue.put(error)
+
+        reader = asyncio.create_task(read())
+        is_queued, told = record.status == "queued", -1
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(POSITION_S if is_queued else None):
+                        event = await queue.get()
+                except TimeoutError:
+                    place = self.position(job_id)
+                    is_queued = place is not None
+                    if place is not None and place.data["position"] != told:
+                        told = place.data["position"]  # type: ignore[assignment]
+                        yield place
+                    continue
+                if event is None:
+                    return
+                if isinstance(event, Exception):
+                    raise event
+                is_queued = event.kind in ("queued", "degraded")
+                yield event
+                if event.kind == "queued" and (place := self.position(job_id)) is not None:
+                    told = place.data["position"]  # type: ignore[assignment]
+                    yield place
+        finally:
+            reader.cancel()
+
+    def position(self, job_id: str) -> JobEvent | None:
+        """Where a queued job stands now; None for one that is not queued."""
+        record = self.place.jobs.get(job_id)
+        if record.status != "queued":
+            return None
+        video = self.video(record)
+        data = {"position": video["position"], "eta_s": video["eta_s"]}
+        return JobEvent(job_id=job_id, number=0, kind="position", at=time.time(), data=data)
+
+    def event_data(self, event: JobEvent) -> dict[str, Any]:
+        """What is told of an event: the engine's data, and what a client needs besides."""
+        data: dict[str, Any] = {
+            **event.data,
+            "number": event.number or None,
+            "at": event.at,
+            "job_id": event.job_id,
+        }
+        if event.kind == "preview":
+            data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
+        if event.kind == "completed":
+            data["video"] = self.video(self.place.jobs.get(event.job_id))
+        return data
+
+
+def draining() -> Problem:
+    """The gateway goes away and takes nothing new."""
+    return Problem(
+        status=503,
+        code="draining",
+        message="this server is about to stop and takes no new jobs",
+        type="server_error",
+        retry_after_s=5.0,
+    )

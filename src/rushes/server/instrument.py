@@ -1,0 +1,31 @@
+"""Puts logs, traces and metrics around a gateway's application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from opentelemetry.trace import Tracer
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from rushes.server.access_log import AccessLogMiddleware
+from rushes.server.metrics import GatewayMetrics, MetricsMiddleware
+from rushes.server.tracing import TracingMiddleware
+
+
+def instrument(app: FastAPI, metrics: GatewayMetrics, tracer: Tracer) -> None:
+    """Add `/metrics`, and three pure ASGI middlewares around what the app has by now: outermost the access
+    log, then the request's span, then its metrics. To be called once, before the app starts.
+
+    They share the request's state (`scope["state"]`): `trace_id` and `traceparent` are set before the
+    application runs; it may set `request_id`, `job_id` and the `error_code` of an answer that is an error.
+    """
+
+    async def serve_metrics(request: Request) -> Response:
+        """Prometheus' format, or OpenMetrics with exemplars for a scraper that accepts it."""
+        content, media_type = await run_in_threadpool(metrics.answer, request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
+
+    app.add_api_route("/metrics", serve_metrics, include_in_schema=False)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(TracingMiddleware, tracer=tracer)
+    app.add_middleware(AccessLogMiddleware)

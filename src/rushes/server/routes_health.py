@@ -1,0 +1,46 @@
+"""`/health` and `/ready`: for whoever starts, stops and balances servers."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+import rushes
+from rushes.errors import RushesError
+from rushes.server.service import Service, service_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", operation_id="health")
+async def health(request: Request) -> JSONResponse:
+    """200 as long as the process answers."""
+    service = service_of(request)
+    uptime_s = round(monotonic() - service.started_at, 1)
+    return JSONResponse({"status": "ok", "version": rushes.__version__, "uptime_s": uptime_s})
+
+
+@router.get("/ready", operation_id="ready", responses={503: {"description": "not yet, or not any more"}})
+async def ready(request: Request) -> JSONResponse:
+    """200 when a job would be taken and begun; else 503 and what is missing."""
+    state = readiness(service_of(request))
+    return JSONResponse(state, status_code=200 if state["is_ready"] else 503)
+
+
+def readiness(service: Service) -> dict[str, Any]:
+    """Whether jobs are taken and begun, the workers that are there, and what is missing."""
+    gateway, missing = service.gateway, []
+    workers: list[dict[str, Any]] = []
+    try:
+        gateway.place.jobs.last_place()
+        workers = [{"owner": word.owner, "model": word.pipeline} for word in gateway.serving()]
+    except RushesError as error:
+        missing.append(f"the store: {type(error).__name__}")
+    if not workers:
+        missing.append("a worker")
+    if gateway.is_draining:
+        missing.append("the server is stopping")
+    return {"is_ready": not missing, "missing": missing, "workers": workers}

@@ -1,0 +1,85 @@
+"""What the edges of one gateway process share, and what they need to know of a caller."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from rushes.server.auth import LOCAL, Authenticator, Caller
+from rushes.server.bounds import Bounds
+from rushes.server.gateway import Gateway
+from rushes.stores.api_keys import Scope
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from rushes.server.batch_runner import Batching
+    from rushes.server.limits import Limits
+    from rushes.server.metrics import GatewayMetrics
+    from rushes.stores.accounts import AccountStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The parts of a running gateway.
+
+    Attributes:
+        authenticator: None where everybody is `LOCAL`.
+        limits: None where nothing is limited.
+        accounts: None where nothing is charged.
+        batching: None where no batches are taken.
+        bounds: of one request.
+        cors: origins whose pages may call; "*" for all.
+        metrics, tracer: None where nobody looks.
+        started_at: by `monotonic`.
+    """
+
+    gateway: Gateway
+    authenticator: Authenticator | None = None
+    limits: Limits | None = None
+    accounts: AccountStore | None = None
+    batching: Batching | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    cors: Sequence[str] = ()
+    metrics: GatewayMetrics | None = None
+    tracer: Tracer | None = None
+    started_at: float = field(default_factory=monotonic)
+
+
+def service_of(request: Request) -> Service:
+    """Of the app that got a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+async def caller_of(request: Request, scope: Scope) -> Caller:
+    """Who asks over HTTP; see `authorized`."""
+    return authorized(service_of(request), request.headers.get("authorization"), scope)
+
+
+def authorized(service: Service, authorization: str | None, scope: Scope) -> Caller:
+    """Who asks, allowed to do this and within its rate.
+
+    Raises:
+        Unauthenticated, Forbidden, RateLimited: see `rushes.server.auth` and `limits`.
+    """
+    if service.authenticator is None:
+        return LOCAL
+    caller = service.authenticator.caller(authorization)
+    caller.require(scope)
+    if service.limits is not None:
+        service.limits.check_rate(caller)
+    return caller
+
+
+def new_request_id() -> str:
+    """For logs and for whoever reports an error."""
+    return f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,140 @@
+"""How a gateway is set up: flags over environment over a TOML file over defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from rushes.config import service_variables, store_folder
+from rushes.errors import ConfigError, did_you_mean
+from rushes.server.logs import LogFormat
+
+__all__ = ["ServerSettings", "read_server_settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Every setting of a gateway; docs/service.md has a line for each.
+
+    Attributes:
+        models: pipelines that may be asked for; none for those that workers serve.
+        has_auth: keys are asked for.
+        cors: origins whose pages may call; "*" for all.
+        proxies: addresses whose forwarding headers are believed.
+        drain_s: seconds that open requests get when the gateway stops.
+    """
+
+    store: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = None
+    models: tuple[str, ...] = ()
+    redis: str | None = None
+    memcached: str | None = None
+    s3: str | None = None
+    public_url: str | None = None
+    otlp: str | None = None
+    has_auth: bool = True
+    cors: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ("127.0.0.1",)
+    keep_days: float = 7.0
+    drain_s: float = 10.0
+    log_format: LogFormat = "text"
+    log_level: str = "warning"
+    has_prompts_in_logs: bool = False
+    allows_private_webhooks: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("port", "grpc_port"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 65_535:
+                raise ConfigError(f"{name}: must be from 0 to 65535, got {value}")
+        if not self.has_auth and not is_loopback(self.host):
+            raise ConfigError(
+                f"host: {self.host!r} is reached from elsewhere, where every call needs a key;"
+                " leave --no-auth out, or listen on 127.0.0.1"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_server_settings(flags: Mapping[str, Any], file: Path | None = None) -> ServerSettings:
+    """The settings of flags that were given, the environment, and a TOML file.
+
+    Raises:
+        ConfigError: naming the key, its value, the rule and where it stands.
+    """
+    given: dict[str, Any] = {"store": store_folder()}
+    if file is not None:
+        given |= _of_file(file)
+    given |= {name: _of_text(name, text) for name, text in service_variables().items()}
+    given |= {name: value for name, value in flags.items() if value is not None}
+    return ServerSettings(**given)
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not TOML: {error}") from error
+    for name in content:
+        if name not in _KINDS:
+            raise ConfigError(f"{file}: unknown key {name!r}{did_you_mean(name, _KINDS)}")
+    return {name: _checked(f"{file}: {name}", name, value) for name, value in content.items()}
+
+
+_KINDS: Mapping[str, str] = {field.name: str(field.type) for field in fields(ServerSettings)}
+
+
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+
+
+def _of_text(name: str, text: str) -> Any:
+    kind = _KINDS[name]
+    where = f"RUSHES_{name.upper()}"
+    if kind.startswith("tuple"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind == "bool":
+        return _checked(
+            where, name, {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
+        )
+    if kind.startswith(("int", "float")):
+        try:
+            return float(text) if kind == "float" else int(text)
+        except ValueError:
+            raise ConfigError(f"{where}: must be a number, got {text!r}") from None
+    return Path(text) if kind == "Path" else text
+
+
+def _checked(where: str, name: str, value: Any) -> Any:
+    kind = _KINDS[name]
+    if kind.startswith("tuple"):
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise ConfigError(f"{where}: must be a list of texts, got {value!r}")
+    if kind == "Path":
+        return Path(cast(str, value)).expanduser()
+    wanted: dict[str, tuple[type, ...]] = {
+        "bool": (bool,),
+        "int": (int,),
+        "float": (int, float),
+        "str": (str,),
+        "LogFormat": (str,),
+    }
+    if not isinstance(value, wanted[kind.partition(" ")[0]]) or (isinstance(value, bool) and kind != "bool"):
+        raise ConfigError(f"{where}: must be a {kind.partition(' ')[0]}, got {value!r}")
+    return value

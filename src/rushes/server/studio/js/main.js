@@ -1,0 +1,70 @@
+// Puts the studio together.
+
+import { api, askForKeyWith } from "./api.js";
+import { buildCompare, openCompare } from "./compare.js";
+import { buildDeeds } from "./deeds.js";
+import { askForKey } from "./dialogs.js";
+import { $, icon, setText } from "./dom.js";
+import { attend, resume, watch } from "./jobs.js";
+import { hasKey, setKey, takeKey } from "./key.js";
+import { readModels } from "./models.js";
+import { buildScreen } from "./screen.js";
+import { bindKeys, bindTheme } from "./shortcuts.js";
+import { buildSlate } from "./slate.js";
+import { pause } from "./sse.js";
+import { openStarters } from "./starters.js";
+import { store } from "./store.js";
+import { buildTrace } from "./trace.js";
+import { buildWall, drawHouse } from "./wall.js";
+
+const RETRY_MS = 1500;
+
+takeKey();
+const nextTheme = bindTheme(icon);
+buildScreen();
+buildWall();
+buildDeeds();
+buildTrace();
+buildCompare();
+watch();
+bindKeys({ starters: openStarters, compare: openCompare, theme: nextTheme });
+$("open-starters").addEventListener("click", openStarters);
+// On a phone the form may be far away: a button brings it back.
+new IntersectionObserver(([{ isIntersecting }]) => { $("new-take").hidden = isIntersecting; }).observe($("slate"));
+$("new-take").addEventListener("click", event => { event.preventDefault(); $("prompt").focus(); });
+store.on("take order link", drawHouse);
+
+// A key that stops being good while the page is open is asked for once more.
+let asking = null;
+function renewKey() {
+  asking ??= askForKey(hasKey() ? "That key is not known here." : "").then(key => {
+    setKey(key);
+    asking = null;
+  });
+  return asking;
+}
+
+async function open() {
+  for (;;) {
+    try {
+      const models = readModels(await api.models());
+      await resume();
+      return models;
+    } catch (error) {
+      if (error.status === 401) await renewKey();
+      else if (error.status === 0 || error.status >= 500) {
+        store.link(false);
+        await pause(RETRY_MS);
+      } else throw error;
+    }
+  }
+}
+
+try {
+  buildSlate(await open());
+  askForKeyWith(() => renewKey().then(() => { resume(); attend(); }));
+  drawHouse();
+  document.documentElement.dataset.ready = "";
+} catch (error) {
+  setText($("slate-error"), error.message);
+}

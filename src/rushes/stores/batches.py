@@ -1,0 +1,156 @@
+"""Batches: what was asked once for many jobs. The jobs themselves lie in the job store."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rushes.errors import IdempotencyConflict, UnknownBatch
+from rushes.stores.job_ids import next_job_id
+from rushes.stores.sqlite_database import Database
+from rushes.types import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord:
+    """Attributes:
+    spec: as it was asked.
+    total: jobs that it is to have.
+    num_rows: the first so many rows have their job, or an error.
+    idempotency_key: the same key and spec again is the same batch.
+    cancelled_at: when somebody did not want the rest of them any more.
+    """
+
+    id: str
+    key_id: str
+    tenant: str
+    created_at: float
+    spec: Mapping[str, Json]
+    total: int
+    num_rows: int = 0
+    cancelled_at: float | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRow:
+    """A row, from 1, and its job; or why it has none."""
+
+    number: int
+    job_id: str | None
+    error: str | None
+
+
+class Batches:
+    """Durable. Times are seconds since the epoch. Another tenant's batch is an unknown one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self,
+        *,
+        key_id: str,
+        tenant: str,
+        spec: Mapping[str, Json],
+        total: int,
+        now: float,
+        idempotency_key: str | None = None,
+    ) -> BatchRecord:
+        """A new batch, or the tenant's earlier one with the same key. Raises `IdempotencyConflict` for the
+        same key with another spec."""
+        with self._database.write() as connection:
+            if idempotency_key is not None and (
+                earlier := _earlier(connection, tenant, idempotency_key, spec)
+            ):
+                return earlier
+            last: str | None = connection.execute("SELECT max(id) FROM batches").fetchone()[0]
+            batch_id = "batch_" + next_job_id(last and last.removeprefix("batch_"), now)
+            connection.execute(
+                "INSERT INTO batches (id, key_id, tenant, created_at, spec, total, idempotency_key)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (batch_id, key_id, tenant, now, json.dumps(spec), total, idempotency_key),
+            )
+            return _get(connection, batch_id, tenant)
+
+    def unfinished(self) -> Sequence[BatchRecord]:
+        """Of all tenants, oldest first: those of which rows are still to be queued."""
+        query = "SELECT * FROM batches WHERE num_rows < total AND cancelled_at IS NULL ORDER BY id"
+        with self._database.read() as connection:
+            return tuple(_record(row) for row in connection.execute(query).fetchall())
+
+    def add_row(
+        self, batch_id: str, number: int, *, job_id: str | None = None, error: str | None = None
+    ) -> None:
+        """The row has its job, or can have none. Rows come in order; the same one again changes nothing."""
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO batch_rows (batch_id, number, job_id, error) VALUES (?, ?, ?, ?)",
+                (batch_id, number, job_id, error),
+            )
+            connection.execute(
+                "UPDATE batches SET num_rows = max(num_rows, ?) WHERE id = ?", (number, batch_id)
+            )
+
+    def rows(self, batch_id: str, *, after: int = 0, limit: int | None = None) -> Sequence[BatchRow]:
+        """Those behind number `after` that were queued, in order."""
+        query = """
+            SELECT number, job_id, error FROM batch_rows WHERE batch_id = ? AND number > ?
+            ORDER BY number LIMIT ?
+        """
+        with self._database.read() as connection:
+            found = connection.execute(query, (batch_id, after, -1 if limit is None else limit)).fetchall()
+        return tuple(BatchRow(**dict(row)) for row in found)
+
+    def get(self, batch_id: str, *, tenant: str | None = None) -> BatchRecord:
+        """None: whose it is does not matter. Raises `UnknownBatch`."""
+        with self._database.read() as connection:
+            return _get(connection, batch_id, tenant)
+
+    def list(
+        self, *, tenant: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Sequence[BatchRecord]:
+        """Newest first; `after` is the id of the last one of the page before."""
+        query = """
+            SELECT * FROM batches WHERE (:tenant IS NULL OR tenant = :tenant)
+            AND (:after IS NULL OR id < :after) ORDER BY id DESC LIMIT :limit
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(query, {"tenant": tenant, "after": after, "limit": limit}).fetchall()
+        return tuple(_record(row) for row in rows)
+
+    def cancel(self, batch_id: str, *, tenant: str | None = None, now: float) -> BatchRecord:
+        """No more jobs are to be made of it; a second time changes nothing. Raises `UnknownBatch`."""
+        with self._database.write() as connection:
+            _get(connection, batch_id, tenant)
+            connection.execute(
+                "UPDATE batches SET cancelled_at = ? WHERE id = ? AND cancelled_at IS NULL", (now, batch_id)
+            )
+            return _get(connection, batch_id, tenant)
+
+
+def _earlier(
+    connection: sqlite3.Connection, tenant: str, idempotency_key: str, spec: Mapping[str, Json]
+) -> BatchRecord | None:
+    row = connection.execute(
+        "SELECT * FROM batches WHERE tenant = ? AND idempotency_key = ?", (tenant, idempotency_key)
+    ).fetchone()
+    if row is None:
+        return None
+    record = _record(row)
+    if record.spec != json.loads(json.dumps(spec)):
+        raise IdempotencyConflict(f"idempotency key {idempotency_key!r} belongs to another batch")
+    return record
+
+
+def _get(connection: sqlite3.Connection, batch_id: str, tenant: str | None) -> BatchRecord:
+    row = connection.execute("SELECT * FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    if row is None or tenant not in (None, row["tenant"]):
+        raise UnknownBatch(f"{batch_id[:80]!r}: no batch has this id")
+    return _record(row)
+
+
+def _record(row: sqlite3.Row) -> BatchRecord:
+    return BatchRecord(**{**dict(row), "spec": json.loads(row["spec"])})

@@ -1,0 +1,63 @@
+"""What admission asks a job store in SQLite at every submission: open work, and how promises were kept.
+
+Both read columns, never a job's JSON.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from rushes.stores.base import KeptPromise, OpenWork
+from rushes.types import Lane
+
+_WORK = (
+    "SELECT pipeline, is_interactive, tenant, coalesce(sum(predicted_s), 0.0) AS seconds FROM jobs"
+    " WHERE status IN ('queued', 'running') GROUP BY pipeline, is_interactive, tenant"
+)
+_UNKNOWN = (
+    "SELECT pipeline, is_interactive, tenant, id FROM jobs"
+    " WHERE status IN ('queued', 'running') AND predicted_s IS NULL"
+)
+_KEPT = (
+    "SELECT id, pipeline, is_interactive, created_at, eta_s, finished_at FROM jobs"
+    " WHERE status = 'completed' AND finished_at >= ? AND eta_s > 0"
+    " ORDER BY finished_at DESC, id DESC LIMIT ?"
+)
+
+
+def open_work(connection: sqlite3.Connection) -> tuple[OpenWork, ...]:
+    """See `JobStore.open_work`."""
+    unknown: dict[tuple[str, int, str], list[str]] = {}
+    for row in connection.execute(_UNKNOWN):
+        unknown.setdefault((row["pipeline"], row["is_interactive"], row["tenant"]), []).append(row["id"])
+    return tuple(
+        OpenWork(
+            pipeline=row["pipeline"],
+            lane=_lane(row),
+            tenant=row["tenant"],
+            seconds=row["seconds"],
+            unknown=tuple(unknown.get((row["pipeline"], row["is_interactive"], row["tenant"]), ())),
+        )
+        for row in connection.execute(_WORK)
+    )
+
+
+def kept_promises(connection: sqlite3.Connection, since: float, limit: int) -> Sequence[KeptPromise]:
+    """See `JobStore.kept_promises`."""
+    rows = connection.execute(_KEPT, (since, limit)).fetchall()
+    return tuple(
+        KeptPromise(
+            job_id=row["id"],
+            pipeline=row["pipeline"],
+            lane=_lane(row),
+            created_at=row["created_at"],
+            eta_s=row["eta_s"],
+            finished_at=row["finished_at"],
+        )
+        for row in reversed(rows)
+    )
+
+
+def _lane(row: sqlite3.Row) -> Lane:
+    return "interactive" if row["is_interactive"] else "batch"

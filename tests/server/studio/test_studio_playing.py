@@ -1,0 +1,57 @@
+"""A clip is seen while it is made: previews, first frame, waterfall, and nothing moves about."""
+
+from __future__ import annotations
+
+import statistics
+
+from playwright.sync_api import Page, expect
+from studio_parts import CLIP_MS, LONG, SHORT, ask, keep, roll, statuses, until
+
+PLAYS = "document.querySelector('#video').hidden ? 0 : document.querySelector('#video').currentTime"
+PREVIEWS = (
+    "performance.getEntriesByName('rushes.preview').map(entry => [entry.duration, entry.detail.fetched])"
+)
+
+
+def test_it_plays_before_it_is_done(studio: Page, url: str) -> None:
+    roll(studio, "a dog running in the park", **LONG)
+    until(lambda: studio.evaluate(PLAYS) > 0)
+    assert statuses(url)[0] == "in_progress"
+    assert studio.evaluate("document.querySelector('#video').videoWidth") == 64
+    keep(studio, "playing")
+    assert studio.inner_text("#first").endswith("s")
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    video = ask(f"{url}/v1/videos?limit=1")["data"][0]
+    duration = studio.evaluate("document.querySelector('#video').duration")
+    assert abs(duration - video["num_frames"] / video["fps"]) < 0.05
+    keep(studio, "done")
+
+
+def test_a_preview_is_shown_at_once(studio: Page) -> None:
+    """The page's share of the 100 ms from an event to its picture: all but the service's answer, which waits
+    for the worker that fills the cores."""
+    roll(studio, "a cat on a sofa", num_frames=9, num_inference_steps=12)
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    shown = studio.evaluate(PREVIEWS)
+    print("ms from event to picture, of which fetching:", [[round(each) for each in pair] for pair in shown])
+    assert len(shown) >= 4, "previews were not shown"
+    assert statistics.median(total - fetched for total, fetched in shown) <= 100
+
+
+def test_nothing_moves_while_it_runs(studio: Page) -> None:
+    studio.wait_for_timeout(600)  # what came while the page was loaded is not meant here
+    studio.evaluate("window.shifts = []")
+    roll(studio, "a bird over the sea", **SHORT)
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    studio.wait_for_timeout(500)
+    assert sum(studio.evaluate("window.shifts")) < 0.002
+
+
+def test_the_waterfall_has_a_bar_for_every_unit(studio: Page) -> None:
+    roll(studio, "a fish in a bowl", **SHORT)
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    bars = {
+        name: studio.locator(f"[data-stage={name}] g rect").count()
+        for name in ("queue", "text_encode", "denoise", "vae_decode")
+    }
+    assert bars == {"queue": 1, "text_encode": 1, "denoise": 4, "vae_decode": 3}

@@ -1,0 +1,57 @@
+"""What admission reads: open work by pipeline, lane and tenant, and the promises of completed jobs."""
+
+from __future__ import annotations
+
+from store_parts import REQUEST, Bench, with_seed
+
+from rushes.stores.base import KeptPromise, OpenWork
+from rushes.types import JobOptions
+
+NOW = JobOptions(lane="interactive")
+BATCH = JobOptions(lane="batch", tenant="a")
+
+
+def test_open_work_is_that_of_the_jobs_that_have_not_ended(bench: Bench):
+    store = bench.store
+    assert not store.open_work()
+    ended = store.create(REQUEST, NOW, predicted_s=100.0)
+    store.cancel(ended.id)
+    running = store.create(REQUEST, NOW, predicted_s=2.0)
+    bench.lease()
+    unknown = store.create(with_seed(1), NOW)
+    for seconds in (3.0, 4.0):
+        store.create(REQUEST, BATCH, predicted_s=seconds)
+    found = {(work.lane, work.tenant): work for work in store.open_work()}
+    assert store.get(running.id).status == "running"
+    assert found == {
+        ("interactive", "default"): OpenWork(
+            pipeline="toy", lane="interactive", tenant="default", seconds=2.0, unknown=(unknown.id,)
+        ),
+        ("batch", "a"): OpenWork(pipeline="toy", lane="batch", tenant="a", seconds=7.0),
+    }
+
+
+def completed(bench: Bench, eta_s: float | None) -> str:
+    record = bench.store.create(REQUEST, NOW, eta_s=eta_s)
+    (lease,) = bench.lease()
+    bench.clock.now += 1
+    bench.store.finish(lease, result="x", actual_s=1.0)
+    return record.id
+
+
+def test_promises_of_completed_jobs_come_in_the_order_of_their_ends(bench: Bench):
+    store, begin = bench.store, bench.clock.now
+    first, _, second, third = (completed(bench, eta_s) for eta_s in (5.0, None, 6.0, 7.0))
+    store.create(REQUEST, NOW, eta_s=1.0)
+    found = store.kept_promises(since=0.0, limit=10)
+    assert [kept.job_id for kept in found] == [first, second, third]
+    assert found[0] == KeptPromise(
+        job_id=first,
+        pipeline="toy",
+        lane="interactive",
+        created_at=begin,
+        eta_s=5.0,
+        finished_at=begin + 1,
+    )
+    assert [kept.job_id for kept in store.kept_promises(since=begin + 4, limit=10)] == [third]
+    assert [kept.job_id for kept in store.kept_promises(since=0.0, limit=2)] == [second, third]
