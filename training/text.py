@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rushes.models import mini_lm
 from rushes.models.headers import read_json
-from rushes.models.text import clean_prompt
+from rushes.models.prompts import clean_prompt
 from rushes.models.weights import load_weights
 
 TOY = Path("src/rushes/assets/toy")

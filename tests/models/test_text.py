@@ -21,7 +21,8 @@ from rushes.models import mini_lm, umt5
 from rushes.models.checkpoint_writer import make_checkpoint
 from rushes.models.headers import TensorHeader
 from rushes.models.loader import open_checkpoint
-from rushes.models.text import TextEncoder, clean_prompt, load_tokenizer
+from rushes.models.prompts import clean_prompt
+from rushes.models.text import TextEncoder, load_tokenizer
 from rushes.pipelines.wan_rules import NEGATIVE_PROMPT
 
 PROMPTS = [

@@ -95,7 +95,7 @@ def worker(
     Ctrl-C or SIGTERM: the steps in work are finished, every job is saved and goes back to the queue.
     """
     import rushes
-    from rushes.engine.announcements import announce, most_elsewhere, withdraw
+    from rushes.engine.announcements import Elsewhere, announce, withdraw
     from rushes.engine.housekeeping import Housekeeping
     from rushes.engine.peaks import CudaMeter
     from rushes.engine.planner import calibrate, planner_for
@@ -143,7 +143,7 @@ def worker(
             planner,
             policy=policy,
             owner=owner,
-            most_elsewhere=lambda: most_elsewhere(place.workers, model.rules.name, owner),
+            most_elsewhere=Elsewhere(place.workers, model.rules.name, owner),
             announce=serve,
             on_preview=place.keep_preview,
         )

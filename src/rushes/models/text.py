@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,9 @@ from torch import Tensor, nn
 
 from rushes.errors import CheckpointError
 from rushes.models.mini_lm import MiniLM, MiniLMTokenizer
+from rushes.models.prompts import clean_prompt
 from rushes.models.streamed import stream_from_host
-from rushes.trace import span, traced
+from rushes.trace import span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +41,6 @@ class TextEncoder(Protocol):
     def encode(self, prompt: str) -> PromptEmbeds:
         """Encode one prompt of any length; what does not fit the encoder is cut off."""
         ...
-
-
-@traced("tokenize")
-def clean_prompt(prompt: str) -> str:
-    """What Wan's reference makes of a prompt: ftfy, HTML unescaped twice, white space collapsed.
-
-    ftfy repairs mojibake, straightens quotes and drops control characters; quotes that HTML entities spell
-    come after it and stay curly. Halves of surrogate pairs, which no UTF-8 text holds, become U+FFFD.
-
-    Example:
-        >>> clean_prompt("  \u201csalt\u201d &amp;amp; pepper\\n")
-        '"salt" & pepper'
-    """
-    import ftfy  # 0.1 s, which nobody who gives embeddings needs to wait for
-
-    text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
-    return re.sub(r"\s+", " ", text).strip()
 
 
 class UMT5TextEncoder:

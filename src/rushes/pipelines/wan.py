@@ -11,7 +11,8 @@ from rushes.models.configs import WanConfig
 from rushes.models.text import PromptEmbeds
 from rushes.pipelines.base import Parts
 from rushes.stages.base import Given, Job, NoiseExpert, Stage
-from rushes.stages.denoise import Denoise, DenoiseCausal
+from rushes.stages.denoise import Denoise
+from rushes.stages.denoise_causal import DenoiseCausal
 from rushes.stages.text_encode import EmbeddingCache, TextEncode
 from rushes.stages.vae_decode import VaeDecode
 from rushes.types import GenerateRequest, SamplingParams, VideoSpec

@@ -159,7 +159,12 @@ class Gateway:
         record = await asyncio.to_thread(self.cancel, tenant, job_id)
         if record.status not in FINAL:
             record = await self._ended(record)
-        await asyncio.to_thread(self.place.forget, record.id)
+        await asyncio.to_thread(self._forget, record)
+
+    def _forget(self, record: JobRecord) -> None:
+        if self._limits is not None:  # while its end can still be read: charged, and told to its webhook
+            self._limits.ended(record)
+        self.place.forget(record.id)
 
     async def _ended(self, record: JobRecord) -> JobRecord:
         try:

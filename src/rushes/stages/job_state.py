@@ -23,7 +23,8 @@ from rushes.errors import ResumeError
 from rushes.sampling.history import History
 from rushes.sampling.step_cache import StepCache
 from rushes.stages.base import CausalState, DenoiseState, Job
-from rushes.stages.denoise import start, start_causal
+from rushes.stages.denoise import start
+from rushes.stages.denoise_causal import start_causal
 from rushes.types import ForwardCounts, GenerateRequest, Timing
 
 VERSION = "1"

@@ -9,7 +9,8 @@ from threading import RLock
 
 import torch
 
-from rushes.models.text import PromptEmbeds, TextEncoder, clean_prompt
+from rushes.models.prompts import clean_prompt
+from rushes.models.text import PromptEmbeds, TextEncoder
 from rushes.models.wan import TextContext, Wan
 from rushes.stages.base import BatchKey, Job, NoiseExpert
 from rushes.stages.shared_embeddings import EmbeddingKey, SharedEmbeddings

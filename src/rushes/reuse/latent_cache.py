@@ -1,0 +1,278 @@
+"""Clips whose stored latents a new prompt may start from: nearest by meaning, and not another meaning."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from rushes.errors import StoreError
+from rushes.reuse.entries import Entry, Snapshot
+from rushes.reuse.plain_index import Neighbour, PlainIndex, Vectors
+from rushes.reuse.store import ReuseStore, entry_of
+
+DIM = 384
+THRESHOLD = 0.92
+"""Cosine of MiniLM's embeddings: reordered and inflected prompts are above it, and so are prompts of the
+opposite meaning, which is why there is a guard (docs/reuse.md)."""
+
+REFRESH_S = 0.25
+"""How old the view of other processes' entries may be."""
+
+_MAX_CANDIDATES = 64
+"""The nearest, which are shown to the guard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """An entry that means the same.
+
+    Attributes:
+        similarity: cosine of the two prompts' embeddings.
+    """
+
+    entry: Entry
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """Nothing may be used.
+
+    Attributes:
+        reason: "empty", "similarity", "guard: ..." with what differs, or "store: ..." when it cannot be read.
+        similarity: of the nearest that was above the threshold; None when none was.
+    """
+
+    reason: str
+    similarity: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """Since the cache was opened, by this process.
+
+    Attributes:
+        misses: by the first word of the reason.
+        num_corrupt: rows that could not be used.
+        num_errors: times the store could not be read or written; each made a miss at most.
+    """
+
+    hits: int
+    misses: Counter[str]
+    num_corrupt: int
+    num_errors: int
+
+
+class LatentCache:
+    """Look up by embedding, then by meaning. Safe for threads; each process has its own over one store.
+
+    Other processes' entries are seen within `REFRESH_S`, hits are written at the same pace.
+
+    Args:
+        store: what holds the entries; the cache closes it.
+        differs: why two prompts do not mean the same, None when they do: `rushes.reuse.guard.differs`.
+        on_evicted: called with entries that went, after they went, so that their files can be deleted.
+            Whoever still reads one of those has a miss.
+        clock: seconds since the epoch.
+
+    Raises:
+        StoreError: from the constructor, `insert`, `pin`, `remove` and `evict`; `lookup` never raises it.
+    """
+
+    def __init__(
+        self,
+        store: ReuseStore,
+        *,
+        differs: Callable[[str, str], str | None],
+        on_evicted: Callable[[Sequence[Entry]], None] = lambda entries: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._differs = store, differs
+        self._on_evicted, self._clock = on_evicted, clock
+        self._lock = threading.Lock()
+        self._indexes: dict[str, PlainIndex] = {}
+        self._compat_of: dict[int, str] = {}
+        self._hits: Counter[int] = Counter()
+        self._number, self._refreshed_at = -1, -REFRESH_S
+        self.counts = Counts(hits=0, misses=Counter(), num_corrupt=0, num_errors=0)
+        with self._lock:
+            self._read_news()
+
+    def __len__(self) -> int:
+        return len(self._compat_of)
+
+    def close(self) -> None:
+        """Write what was counted and close the store."""
+        with self._lock, suppress(StoreError):
+            self._write_hits()
+        self._store.close()
+
+    def lookup(
+        self, embedding: Vectors, compat: str, prompt: str, threshold: float = THRESHOLD
+    ) -> Hit | Miss:
+        """The nearest entry of this compatibility key that is near enough and means the same.
+
+        Args:
+            embedding: float32 [384] of length 1, of `prompt`.
+            prompt: cleaned, as those that were inserted.
+        """
+        try:
+            found = self._lookup(embedding, compat, prompt, threshold)
+        except StoreError as error:
+            self.counts.num_errors += 1
+            found = Miss(reason=f"store: {error}")
+        if isinstance(found, Hit):
+            self.counts.hits += 1
+        else:
+            self.counts.misses[found.reason.partition(":")[0]] += 1
+        return found
+
+    def insert(
+        self,
+        embedding: Vectors,
+        compat: str,
+        prompt: str,
+        *,
+        id: str,
+        tenant: str,
+        snapshots: Sequence[Snapshot],
+        saved_s: float,
+    ) -> None:
+        """Add a clip, or replace the one of this id; evict what has no room beside it.
+
+        Args:
+            saved_s: device seconds that a hit is taken to save: what the clip took, in doubt.
+        """
+        vector = np.ascontiguousarray(embedding, np.float32)
+        assert vector.shape == (DIM,), vector.shape
+        _, gone = self._store.insert(
+            id=id,
+            tenant=tenant,
+            compat=compat,
+            prompt=prompt,
+            vector=vector.tobytes(),
+            snapshots=snapshots,
+            saved_s=saved_s,
+            now=self._clock(),
+        )
+        with self._lock:
+            self._read_news()
+        self._tell(gone)
+
+    def pin(self, id: str, *, is_pinned: bool = True) -> bool:
+        """Keep an entry whatever happens, or no longer; False when there is none of this id."""
+        return self._store.pin(id, is_pinned=is_pinned)
+
+    def remove(self, id: str) -> bool:
+        """Take out an entry whose snapshots turned out to be unusable; whether it was there."""
+        entry = self._store.remove(id)
+        with self._lock:
+            self._read_news()
+        self._tell(() if entry is None else (entry,))
+        return entry is not None
+
+    def evict(self) -> Sequence[Entry]:
+        """Take out what has had its time or no more room. To be called now and then; `insert` does so too."""
+        gone = self._store.evict(now=self._clock())
+        with self._lock:
+            self._read_news()
+        self._tell(gone)
+        return gone
+
+    def _lookup(self, embedding: Vectors, compat: str, prompt: str, threshold: float) -> Hit | Miss:
+        with self._lock:
+            self._refresh()
+            index = self._indexes.get(compat)
+            if index is None:
+                return Miss(reason="empty")
+            near = index.nearest(embedding, at_least=threshold, limit=_MAX_CANDIDATES)
+        if not near:
+            return Miss(reason="similarity")
+        return self._first_alike(near, compat, prompt)
+
+    def _first_alike(self, near: Sequence[Neighbour], compat: str, prompt: str) -> Hit | Miss:
+        rows, now = self._store.rows([one.key for one in near]), self._clock()
+        reason = "similarity"
+        for one in near:
+            row = rows.get(one.key)
+            if row is None or row["compat"] != compat:
+                continue
+            if row["expires_at"] is not None and row["expires_at"] <= now and not row["is_pinned"]:
+                continue
+            if difference := self._differs(prompt, row["prompt"]):
+                reason = f"guard: {difference}" if reason == "similarity" else reason
+                continue
+            try:
+                entry = entry_of(row)
+            except StoreError:
+                self.counts.num_corrupt += 1
+                continue
+            with self._lock:
+                self._hits[one.key] += 1
+            return Hit(entry=entry, similarity=one.similarity)
+        return Miss(reason=reason, similarity=near[0].similarity)
+
+    def _refresh(self) -> None:
+        if abs(time.monotonic() - self._refreshed_at) >= REFRESH_S:
+            self._read_news()
+            try:
+                self._write_hits()
+            except StoreError:
+                self.counts.num_errors += 1
+
+    def _write_hits(self) -> None:
+        if self._hits:
+            self._store.count_hits(self._hits, now=self._clock())
+            self._hits.clear()
+
+    def _read_news(self) -> None:
+        news = self._store.news(self._number)
+        if news.changed is None or self._number < 0:
+            self._indexes.clear()
+            self._compat_of.clear()
+            self._add(None)
+        elif news.changed:
+            for place in news.changed:
+                self._forget(place)
+            self._add(news.changed)
+        self._number, self._refreshed_at = news.number, time.monotonic()
+
+    def _forget(self, place: int) -> None:
+        compat = self._compat_of.pop(place, None)
+        if compat is not None:
+            index = self._indexes[compat]
+            index.remove(place)
+            if not len(index):
+                del self._indexes[compat]
+
+    def _add(self, places: Sequence[int] | None) -> None:
+        by_compat: dict[str, list[tuple[int, Vectors]]] = {}
+        for place, compat, data in self._store.vectors(places):
+            vector = _vector(data)
+            if vector is None:
+                self.counts.num_corrupt += 1
+            else:
+                by_compat.setdefault(compat, []).append((place, vector))
+        for compat, found in by_compat.items():
+            index = self._indexes.setdefault(compat, PlainIndex())
+            index.insert([place for place, _ in found], np.stack([vector for _, vector in found]))
+            self._compat_of.update((place, compat) for place, _ in found)
+
+    def _tell(self, gone: Sequence[Entry]) -> None:
+        if gone:
+            self._on_evicted(gone)
+
+
+def _vector(data: bytes) -> Vectors | None:
+    """None for bytes that are no vector of length 1."""
+    if not isinstance(data, bytes) or len(data) != 4 * DIM:
+        return None
+    vector = np.frombuffer(data, np.float32)
+    length = float(np.linalg.norm(vector))
+    return vector if np.isfinite(vector).all() and abs(length - 1) < 1e-2 else None
