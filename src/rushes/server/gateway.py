@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rushes.engine.announcements import Announcement, StoreAdmission
@@ -16,10 +16,15 @@ from rushes.errors import UnknownJob
 from rushes.pipelines.rules import RULES
 from rushes.server.asks import ask_of
 from rushes.server.auth import Caller
+from rushes.server.edits import EditAsk, edit
 from rushes.server.feed import Feed
+from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
-from rushes.server.videos import Standing, video_of
+from rushes.server.reuse import Plan, Reuse
+from rushes.server.snapshots import origin_of, snapshots_of, steps_s
+from rushes.server.videos import Standing, error_of, video_of
+from rushes.server.wishes import ANYTHING, Wish
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
 
@@ -55,6 +60,10 @@ class Gateway:
             have served since the gateway began, and for all that are known where there are none.
         keep_days: how long workers keep ended jobs, to tell when they expire.
         limits: of the callers' keys; None where nothing is limited.
+        latents: None where no latents are looked up.
+
+    Attributes:
+        reuse: decides what a request may take from earlier ones.
     """
 
     def __init__(
@@ -65,11 +74,13 @@ class Gateway:
         models: Sequence[str] | None = None,
         keep_days: float = 7.0,
         limits: Limits | None = None,
+        latents: LatentReuse | None = None,
     ) -> None:
         self._limits = limits
         self.place, self.feed = place, feed
         self.admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
         self.client, self._roster = StoreClient(place.jobs, self.admission), self.admission.roster
+        self.reuse = Reuse(self._roster.of, latents)
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
@@ -110,26 +121,98 @@ class Gateway:
         request: GenerateRequest,
         options: JobOptions,
         caller: Caller,
+        wish: Wish = ANYTHING,
     ) -> JobRecord:
-        """Queue a job, within the limits of the caller's key; the job of an earlier call is found again and
-        charged nothing. Writes."""
+        """Make a job, within the limits of the caller's key: with the clip of an earlier one, from its
+        latents, or anew; the job of an earlier call is found again and charged nothing. Writes, and may
+        encode a sentence."""
         if self.is_draining:
             raise ProblemError(draining())
         earlier = self.client.earlier(request, options)
         if earlier is not None:
             return earlier
-        promise = self.client.promise(request, options)
-        if self._limits is None:
-            return self.client.create(request, options, promise)
-        job_key = options.idempotency_key or secrets.token_hex(16)
+        plan = self.reuse.plan(request, caller, wish)
+        record = self._taken(plan, options, caller)
+        if record is None:
+            record = self._queued(self.reuse.latent(plan, caller, wish), request, options, caller)
+        self.reuse.count(record)
+        return record
+
+    def remix(self, caller: Caller, job_id: str, ask: EditAsk) -> JobRecord:
+        """Make an edit of a completed clip. Writes.
+
+        Raises:
+            ProblemError: the clip is not completed.
+        """
+        if self.is_draining:
+            raise ProblemError(draining())
+        parent = self.get(caller.tenant, job_id)
+        if parent.status != "completed":
+            raise ProblemError(not_finished(parent))
+        origin = origin_of(self.place.jobs, parent)
+        snapshots = [one for one in snapshots_of(self.place.jobs, origin.id) if is_there(self.place.latents, one)]
+        made = edit(parent, ask, snapshots, whole_s=steps_s(self.place.jobs, origin))
+        asked = replace(made.request, source=None)
+        earlier = self.client.earlier(asked, ask.options)
+        if earlier is not None:
+            return earlier
+        plan = self.reuse.edit(made.request, caller, made.told)
+        record = self._queued(plan, asked, ask.options, caller)
+        self.reuse.count(record)
+        return record
+
+    def _taken(self, plan: Plan, options: JobOptions, caller: Caller) -> JobRecord | None:
+        """A job whose clip is there or being made for another; None where there is none such."""
+        jobs = self.place.jobs
+
+        def take() -> JobRecord | None:
+            found = (jobs.reuse_exact(plan.request, options, exact_key=key) for key in plan.keys)
+            return next((record for record in found if record is not None), None)
+
+        # A twin may come to run by itself, so that nobody can tell what it will take.
+        return self._charged(caller, options, None, take) if plan.keys else None
+
+    def _queued(
+        self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller
+    ) -> JobRecord:
+        promise = self.client.promise(plan.request, options)
+        if promise is not None and plan.request.source is not None and promise.changes:
+            plan = self.reuse.degraded(plan)  # latents of one size are none of another
+            promise = replace(promise, request=replace(promise.request, source=None))
+
+        def make() -> JobRecord:
+            return self.client.create(
+                plan.request, options, promise, asked=asked, exact_key=plan.key, reuse=plan.text
+            )
+
         predicted_s = None if promise is None else promise.predicted_s
+        record = self._charged(caller, options, predicted_s, make)
+        assert record is not None
+        return record
+
+    def _charged(
+        self,
+        caller: Caller,
+        options: JobOptions,
+        predicted_s: float | None,
+        make: Callable[[], JobRecord | None],
+    ) -> JobRecord | None:
+        """What `make` makes, at the caller's expense; where it makes none, nothing is charged."""
+        if self._limits is None:
+            return make()
+        job_key = options.idempotency_key or secrets.token_hex(16)
         reservation = self._limits.reserve(caller, job_key, predicted_s)
         try:
-            record = self.client.create(request, options, promise)
+            record = make()
         except BaseException:
             self._limits.release(reservation)
             raise
+        if record is None:
+            self._limits.release(reservation)
+            return None
         self._limits.bind(reservation, record.id)
+        if record.status in FINAL:
+            self._limits.ended(record)  # which may have been heard before there was anything to settle
         return record
 
     def get(self, tenant: str, job_id: str) -> JobRecord:
@@ -270,3 +353,12 @@ def draining() -> Problem:
         type="server_error",
         retry_after_s=5.0,
     )
+
+
+def not_finished(record: JobRecord) -> Problem:
+    """A job has no video, or none yet."""
+    error = error_of(record)
+    if error is not None:
+        return Problem(status=410, code="gone", message=f"video {record.id}: {error['message']}")
+    message = f"video {record.id} is {record.status}; watch its events, or play its stream"
+    return Problem(status=409, code="not_ready", message=message, retry_after_s=1.0)
