@@ -55,9 +55,17 @@ def complete_as(
     Args:
         is_in_flight: it waited for the other's end.
     """
+    columns, data = taken(original, now, json.loads(row["request"])["sampling"]["seed"], is_in_flight)
+    end_job(connection, row["id"], "completed", now, data, **columns)
+
+
+def taken(
+    original: sqlite3.Row, now: float, seed: int, is_in_flight: bool
+) -> tuple[dict[str, Value], dict[str, Json]]:
+    """Columns and the last event's data of a job that takes this one's result."""
     reuse = _exact(original, is_in_flight=is_in_flight)
     data: dict[str, Json] = {
-        "seed": json.loads(row["request"])["sampling"]["seed"],
+        "seed": seed,
         "timings": [],
         "forwards": {"conditional": 0, "unconditional": 0},
         "predicted_s": 0.0,
@@ -66,8 +74,7 @@ def complete_as(
         "actual_s": 0.0,
     }
     text = json.dumps(reuse, sort_keys=True, separators=(",", ":"))
-    taken: dict[str, Value] = {"result": original["result"], "actual_s": 0.0, "reuse": text}
-    end_job(connection, row["id"], "completed", now, data, started_at=now, **taken)
+    return {"started_at": now, "result": original["result"], "actual_s": 0.0, "reuse": text}, data
 
 
 def free_twins(connection: sqlite3.Connection, job_id: str, *, keeps_steps: bool = False) -> None:

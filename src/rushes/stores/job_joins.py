@@ -6,10 +6,12 @@ Jobs of one tenant and `exact_key` make the same clip, bit for bit. Every functi
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 
 from rushes.errors import IdempotencyConflict
-from rushes.stores.job_ends import complete_as, overtake
-from rushes.stores.job_rows import job_row, update_job
+from rushes.stores.base import JobRecord
+from rushes.stores.job_ends import overtake, taken
+from rushes.stores.job_rows import Value, insert_event, insert_job, job_row, update_job
 from rushes.stores.request_json import to_json
 from rushes.types import GenerateRequest, JobOptions
 
@@ -39,6 +41,8 @@ def same_call(
 ) -> sqlite3.Row | None:
     """The job that this call made before. Raises `IdempotencyConflict` when another call used its key."""
     key = options.idempotency_key
+    if key is None:
+        return None
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM jobs WHERE tenant = ? AND idempotency_key = ?", (options.tenant, key)
     ).fetchone()
@@ -53,12 +57,42 @@ def is_overtaken(original: sqlite3.Row, *, is_interactive: bool) -> bool:
     return bool(is_interactive and not original["is_interactive"] and is_waiting)
 
 
-def join(connection: sqlite3.Connection, job_id: str, original: sqlite3.Row, now: float) -> None:
-    """Let a job that was queued just now, in this transaction, take what its original makes."""
+def insert_hit(
+    connection: sqlite3.Connection,
+    job_id: str,
+    request: GenerateRequest,
+    options: JobOptions,
+    original: sqlite3.Row,
+    now: float,
+    columns: Mapping[str, Value],
+) -> JobRecord:
+    """A new job that is completed with a completed job's result: three rows, and nothing is read."""
+    result, data = taken(original, now, request.sampling.seed, is_in_flight=False)
+    insert_job(
+        connection,
+        job_id,
+        **{**columns, **result, "status": "completed", "created_at": now, "finished_at": now},
+    )
+    insert_event(connection, job_id, 1, "queued", now, {"predicted_s": None, "eta_s": None})
+    insert_event(connection, job_id, 2, "completed", now, data)
+    return JobRecord(
+        id=job_id,
+        status="completed",
+        request=request,
+        options=options,
+        created_at=now,
+        started_at=now,
+        finished_at=now,
+        actual_s=0.0,
+        result=original["result"],
+        reuse=str(result["reuse"]),
+    )
+
+
+def join(connection: sqlite3.Connection, job_id: str, original: sqlite3.Row) -> None:
+    """Let a job that was queued just now, in this transaction, wait for an open one."""
     row = job_row(connection, job_id)
-    if original["status"] == "completed":
-        complete_as(connection, row, original, now, is_in_flight=False)
-    elif is_overtaken(original, is_interactive=bool(row["is_interactive"])):
+    if is_overtaken(original, is_interactive=bool(row["is_interactive"])):
         overtake(connection, original, job_id)
     else:
         update_job(connection, job_id, twin_of=original["id"])

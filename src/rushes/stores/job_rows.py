@@ -56,25 +56,21 @@ def job_record(row: sqlite3.Row) -> JobRecord:
     return JobRecord(request=request, options=options, wants_cancel=bool(row["wants_cancel"]), **same)
 
 
-def insert_job(
-    connection: sqlite3.Connection,
-    job_id: str,
-    request: GenerateRequest,
-    options: JobOptions,
-    **columns: Value,
-) -> None:
-    """A queued job; the request is kept twice, as it came and as it will run."""
-    columns |= request_columns(request)
-    columns |= {
-        "id": job_id,
-        "status": "queued",
+def insert_job(connection: sqlite3.Connection, job_id: str, **columns: Value) -> None:
+    """A job, queued unless the columns say otherwise."""
+    columns = {"id": job_id, "status": "queued", **columns}
+    query = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks(columns)})"
+    connection.execute(query, tuple(columns.values()))
+
+
+def job_columns(request: GenerateRequest, options: JobOptions) -> dict[str, Value]:
+    return {
+        **request_columns(request),
         "tenant": options.tenant,
         "idempotency_key": options.idempotency_key,
         "options": to_json(options),
         "is_interactive": options.lane == "interactive",
     }
-    query = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks(columns)})"
-    connection.execute(query, tuple(columns.values()))
 
 
 def request_columns(request: GenerateRequest) -> dict[str, Value]:
@@ -113,7 +109,15 @@ def add_event(
 ) -> JobEvent:
     """The job's next event. The writing transaction makes numbers free of gaps, in the order of commits."""
     query = "SELECT coalesce(max(number), 0) + 1 FROM events WHERE job_id = ?"
-    number = connection.execute(query, (job_id,)).fetchone()[0]
+    return insert_event(
+        connection, job_id, connection.execute(query, (job_id,)).fetchone()[0], kind, now, data
+    )
+
+
+def insert_event(
+    connection: sqlite3.Connection, job_id: str, number: int, kind: str, now: float, data: Mapping[str, Json]
+) -> JobEvent:
+    """The event of a job whose next number the caller knows."""
     text = _event_json(kind, data)
     insert = "INSERT INTO events (job_id, number, kind, at, data) VALUES (?, ?, ?, ?, ?)"
     connection.execute(insert, (job_id, number, kind, now, text))

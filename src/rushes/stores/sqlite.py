@@ -28,6 +28,7 @@ from rushes.stores.job_rows import (
     add_event,
     has_finished,
     insert_job,
+    job_columns,
     job_event,
     job_record,
     job_row,
@@ -99,27 +100,28 @@ class SqliteJobStore:
         joins: bool = False,
     ) -> JobRecord:
         asked = asked or request
-        times = {"predicted_s": predicted_s, "eta_s": eta_s}
-        more: dict[str, Value] = {"asked": to_json(asked), "needs_bytes": needs_bytes, "reuse": reuse}
         if replace(asked, source=None) != replace(request, source=None):
             exact_key = None  # another clip than the key stands for
+        times = {"predicted_s": predicted_s, "eta_s": eta_s}
+        # Made before the transaction, which keeps other writers waiting.
+        columns = job_columns(request, options)
+        columns |= {"asked": columns["request"] if asked == request else to_json(asked), "reuse": reuse}
+        columns |= {"needs_bytes": needs_bytes, "exact_key": exact_key}
 
         def work(connection: sqlite3.Connection) -> JobRecord:
             if earlier := job_joins.same_call(connection, asked, options):
                 return job_record(earlier)
             original = job_joins.original_of(connection, options.tenant, exact_key if joins else None)
-            if original is not None and original["status"] == "completed":
-                times.update(dict.fromkeys(times))  # there is nothing left to promise
             now = self._clock()
             job_id = next_job_id(connection.execute("SELECT max(id) FROM jobs").fetchone()[0], now)
-            insert_job(
-                connection, job_id, request, options, created_at=now, exact_key=exact_key, **more, **times
-            )
+            if original is not None and original["status"] == "completed":
+                return job_joins.insert_hit(connection, job_id, request, options, original, now, columns)
+            insert_job(connection, job_id, created_at=now, **columns, **times)
             add_event(connection, job_id, "queued", now, times)
             if changes:
                 add_event(connection, job_id, "degraded", now, {"changes": changes})
             if original is not None:
-                job_joins.join(connection, job_id, original, now)
+                job_joins.join(connection, job_id, original)
             return job_record(job_row(connection, job_id))
 
         return self._creations.run(work)
