@@ -33,7 +33,7 @@ def sigmas_of(sampling: SamplingParams) -> Sequence[float] | None:
 
     Example:
         >>> from rushes.pipelines.rules import load_rules, resolve
-        >>> request = resolve(load_rules("toy"), "a dog", solver="ddim", num_inference_steps=2, flow_shift=3.0)
+        >>> request = resolve(load_rules("toy"), "a dog", solver="ddim", num_inference_steps=2, flow_shift=3)
         >>> sigmas_of(request.sampling)
         (1.0, 0.75, 0.0)
     """

@@ -20,7 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rushes
 from rushes.errors import RushesError
-from rushes.server import routes_batches, routes_edits, routes_health, routes_models, routes_usage, routes_videos
+from rushes.server import (
+    routes_batches,
+    routes_edits,
+    routes_health,
+    routes_models,
+    routes_usage,
+    routes_videos,
+)
 from rushes.server.body import BodyGuard
 from rushes.server.instrument import instrument
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of

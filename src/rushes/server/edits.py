@@ -24,7 +24,16 @@ from rushes.types import GenerateRequest, JobOptions, Json
 STRENGTH = 0.8
 """By default: the noise level at which the clip is taken up."""
 
-FIELDS = ("prompt", "strength", "seed", "negative_prompt", "priority", "deadline_s", "preview_every", "degrade")
+FIELDS = (
+    "prompt",
+    "strength",
+    "seed",
+    "negative_prompt",
+    "priority",
+    "deadline_s",
+    "preview_every",
+    "degrade",
+)
 MAX_CHAIN = 1000
 
 

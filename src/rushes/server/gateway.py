@@ -21,9 +21,10 @@ from rushes.server.feed import Feed
 from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
-from rushes.server.reuse import Plan, Reuse
+from rushes.server.reuse import Plan, Reuse, cache_of, maker_of
 from rushes.server.snapshots import origin_of, snapshots_of, steps_s
 from rushes.server.videos import Standing, error_of, video_of
+from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
@@ -32,9 +33,6 @@ __all__ = ["Gateway", "Page"]
 
 LOOK_S = 1.0
 """How old what is known of the workers may be."""
-
-POSITION_S = 1.0
-"""Between two looks of a watcher at its place in the queue."""
 
 MAX_PAGE = 100
 DELETE_WAIT_S = 15.0
@@ -150,7 +148,9 @@ class Gateway:
         if parent.status != "completed":
             raise ProblemError(not_finished(parent))
         origin = origin_of(self.place.jobs, parent)
-        snapshots = [one for one in snapshots_of(self.place.jobs, origin.id) if is_there(self.place.latents, one)]
+        snapshots = [
+            one for one in snapshots_of(self.place.jobs, origin.id) if is_there(self.place.latents, one)
+        ]
         made = edit(parent, ask, snapshots, whole_s=steps_s(self.place.jobs, origin))
         asked = replace(made.request, source=None)
         earlier = self.client.earlier(asked, ask.options)
@@ -172,9 +172,7 @@ class Gateway:
         # A twin may come to run by itself, so that nobody can tell what it will take.
         return self._charged(caller, options, None, take) if plan.keys else None
 
-    def _queued(
-        self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller
-    ) -> JobRecord:
+    def _queued(self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller) -> JobRecord:
         promise = self.client.promise(plan.request, options)
         if promise is not None and plan.request.source is not None and promise.changes:
             plan = self.reuse.degraded(plan)  # latents of one size are none of another
@@ -248,6 +246,8 @@ class Gateway:
         if self._limits is not None:  # while its end can still be read: charged, and told to its webhook
             self._limits.ended(record)
         self.place.forget(record.id)
+        if self.reuse.latents is not None:
+            self.reuse.latents.forget(record.id)
 
     async def _ended(self, record: JobRecord) -> JobRecord:
         try:
@@ -266,11 +266,12 @@ class Gateway:
         return video_of(record, self._standing(record))
 
     def _standing(self, record: JobRecord) -> Standing:
-        jobs, is_running = self.place.jobs, record.status == "running"
+        jobs, maker = self.place.jobs, maker_of(record)
+        is_begun = record.status == "running" or maker != record.id
         degraded = jobs.latest_event(record.id, "degraded") if record.options.degrade else None
         return Standing(
             ahead=jobs.num_ahead(record.id) if record.status == "queued" else 0,
-            progress=jobs.latest_event(record.id, "progress") if is_running else None,
+            progress=jobs.latest_event(maker, "progress") if is_begun else None,
             expires_at=None if record.finished_at is None else record.finished_at + 86_400 * self._keep_days,
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
         )
@@ -280,45 +281,9 @@ class Gateway:
         self.is_draining = True
         self.feed.dismiss()
 
-    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
-        """A job's events, and while it is queued `position` events without a number (0), whenever its place
-        changes; up to its end, or until the gateway is drained."""
-        record = self.get(tenant, job_id)
-        queue: asyncio.Queue[JobEvent | Exception | None] = asyncio.Queue(1)
-
-        async def read() -> None:
-            try:
-                async for event in self.feed.events(job_id, after=after):
-                    await queue.put(event)
-                await queue.put(None)
-            except Exception as error:  # to be raised where the events are read
-                await queue.put(error)
-
-        reader = asyncio.create_task(read())
-        is_queued, told = record.status == "queued", -1
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(POSITION_S if is_queued else None):
-                        event = await queue.get()
-                except TimeoutError:
-                    place = self.position(job_id)
-                    is_queued = place is not None
-                    if place is not None and place.data["position"] != told:
-                        told = place.data["position"]  # type: ignore[assignment]
-                        yield place
-                    continue
-                if event is None:
-                    return
-                if isinstance(event, Exception):
-                    raise event
-                is_queued = event.kind in ("queued", "degraded")
-                yield event
-                if event.kind == "queued" and (place := self.position(job_id)) is not None:
-                    told = place.data["position"]  # type: ignore[assignment]
-                    yield place
-        finally:
-            reader.cancel()
+    def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """See `watching.watched`. Raises `UnknownJob`."""
+        return watched(self, self.get(tenant, job_id), after=after)
 
     def position(self, job_id: str) -> JobEvent | None:
         """Where a queued job stands now; None for one that is not queued."""
@@ -339,8 +304,10 @@ class Gateway:
         }
         if event.kind == "preview":
             data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
-        if event.kind == "completed":
-            data["video"] = self.video(self.place.jobs.get(event.job_id))
+        if event.kind in ("queued", "completed"):
+            record = self.place.jobs.get(event.job_id)
+            data["cache"] = cache_of(record)
+            data |= {"video": self.video(record)} if event.kind == "completed" else {}
         return data
 
 

@@ -66,9 +66,7 @@ class LatentReuse:
         self.cache, self._encoder, self._latents = cache, encoder, latents
         self._staircase, self._threshold = staircase, threshold
 
-    def find(
-        self, request: GenerateRequest, *, identity: str, tenant: str, has_seed: bool
-    ) -> Found | str:
+    def find(self, request: GenerateRequest, *, identity: str, tenant: str, has_seed: bool) -> Found | str:
         """Where the request may go on, or in a word or two why nowhere. Never raises for a store or a file
         that is away: that is a miss.
 
@@ -89,7 +87,7 @@ class LatentReuse:
         if snapshot is None:
             return "level"
         if not is_there(self._latents, snapshot):
-            self._remove(hit.entry.id)
+            self.forget(hit.entry.id)
             return "missing"
         source = source_at(snapshot, sigmas, is_renoised=has_seed)
         if source is None:
@@ -124,13 +122,12 @@ class LatentReuse:
             saved_s=saved_s,
         )
 
-    def _remove(self, job_id: str) -> None:
+    def forget(self, job_id: str) -> None:
+        """A job and its files are gone. Never raises: what stays is a miss, and goes when it is next seen."""
         try:
             self.cache.remove(job_id)
         except StoreError:
             self.cache.counts.num_errors += 1
-
-
 
 
 def is_there(latents: BlobFolder, snapshot: Snapshot) -> bool:

@@ -89,7 +89,11 @@ ASK: Mapping[str, Any] = {
         "degrade": {"type": "boolean", "description": "may be made smaller rather than refused"},
         "deadline_s": {"type": "number", "exclusiveMinimum": 0},
         "preview_every": {"type": "integer", "minimum": 0, "maximum": 1000},
-        "cache": {"type": "string", "enum": list(LEVELS), "description": "what may be taken from earlier ones"},
+        "cache": {
+            "type": "string",
+            "enum": list(LEVELS),
+            "description": "what may be taken from earlier ones",
+        },
         **{name: schema_of(field) for name, field in FIELDS.items()},
     },
 }

@@ -150,6 +150,11 @@ def reuse_of(record: JobRecord) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def maker_of(record: JobRecord) -> str:
+    """Id of the job whose frames a job's will be: its original's while it waits for that."""
+    return record.twin_of if record.status == "queued" and record.twin_of is not None else record.id
+
+
 def cache_of(record: JobRecord) -> dict[str, Any]:
     """What the video object says of it."""
     told = reuse_of(record)
@@ -162,7 +167,11 @@ def cache_of(record: JobRecord) -> dict[str, Any]:
             "steps_saved": record.request.sampling.num_inference_steps,
             **told,
         }
-    found = {"kind": "miss", **dict.fromkeys(_TOLD[1:]), **{name: told[name] for name in _TOLD if name in told}}
+    found = {
+        "kind": "miss",
+        **dict.fromkeys(_TOLD[1:]),
+        **{name: told[name] for name in _TOLD if name in told},
+    }
     return {**found, **{name: told[name] for name in _MORE if name in told}}
 
 

@@ -51,7 +51,9 @@ class ReuseMetrics(Collector):
         with self._lock:
             kinds, misses, audits = dict(self._kinds), dict(self._misses), dict(self._audits)
             saved_s = dict(self._saved_s)
-        yield _family("rushes_reuse_requests", "Requests, by what they took from earlier ones.", "kind", kinds)
+        yield _family(
+            "rushes_reuse_requests", "Requests, by what they took from earlier ones.", "kind", kinds
+        )
         yield _family("rushes_reuse_misses", "Requests that took nothing, by why.", "reason", misses)
         yield _family(
             "rushes_reuse_saved_seconds", "Device seconds that were predicted to be saved.", "kind", saved_s

@@ -23,6 +23,7 @@ from rushes.server.media import (
 )
 from rushes.server.problems import ProblemError, not_found, problem_of
 from rushes.server.ranges import is_known
+from rushes.server.reuse import maker_of
 from rushes.server.service import caller_of, service_of
 from rushes.server.sse import HEADERS, MEDIA_TYPE, block_of, blocks
 from rushes.server.videos import page_of
@@ -173,7 +174,7 @@ async def preview(
 ) -> Response:
     """The clip as its latest step predicts it; `step` only keeps caches apart."""
     gateway, record = await _record(request, video_id)
-    data = await asyncio.to_thread(gateway.place.preview, record.id)
+    data = await asyncio.to_thread(gateway.place.preview, maker_of(record))
     if data is None:
         raise ProblemError(not_found(f"preview of video {video_id}"))
     return Response(data, media_type="image/webp", headers={"Cache-Control": "private, no-store"})

@@ -1,4 +1,4 @@
-"""Snapshots of latents as jobs leave them: who has which, and the thread that takes new ones into the index."""
+"""Snapshots of latents as jobs leave them: whose they are, and the thread that puts them into the index."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from rushes.engine.workplace import Workplace
@@ -60,9 +61,7 @@ class SnapshotIndex:
         identity: of the model that a pipeline's workers run, None where nobody can tell.
     """
 
-    def __init__(
-        self, place: Workplace, latents: LatentReuse, identity: Callable[[str], str | None]
-    ) -> None:
+    def __init__(self, place: Workplace, latents: LatentReuse, identity: Callable[[str], str | None]) -> None:
         self._place, self._latents, self._identity = place, latents, identity
         self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
@@ -79,13 +78,6 @@ class SnapshotIndex:
         """Of every event that the feed tells; returns at once."""
         if event.kind == "completed":
             self._heard.put(event.job_id)
-
-    def forget(self, job_id: str) -> None:
-        """A job is gone; its files are the workplace's to delete. Never raises."""
-        try:
-            self._latents.cache.remove(job_id)
-        except StoreError as error:
-            log.warning("job %s stays in the index until its files are missed: %s", job_id, error)
 
     def tidy(self) -> None:
         """Take in what nobody told; evict; drop entries whose job is gone. Raises `StoreError`."""
@@ -128,7 +120,7 @@ class SnapshotIndex:
                 job_id = self._heard.get(timeout=max(0.0, due_at - time.monotonic()))
                 if job_id is None:
                     return
-                self._quietly(lambda job_id=job_id: self.add(job_id))
+                self._quietly(partial(self.add, job_id))
 
     @staticmethod
     def _quietly(step: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rushes.errors import snake
+from rushes.server.reuse import cache_of, reuse_of
 from rushes.stores.base import JobRecord
 from rushes.types import JobEvent, JobStatus
 

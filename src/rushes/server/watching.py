@@ -1,4 +1,4 @@
-"""A job's events as a watcher gets them: its own, its place in the queue, and those of the job it waits for."""
+"""A job's events as a watcher gets them: its own, its place, and those of the job it waits for."""
 
 from __future__ import annotations
 
