@@ -9,10 +9,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import uvicorn
 from prometheus_client.registry import Collector
 
+from rushes.config import s3_access
 from rushes.engine.otlp import tracer_provider
 from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.workplace import Workplace
@@ -129,9 +131,21 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             accounts=accounts,
             batching=batching_over(gateway, accounts),
             cors=settings.cors,
+            media_origin=media_origin(settings),
             metrics=GatewayMetrics(place.jobs, more=more),
             tracer=tracing.tracer,
         )
+
+
+def media_origin(settings: ServerSettings) -> str | None:
+    """Where browsers are sent for finished videos, None where the gateway sends them itself."""
+    if settings.s3 is None:
+        return None
+    url = settings.public_url or s3_access().endpoint
+    if url is None:
+        return f"https://*.s3.{s3_access().region}.amazonaws.com"
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def grpc_edge(service: Service, settings: ServerSettings) -> GrpcEdge | None:
