@@ -67,6 +67,19 @@ def all_names(video: str) -> tuple[str, ...]:
     return tuple(name_of(video, variant) for variant in VARIANTS)
 
 
+def video_of(name: str) -> str:
+    """The video to which a file of a job belongs.
+
+    Example:
+        >>> video_of("0f3a-1.01ab01ab01ab01ab.poster.webp")
+        '0f3a-1.01ab01ab01ab01ab.mp4'
+    """
+    for ending in DERIVED.values():
+        if name.endswith(ending):
+            return name.removesuffix(ending) + VIDEO_ENDING
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
     """One file of a finished job: at `path` on this machine, else at `url` for whoever has that.
@@ -162,12 +175,13 @@ class Artefacts:
     def _copies(self, names: Iterable[str], jobs: JobStore) -> list[str]:
         """Those of completed jobs that the last store has too: their worker died before it removed them."""
         matches = [match for name in sorted(names) if (match := _OF_JOB.match(name))]
-        completed = [match.string for match in matches if jobs.get(match["job"]).status == "completed"]
+        completed = [match.string for match in matches if _is_completed(match, jobs)]
         return [name for name in completed if _has(self._stores[-1], name)]
 
 
 def orphans(names: Iterable[str], jobs: JobStore, *, forgets_unknown: bool) -> list[str]:
-    """Those of files that stand for an earlier life of their job, or for another end than it had."""
+    """Those of files that stand for an earlier life of their job, or for another end than it had. A job that
+    is gone may have left its files to others, which took its result."""
     by_job: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         if match := _OF_JOB.match(name):
@@ -177,13 +191,21 @@ def orphans(names: Iterable[str], jobs: JobStore, *, forgets_unknown: bool) -> l
         try:
             record = jobs.get(job_id)
         except UnknownJob:
-            found += [name for _, name in files if forgets_unknown]
+            if forgets_unknown:
+                found += [name for _, name in files if not jobs.is_named(video_of(name))]
             continue
         kept = () if record.result is None else all_names(record.result)
         is_over = record.status in FINAL
         # A running job's worker may be about to say that it has finished, with the latest token.
         found += [name for token, name in files if name not in kept and (is_over or token < record.token)]
     return found
+
+
+def _is_completed(match: re.Match[str], jobs: JobStore) -> bool:
+    try:
+        return jobs.get(match["job"]).status == "completed"
+    except UnknownJob:
+        return jobs.is_named(video_of(match.string))
 
 
 def _has(store: ObjectStore, name: str) -> bool:

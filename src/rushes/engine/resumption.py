@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
+from rushes.engine.latent_shelf import LatentShelf
 from rushes.engine.outlets import Courier, Outlet
-from rushes.engine.recorder import Blobs
+from rushes.engine.recorder import Blobs, Recorder
 from rushes.engine.run import Forecast, Run
 from rushes.errors import RushesError
 from rushes.pipelines.model import Model
 from rushes.stages.base import Given, Job
 from rushes.stages.job_state import from_bytes, unpack
+from rushes.stages.source import SourceLatents
 from rushes.stores.base import JobRecord, JobStore
 from rushes.types import GenerateRequest
 
@@ -34,8 +38,8 @@ class Resumption:
 
     Args:
         owner: the worker's name, told in the event.
-        tell: adds an event to a job.
-        outlet, courier, clock: see `rushes.engine.worker.Worker`.
+        recorder: adds events to jobs.
+        outlet, courier, clock, shelf: see `rushes.engine.worker.Worker`.
     """
 
     def __init__(
@@ -44,25 +48,33 @@ class Resumption:
         model: Model,
         store: JobStore,
         blobs: Blobs,
-        tell: Callable[[str, str, Mapping[str, Any]], None],
+        recorder: Recorder,
         planner: Forecasts,
         outlet: Callable[[JobRecord], Outlet],
         *,
         courier: CourierFactory,
         clock: Callable[[], float],
+        shelf: LatentShelf | None = None,
     ) -> None:
         self._owner, self._model, self._store, self._blobs = owner, model, store, blobs
-        self._tell, self._planner, self._outlet = tell, planner, outlet
-        self._courier, self._clock = courier, clock
+        self._recorder, self._planner, self._outlet = recorder, planner, outlet
+        self._courier, self._clock, self._shelf = courier, clock, shelf
 
     def run_of(self, record: JobRecord, courier_failed: Callable[[Run, Exception], None]) -> Run:
-        """The run of a job, where its checkpoint stands; its first event is told."""
+        """The run of a job, where its checkpoint or its source stands; its first events are told."""
         options, request = record.options, record.request
-        job = self._model.pipeline.job(request, Given(), wants_preview=options.preview_every > 0)
+        source, missed = self._source(record)
+        if source is None:
+            request = replace(request, source=None)
+        given = Given(source=source)
+        job = self._model.pipeline.job(request, given, wants_preview=options.preview_every > 0)
+        if self._shelf is not None:
+            job.snapshot_steps = self._shelf.steps(request)
         steps = self._resume(job, record)
-        self._tell(
-            record.id, "started" if record.token == 1 else "resumed", {"owner": self._owner, "steps": steps}
-        )
+        kind = "started" if record.token == 1 else "resumed"
+        self._recorder.tell(record.id, kind, {"owner": self._owner, "steps": steps})
+        if missed is not None:
+            self._recorder.missed(record.id, missed)
         forecast = self._planner.forecast(request)
         arrived_at = time.monotonic() - (self._clock() - record.created_at)
         run: Run
@@ -81,6 +93,19 @@ class Resumption:
             life=record.token,
         )
         return run
+
+    def _source(self, record: JobRecord) -> tuple[SourceLatents | None, str | None]:
+        """What the job goes on from, or why it does not, where that is news. A source that cannot be used
+        costs the job its steps and nothing else; one that was missed once is not tried again."""
+        if record.request.source is None or _has_missed(record):
+            return None, None
+        if self._shelf is None:
+            return None, "this worker has no store of latents"
+        try:
+            return self._shelf.load(record.request, record.options.tenant), None
+        except RushesError as error:
+            log.warning("job %s begins with noise: %s", record.id, error)
+            return None, str(error)
 
     def _num_delivered(self, record: JobRecord) -> int:
         """Pixel frames that the earlier lives of a job have told of."""
@@ -102,9 +127,14 @@ class Resumption:
             return 0
         try:
             data = self._blobs.read(record.checkpoint)
-            unpack(job, from_bytes(data, record.request, self._model.identity), self._model.device)
+            unpack(job, from_bytes(data, job.request, self._model.identity), self._model.device)
         except RushesError as error:
             log.warning("job %s begins anew: %s", record.id, error)
             return 0
         timing = job.timings.get("denoise")
         return timing.units if timing else 0
+
+
+def _has_missed(record: JobRecord) -> bool:
+    """Whether an earlier life of the job, or whoever asked for it, has said so."""
+    return record.reuse is not None and json.loads(record.reuse).get("kind") == "miss"

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from rushes.engine.amendments import Amendments, Sizes
 from rushes.engine.announcements import ANNOUNCE_S
+from rushes.engine.latent_shelf import LatentShelf
 from rushes.engine.outlets import Courier, Outlet
 from rushes.engine.recorder import Blobs, Recorder
 from rushes.engine.resumption import CourierFactory, Resumption
@@ -112,6 +113,7 @@ class Worker:
         on_hang: called when a unit hangs. Nothing but the end of the process stops a kernel; others then take
             the jobs.
         clock: seconds since the epoch, as the store counts them.
+        shelf: where latents are kept and found; None keeps none, and every source is missed.
 
     Attributes:
         failed: set when a bug of ours has stopped it. `drain` then gives its jobs back.
@@ -134,6 +136,7 @@ class Worker:
         on_hang: Callable[[], None] = lambda: os._exit(HUNG_EXIT),
         on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
         clock: Callable[[], float] = time.time,
+        shelf: LatentShelf | None = None,
     ) -> None:
         self.owner = owner or owner_name()
         self._model, self._store = model, store
@@ -148,17 +151,19 @@ class Worker:
             on_preview,
             retry_smaller=self._amendments.retry_smaller,
             on_end=self._wakes.set,
+            shelf=shelf,
         )
         self._resumption = Resumption(
             self.owner,
             model,
             store,
             blobs,
-            self._recorder.tell,
+            self._recorder,
             planner,
             outlet,
             courier=courier,
             clock=clock,
+            shelf=shelf,
         )
         self._beating = threading.Lock()
         self._beaten_at = (-inf, -inf)

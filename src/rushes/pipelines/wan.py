@@ -68,6 +68,8 @@ class WanPipeline:
             raise InvalidRequest(
                 "mode", "the causal mode needs one expert, this checkpoint has two; use 'full'"
             )
+        if request.mode == "causal" and given.source is not None:
+            raise InvalidRequest("mode", "the causal mode goes on from no source; use 'full'")
         shape = self.latent_shape(request.video)
         check_given(given, shape, self._parts.transformer_config)
         return Job(

@@ -20,6 +20,7 @@ from rushes.sampling.noise import initial_noise, step_generator
 from rushes.sampling.solvers import load_solver, schedule_for
 from rushes.sampling.step_cache import Plan, new_cache, plan_step, predicted_change, take_step, tell_plan
 from rushes.stages.base import BatchKey, DenoiseState, Job, NoiseExpert
+from rushes.stages.source import Snapshot, check_source, taken_up
 from rushes.stages.text_encode import EncodedText
 from rushes.trace import span, traced
 from rushes.types import ForwardCounts, SamplingParams
@@ -32,19 +33,25 @@ BRANCHES = ("conditional", "unconditional")
 
 @traced("noise")
 def start(job: Job, device: torch.device) -> DenoiseState:
-    """The state of a job before its first step: the given latents, or noise from the seed."""
+    """The state of a job before its first step: the given latents, or noise from the seed; or where its
+    source stands. Raises `ResumeError` when it cannot go on from there."""
     sampling = job.request.sampling
     latents = job.given.latents
     if latents is None:
         latents = initial_noise((1, *job.latent_shape), sampling.seed)
     schedule = schedule_for(sampling)
-    return DenoiseState(
+    begin = DenoiseState(
         # Contiguous, as a stored state is: sums are then taken in one order.
         latents=latents.to(device, torch.float32).contiguous(),
         sigmas=schedule.sigmas,
         timesteps=schedule.timesteps,
         step_cache=None if job.is_causal else new_cache(sampling),
     )
+    if job.given.source is None:
+        return begin
+    assert job.request.source is not None, "the request says how its source is taken up"
+    check_source(job.request.source, job.given.source, schedule.sigmas)
+    return taken_up(begin, job.request.source, job.given.source)
 
 
 def advance(
@@ -132,13 +139,13 @@ class Denoise(DenoiseStage):
             for i, (job, state, plan) in enumerate(zip(jobs, states, plans, strict=True))
         ]
         # No job changes before all of them can: a batch that runs out of memory is run again, job by job.
-        for job, (state, predicted), plan in zip(jobs, steps, plans, strict=True):
+        for job, before, (state, predicted), plan in zip(jobs, states, steps, plans, strict=True):
             self._commit(job, state, expert)
-            job.predicted = predicted
+            _keep(job, before, predicted)
             job.forwards = counted(job.forwards, plan)
 
     def units(self, job: Job) -> int:
-        return job.request.sampling.num_inference_steps
+        return job.request.sampling.num_inference_steps - job.first_step
 
     def _state(self, job: Job) -> DenoiseState:
         if job.denoise is None:
@@ -275,7 +282,7 @@ def _take(
     velocities: tuple[Tensor | None, Tensor | None],
     scale: float,
 ) -> tuple[DenoiseState, Tensor | None]:
-    """The state after the step, and the predicted clean latents where the job wants previews."""
+    """The state after the step, and the predicted clean latents where the job wants them."""
     sampling = job.request.sampling
     velocity, cache = take_step(
         state.step_cache,
@@ -286,10 +293,20 @@ def _take(
         unconditional=velocities[1],
         scale=scale,
     )
+    if state.region is not None:
+        velocity = state.region.velocity(velocity, state.latents, state.sigmas[state.step])
     predicted = None
-    if job.wants_preview:
+    if job.wants_preview or state.step in job.snapshot_steps:
         predicted = predict_clean(velocity, state.latents, state.sigmas[state.step])
     return replace(advance(state, velocity, sampling), step_cache=cache), predicted
+
+
+def _keep(job: Job, before: DenoiseState, predicted: Tensor | None) -> None:
+    """Leave what a step has shown of the clip to whoever reads the job."""
+    job.predicted = predicted if job.wants_preview else None
+    if predicted is not None and before.step in job.snapshot_steps:
+        sigma = before.sigmas[before.step]
+        job.snapshots.append(Snapshot(step=before.step, sigma=sigma, latents=before.latents, clean=predicted))
 
 
 def counted(forwards: ForwardCounts, plan: Plan) -> ForwardCounts:
