@@ -1,46 +1,39 @@
-"""The noise levels of a request's steps, without the solvers that need torch."""
+"""From a noise level to the step of a request that goes on from stored latents. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from rushes.reuse.entries import Snapshot
 from rushes.reuse.staircase import pick_step
-from rushes.sampling.schedules import (
-    Schedule,
-    dpmpp_schedule,
-    euler_schedule,
-    fixed_schedule,
-    uniform_schedule,
-    unipc_schedule,
-)
+from rushes.sampling.levels import SCHEDULES, schedule_of
+from rushes.sampling.schedules import Schedule
 from rushes.types import LatentSource, SamplingParams
 
-_SCHEDULES: Mapping[str, Callable[[int, float], Schedule]] = {
-    "euler": euler_schedule,
-    "unipc": unipc_schedule,
-    "dpmpp-2m": dpmpp_schedule,
-    "ddim": uniform_schedule,
-    "lcm": euler_schedule,
-}
 _SAME = 1e-6
 """Levels of one schedule are equal in float32; those of two are further apart."""
 
 
-def sigmas_of(sampling: SamplingParams) -> Sequence[float] | None:
-    """Noise level before each step, and the terminal 0: `rushes.sampling.solvers.schedule_for`. None for a
-    solver that a plug-in brought, whose schedule only a worker knows.
+def known_schedule(sampling: SamplingParams) -> Schedule | None:
+    """None for a solver that a plug-in brought: only workers can load it."""
+    is_known = sampling.timesteps is not None or sampling.solver in SCHEDULES
+    return schedule_of(sampling) if is_known else None
+
+
+def lowest_kept(sigmas: Sequence[float], lowest: float, boundary: float | None) -> float:
+    """The noise level down to which snapshots may be taken for `lowest`. Workers keep a clip before the first
+    step at or below a level; so with one expert that step's level will do, which is less than a step lower.
+    With two it is never lower: the high-noise expert has to have its part.
 
     Example:
-        >>> from rushes.pipelines.rules import load_rules, resolve
-        >>> request = resolve(load_rules("toy"), "a dog", solver="ddim", num_inference_steps=2, flow_shift=3)
-        >>> sigmas_of(request.sampling)
-        (1.0, 0.75, 0.0)
+        >>> lowest_kept((1.0, 0.84, 0.78, 0.5, 0.0), 0.8, None)
+        0.78
+        >>> lowest_kept((1.0, 0.84, 0.78, 0.5, 0.0), 0.8, 0.8)
+        0.8
     """
-    if sampling.timesteps is not None:
-        return fixed_schedule(sampling.timesteps).sigmas
-    schedule = _SCHEDULES.get(sampling.solver)
-    return None if schedule is None else schedule(sampling.num_inference_steps, sampling.flow_shift).sigmas
+    if boundary is not None:
+        return lowest
+    return next((sigma for sigma in sigmas[:-1] if sigma <= lowest), lowest)
 
 
 def source_at(

@@ -10,9 +10,9 @@ from rushes.errors import InvalidRequest, UnknownJob, UnknownName
 from rushes.models.prompts import clean_prompt
 from rushes.pipelines.fields import FIELDS as REQUEST_FIELDS
 from rushes.pipelines.fields import shown
-from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS
+from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS, load_rules
 from rushes.reuse.entries import Snapshot
-from rushes.reuse.levels import sigmas_of, source_at
+from rushes.reuse.levels import known_schedule, lowest_kept, source_at
 from rushes.reuse.staircase import pick_snapshot
 from rushes.server.asks import number_of, options_of
 from rushes.server.logs import conceal
@@ -105,19 +105,21 @@ def edit(parent: JobRecord, ask: EditAsk, snapshots: Sequence[Snapshot], *, whol
         "remixed_from": parent.id,
         "strength": ask.strength,
     }
-    sigmas = sigmas_of(request.sampling)
-    snapshot = None if sigmas is None else pick_snapshot(snapshots, ask.strength)
-    if snapshot is None or sigmas is None:
-        reason = "strength" if snapshots else "missing"
-        return Edit(request=request, told={**told, "reason": reason})
-    source = source_at(snapshot, sigmas, is_renoised=ask.seed is not None)
+    schedule = known_schedule(request.sampling)
+    if schedule is None or not snapshots:
+        return Edit(request=request, told={**told, "reason": "missing"})
+    boundary = load_rules(request.pipeline).boundary
+    snapshot = pick_snapshot(snapshots, lowest_kept(schedule.sigmas, ask.strength, boundary))
+    source = None
+    if snapshot is not None:
+        source = source_at(snapshot, schedule.sigmas, is_renoised=ask.seed is not None)
     if source is None:
         return Edit(request=request, told={**told, "reason": "strength"})
-    saved = source.step / request.sampling.num_inference_steps
+    saved = source.step / len(schedule)
     told |= {
         "kind": "edit",
         "source": parent.id,
-        "sigma": float(sigmas[source.step]),
+        "sigma": schedule.sigmas[source.step],
         "steps_saved": source.step,
         "seconds_saved": round(whole_s * saved, 3),
     }

@@ -15,7 +15,7 @@ from rushes.pipelines.rules import load_rules
 from rushes.reuse.entries import Snapshot
 from rushes.reuse.keys import compatibility_key
 from rushes.reuse.latent_cache import THRESHOLD, LatentCache, Miss
-from rushes.reuse.levels import sigmas_of, source_at
+from rushes.reuse.levels import known_schedule, lowest_kept, source_at
 from rushes.reuse.staircase import STAIRCASE, Staircase, pick_snapshot
 from rushes.stores.disk import BlobFolder
 from rushes.types import GenerateRequest, LatentSource
@@ -73,8 +73,8 @@ class LatentReuse:
         Args:
             has_seed: the caller named the seed, so the latents are noised again with it.
         """
-        sigmas = sigmas_of(request.sampling)
-        if request.mode != "full" or sigmas is None:
+        schedule = known_schedule(request.sampling)
+        if request.mode != "full" or schedule is None:
             return "mode" if request.mode != "full" else "solver"
         prompt = clean_prompt(request.prompt)
         compat = compatibility_key(request, identity=identity, tenant=tenant)
@@ -83,21 +83,23 @@ class LatentReuse:
             return hit.reason
         boundary = load_rules(request.pipeline).boundary
         lowest = self._staircase.lowest_sigma(hit.similarity, boundary=boundary)
+        if lowest is not None:
+            lowest = lowest_kept(schedule.sigmas, lowest, boundary)
         snapshot = None if lowest is None else pick_snapshot(hit.entry.snapshots, lowest)
         if snapshot is None:
             return "level"
         if not is_there(self._latents, snapshot):
             self.forget(hit.entry.id)
             return "missing"
-        source = source_at(snapshot, sigmas, is_renoised=has_seed)
+        source = source_at(snapshot, schedule.sigmas, is_renoised=has_seed)
         if source is None:
             return "level"
         return Found(
             source=source,
             job_id=hit.entry.id,
-            sigma=float(sigmas[source.step]),
+            sigma=schedule.sigmas[source.step],
             similarity=hit.similarity,
-            saved_s=hit.entry.saved_s * source.step / (len(sigmas) - 1),
+            saved_s=hit.entry.saved_s * source.step / len(schedule),
         )
 
     def add(

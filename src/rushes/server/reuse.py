@@ -19,7 +19,11 @@ from rushes.stores.base import JobRecord
 from rushes.types import GenerateRequest, Json
 
 _TOLD = ("kind", "sigma", "similarity", "steps_saved", "seconds_saved", "source")
-_MORE = ("reason", "is_in_flight")
+REASONS = (
+    *("new", "model", "mode", "solver", "empty", "similarity", "guard", "store"),
+    *("level", "missing", "degraded", "strength"),
+)
+"""Why nothing is taken, by the first word; whatever a worker says of a snapshot is "snapshot"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,20 +163,32 @@ def cache_of(record: JobRecord) -> dict[str, Any]:
     """What the video object says of it."""
     told = reuse_of(record)
     if record.twin_of is not None and told.get("kind") != "exact":
-        told = {"kind": "exact", "source": record.twin_of, "is_in_flight": True}
-    if told.get("kind") == "exact":
+        told = {"kind": "exact", "job_id": record.twin_of, "is_in_flight": True}
+    kind = told.get("kind", "miss")
+    if kind == "miss":  # what had been planned does not count
+        return {"kind": kind, **dict.fromkeys(_TOLD[1:]), "reason": reason_of(str(told.get("reason", "new")))}
+    if kind == "exact":
         told = {
             "source": told.get("job_id"),
             "seconds_saved": told.get("saved_s"),
             "steps_saved": record.request.sampling.num_inference_steps,
             **told,
         }
-    found = {
-        "kind": "miss",
-        **dict.fromkeys(_TOLD[1:]),
-        **{name: told[name] for name in _TOLD if name in told},
-    }
-    return {**found, **{name: told[name] for name in _MORE if name in told}}
+    found = {name: told.get(name) for name in _TOLD}
+    return found | ({"is_in_flight": told.get("is_in_flight", False)} if kind == "exact" else {})
+
+
+def reason_of(text: str) -> str:
+    """Of a miss, in words that name no file; of the guard's, its kind.
+
+    Example:
+        >>> reason_of("guard: number: 'two' is not 'three'"), reason_of("/store/latents/x: is damaged")
+        ('guard: number', 'snapshot')
+    """
+    first, _, rest = text.partition(": ")
+    if first == "guard":
+        return f"guard: {rest.partition(':')[0]}"
+    return first if first in REASONS else "snapshot"
 
 
 def _missed(reason: str) -> dict[str, Json]:

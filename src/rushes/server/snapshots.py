@@ -41,7 +41,7 @@ def _snapshot(data: Mapping[str, Any]) -> Snapshot:
         name=str(data["name"]),
         sigma=float(data["sigma"]),
         step=int(data["step"]),
-        nbytes=int(data["nbytes"]),
+        nbytes=int(data["bytes"]),
     )
 
 
