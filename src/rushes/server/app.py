@@ -20,7 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rushes
 from rushes.errors import RushesError
-from rushes.server import routes_batches, routes_health, routes_models, routes_usage, routes_videos
+from rushes.server import (
+    routes_batches,
+    routes_edits,
+    routes_health,
+    routes_models,
+    routes_usage,
+    routes_videos,
+)
 from rushes.server.body import BodyGuard
 from rushes.server.instrument import instrument
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
@@ -105,7 +112,7 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for routes in (routes_videos, routes_batches, routes_models, routes_usage, routes_health):
+    for routes in (routes_videos, routes_edits, routes_batches, routes_models, routes_usage, routes_health):
         app.include_router(routes.router)
     app.add_exception_handler(RushesError, _answer)
     app.add_exception_handler(ProblemError, _answer)

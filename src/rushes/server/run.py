@@ -31,8 +31,10 @@ from rushes.server.logs import configure_logs
 from rushes.server.metrics import GatewayMetrics
 from rushes.server.protocol import protocol_of
 from rushes.server.redaction import Redactor
+from rushes.server.reuse_setup import opened_latents
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
+from rushes.server.snapshots import SnapshotIndex
 from rushes.server.webhooks import Webhooks
 from rushes.server.worker_scrape import WorkerScrape
 from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
@@ -102,17 +104,22 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             limits = Limits(accounts, redis=settings.redis, on_end=webhooks.enqueue)
             stack.callback(limits.close)
             ends = Ends(place.jobs, limits)
-        more: list[Collector] = [WorkerScrape.of(place.workers)]
-        if tracing.batches is not None:
-            more.append(SpanDelivery("gateway", tracing.batches))
-        heard = (ends.hear,) if ends is not None else ()
+        heard = [ends.hear] if ends is not None else []
+        latents = stack.enter_context(opened_latents(place, settings))
         gateway = Gateway(
             place,
             Feed(place.jobs, place.bell, heard),
             models=settings.models or None,
             keep_days=settings.keep_days,
             limits=limits,
+            latents=latents,
         )
+        if latents is not None:
+            index = stack.enter_context(SnapshotIndex(place, latents, gateway.reuse.identity))
+            gateway.feed.listen(index.hear)
+        more: list[Collector] = [WorkerScrape.of(place.workers), gateway.reuse.metrics]
+        if tracing.batches is not None:
+            more.append(SpanDelivery("gateway", tracing.batches))
         if ends is not None:
             webhooks.start()
             stack.callback(webhooks.stop)
