@@ -265,7 +265,7 @@ def make_nginx(folder: Path, server: str, *, cache: str = "") -> RealServer:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     config = f"""
-daemon off; pid {folder}/pid; worker_processes 1; error_log {folder}/log warn;
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/log warn;
 {"user root;" if os.geteuid() == 0 else ""}
 events {{ worker_connections 256; }}
 http {{

@@ -28,7 +28,7 @@ from training.optim import Average, Shadow, optimisers, set_rate, warm_cosine
 from training.vae import gradients
 from training.vae_folder import load_vae
 
-WIDTHS = (32, 24, 18, 16)
+WIDTHS = (28, 20, 16, 14)
 CROP = (17, 96, 96)  # frames, height, width
 POOL = 48  # crops that a CPU goes through again
 FILE = "tiny_decoder.safetensors"

@@ -63,11 +63,33 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatentSource:
+    """Stored latents of an earlier clip, from which a clip goes on instead of from pure noise.
+
+    Attributes:
+        name: of the snapshot's file.
+        sigma: noise level of the snapshot, in (0, 1).
+        step: the solver step of this clip that is the first to run; those before it are saved.
+        is_renoised: True begins with the predicted clean latents, noised with this clip's own seed to the
+            level of `step`; False with the latents as they stood, whose level must then be that of `step`.
+        mask: of the file that says where the clip may change; None for everywhere.
+    """
+
+    name: str
+    sigma: float
+    step: int
+    is_renoised: bool
+    mask: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One clip, fully resolved: what a pipeline validated and a job will run, nothing left to default.
 
     Attributes:
         mode: "full" denoises the clip as a whole, "causal" one latent frame after another.
+        source: the latents that it goes on from; None begins with noise. A clip whose source turns out to be
+            missing or damaged begins with noise too.
     """
 
     prompt: str
@@ -76,6 +98,7 @@ class GenerateRequest:
     video: VideoSpec
     sampling: SamplingParams
     mode: Mode = "full"
+    source: LatentSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

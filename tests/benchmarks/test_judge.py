@@ -29,7 +29,7 @@ from benchmarks import judge_clips
 from rushes.models.configs import ExpertsConfig
 from rushes.models.judge import Judge, JudgeConfig
 from rushes.models.wan import Wan
-from rushes.stages.denoise import DenoiseCausal
+from rushes.stages.denoise_causal import DenoiseCausal
 from tiny_parts import CPU, TRANSFORMER, TinyParts, tiny_model
 
 CLASSES = {"subject": 10, "background": 5, "motion": 4, "colour": 5, "count": 3}

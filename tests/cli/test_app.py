@@ -77,3 +77,9 @@ def test_an_error_that_came_of_ctrl_c_is_an_interruption() -> None:
     outer.__cause__ = error
     assert was_interrupted(outer)
     assert not was_interrupted(ValueError("else"))
+
+
+def test_the_embedded_model_can_be_inspected_by_its_name(rushes: Command) -> None:
+    shown = rushes("inspect", "toy")
+    assert shown.status == 0
+    assert "toy in the diffusers layout" in shown.out

@@ -11,11 +11,11 @@ import pytest
 from rushes.engine.announcements import (
     FRESH_S,
     Announcement,
+    Elsewhere,
     Roster,
     StoreAdmission,
     announce,
     metrics_urls,
-    most_elsewhere,
     withdraw,
     workers,
 )
@@ -133,6 +133,10 @@ def test_the_least_worker_that_can_hold_a_job_promises_it(planner, folder):
 
 def test_the_largest_other_worker(planner, folder):
     now = time.time()
+
+    def most_elsewhere(folder, pipeline, owner):
+        return Elsewhere(folder, pipeline, owner)()
+
     assert most_elsewhere(folder, "toy", "a") == 0
     for owner, budget in (("a", 900), ("b", 500), ("c", 700)):
         announce(folder, word_of(planner, owner=owner, at=now, budget_bytes=budget, reserve_bytes=100))
@@ -201,3 +205,18 @@ def test_every_kept_promise_is_learned_from_once(planner, folder):
     store.finish(Lease(job_id=record.id, owner="w", token=record.token), result="x", actual_s=1.0)
     assert admits.admit(request(), JobOptions()).eta_s < 0.5 * first.eta_s
     store.close()
+
+
+def test_the_files_of_other_workers_are_not_read_at_every_look(planner, folder):
+    seldom = Elsewhere(folder, "toy", "a", look_s=1000.0)
+    assert seldom() == 0
+    announce(folder, word_of(planner, owner="b", at=time.time(), budget_bytes=500, reserve_bytes=100))
+    assert seldom() == 0, "not read again"
+    assert Elsewhere(folder, "toy", "a")() == 400
+
+
+def test_workers_of_every_pipeline_can_be_asked_for(planner, folder):
+    for owner, pipeline in (("a", "toy"), ("b", "wan2.2-t2v-a14b")):
+        announce(folder, word_of(planner, owner=owner, at=time.time(), pipeline=pipeline))
+    announce(folder, word_of(planner, owner="dead", at=time.time() - 60))
+    assert [word.owner for word in Roster(folder).words] == ["a", "b"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from test_artefacts import SIZE, a_preview, clip, completed, files, lease_of, leased, written
 
-from real_servers import BUCKET, RealServer, S3Server, running
+from real_servers import BUCKET, RealServer, S3Server, make_nginx, running
 from rushes.config import S3Access, s3_access
 from rushes.engine.artefacts import VARIANTS, all_names, name_of, result_name
 from rushes.engine.housekeeping import Housekeeping
@@ -89,15 +89,30 @@ def test_an_aborted_job_leaves_nothing_in_the_bucket(place: Workplace, bucket: S
     assert files(place) == []
 
 
-def test_a_local_copy_that_stayed_serves_as_well(place: Workplace) -> None:
+def test_a_local_copy_serves_where_the_bucket_has_none(place: Workplace, bucket: S3Objects) -> None:
     record = leased(place)
     outlet = written(place, record)
     place.jobs.finish(lease_of(record), result=outlet.finish(), actual_s=1.0)
-    # Its worker dies here.
-    found = place.artefacts.find(place.jobs.get(record.id))
+    # Its worker dies here, before it has removed the copy.
+    record = place.jobs.get(record.id)
+    found = place.artefacts.find(record)
+    assert found is not None
+    assert found.url is not None
+    place.results.delete(name_of(record.result, "preview"))
+    bucket.delete([name_of(record.result, "spritesheet")])
+    assert place.remove_orphans() == 2, "copies of what is in the bucket"
+    assert files(place) == [name_of(record.result, "spritesheet")]
+    outlet = written(place, leased(place))
+    record_2 = place.jobs.jobs(statuses=["running"])[0]
+    place.jobs.finish(lease_of(record_2), result=outlet.finish(), actual_s=1.0)
+    record = place.jobs.get(record_2.id)
+    bucket.delete(all_names(record.result))
+    found = place.artefacts.find(record)
     assert found is not None
     assert found.path is not None
-    assert found.path.exists()
+    assert place.artefacts.read(found) == found.path.read_bytes()
+    place.results.delete(name_of(record.result, "thumbnail"))
+    assert place.artefacts.find(record, "thumbnail") is None
 
 
 def test_orphans_of_known_jobs_go_and_other_installations_keep_theirs(
@@ -154,24 +169,36 @@ def test_a_file_larger_than_a_part_goes_up_while_it_grows(bucket: S3Objects, tmp
 
 
 @pytest.fixture
-def own_s3(tmp_path_factory: pytest.TempPathFactory):
-    server = S3Server(tmp_path_factory.mktemp("own-s3"))
-    with running(server):
-        yield server
+def door(s3_server: S3Server, tmp_path: Path):
+    """A way to the shared S3 server that a test may close and open again."""
+    forward = f"""
+    location / {{
+        proxy_pass {s3_server.endpoint};
+        proxy_http_version 1.1;
+        proxy_set_header Host $http_host;
+        proxy_request_buffering off;
+        client_max_body_size 0;
+    }}
+    """
+    with running(make_nginx(tmp_path / "nginx", forward)) as nginx:
+        yield nginx
 
 
-def short_tries(server: RealServer) -> S3Objects:
-    assert isinstance(server, S3Server)
-    return S3Objects(f"s3://{BUCKET}/x", s3_access(server.environ), request_s=3.0, retry_s=0.5)
+def behind(door: RealServer, s3_server: S3Server) -> S3Objects:
+    """A prefix of its own, soon given up."""
+    access = s3_access({**s3_server.environ, "AWS_ENDPOINT_URL": f"http://{door.address}"})
+    return S3Objects(f"s3://{BUCKET}/{secrets.token_hex(6)}", access, request_s=5.0, retry_s=0.5)
 
 
-def test_a_bucket_that_goes_away_and_comes_back(own_s3: S3Server, tmp_path: Path) -> None:
-    bucket = short_tries(own_s3)
+def test_a_bucket_that_goes_away_and_comes_back(
+    door: RealServer, s3_server: S3Server, tmp_path: Path
+) -> None:
+    bucket = behind(door, s3_server)
     with Workplace(tmp_path / "store", objects=bucket) as place:
         kept = completed(place)
         record = leased(place)
         outlet = written(place, record)
-        own_s3.kill()
+        door.kill()
         with pytest.raises(StoreError) as caught:
             outlet.finish()
         assert len(str(caught.value).splitlines()) == 1
@@ -180,7 +207,7 @@ def test_a_bucket_that_goes_away_and_comes_back(own_s3: S3Server, tmp_path: Path
         start = time.monotonic()
         place.forget(kept.id)  # the caller is told nothing: it will be so
         assert time.monotonic() - start < 6
-        own_s3.start()
+        door.start()
         assert bucket.info(kept.result) is not None
         with Housekeeping(place, ttl_s=1e9, max_bytes=10**9, sweep_s=0.1):
             deadline = time.monotonic() + 20
@@ -190,17 +217,19 @@ def test_a_bucket_that_goes_away_and_comes_back(own_s3: S3Server, tmp_path: Path
         assert os.listdir(place.folder / "deletions") == []
 
 
-def test_a_bucket_that_was_away_for_a_while_costs_nothing(own_s3: S3Server, tmp_path: Path) -> None:
-    bucket = short_tries(own_s3)
+def test_a_bucket_that_was_away_for_a_while_costs_nothing(
+    door: RealServer, s3_server: S3Server, tmp_path: Path
+) -> None:
+    bucket = behind(door, s3_server)
     path = tmp_path / "growing"
     data = os.urandom(3 * PART_BYTES)
     path.write_bytes(data[:PART_BYTES])
-    own_s3.kill()
+    door.kill()
     upload = Upload(bucket, "job-1.mp4", "video/mp4", path)
     path.write_bytes(data)
     upload.tell()
     time.sleep(2)
-    own_s3.start()
+    door.start()
     upload.finish("job-1.digest.mp4")
     assert bucket.read("job-1.digest.mp4") == data
 

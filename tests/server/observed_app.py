@@ -50,6 +50,11 @@ def make_app() -> FastAPI:
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 
+    @app.get("/refused")
+    async def refused(request: Request) -> PlainTextResponse:
+        request.state.error_code = "quota_exceeded"
+        return PlainTextResponse("later", status_code=429)
+
     @app.get("/health")
     async def health() -> PlainTextResponse:
         return PlainTextResponse("ok")

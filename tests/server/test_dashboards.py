@@ -18,6 +18,7 @@ from observed_app import served
 
 from promtool import check_rules, needs_promtool
 from rushes.engine.otlp import tracer_provider
+from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.worker_metrics import MetricsServer, WorkerMetrics
 from rushes.server.metrics import GatewayMetrics
 from rushes.server.worker_scrape import WorkerScrape
@@ -67,8 +68,11 @@ def service() -> Iterator[GatewayMetrics]:
                 with span(name, frames=1):
                     pass
         end(job)
-    with MetricsServer(worker.registry, 0) as server:
-        yield GatewayMetrics(store, more=[WorkerScrape(lambda: {"host-1": server.url})])
+    with tracer_provider("x", "http://127.0.0.1:9") as tracing:
+        worker.registry.register(SpanDelivery("worker", tracing.batches))
+        with MetricsServer(worker.registry, 0) as server:
+            scrape = WorkerScrape(lambda: {"host-1": server.url})
+            yield GatewayMetrics(store, more=[scrape, SpanDelivery("gateway", tracing.batches)])
     store.close()
 
 
@@ -113,10 +117,26 @@ def test_the_dashboard_asks_for_what_is_exported(exported: dict[str, set[str]]) 
 
 def test_the_dashboard_shows_all_that_is_exported_and_no_tenant(exported: dict[str, set[str]]) -> None:
     asked = {name for expression in expressions() for name in METRIC.findall(expression)}
-    ours = {name for name in exported if name.startswith("rushes_") and name != "rushes_build_info"}
+    ours = {name for name in exported if name.startswith("rushes_") and "_process_" not in name}
+    ours.remove("rushes_build_info")
     shown = {re.sub(r"_(bucket|count|sum)$", "", name) for name in asked}
     assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in ours} <= shown
     assert "tenant" not in json.dumps(DASHBOARD)
+
+
+def test_the_page_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:
+    page = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`rushes_.*?) \| (.*?) \|", page, re.MULTILINE)
+    words = [(re.findall(r"`(\w+)`", names), re.findall(r"`(\w+)`", labels)) for names, labels in rows]
+    listed = {name: {*labels} for names, labels in words for name in names}
+    ours = {re.sub(r"_(bucket|count|sum)$", "", name): labels for name, labels in exported.items()}
+    from_gateway = {
+        name: labels - {"le", "worker"}
+        for name, labels in ours.items()
+        if name.startswith("rushes_") and "_process_" not in name
+    }
+    from_gateway["rushes_worker_up"] = {"worker"}
+    assert listed == from_gateway
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:

@@ -86,11 +86,15 @@ def test_a_worker_that_dies_costs_no_event_and_no_byte(service: Sleeping, kind: 
 def test_a_gateway_that_dies_costs_no_event(service: Sleeping):
     video = created(service.client, **LONG, seed=2)
     seen: list[dict] = []
-    with pytest.raises(httpx2.TransportError):
+
+    def watch_and_kill() -> None:
         for event in events_of(service.client, video["id"]):
             seen.append(event)
             if len(seen) == 4:
                 service.gateway.kill()
+
+    with pytest.raises(httpx2.TransportError):
+        watch_and_kill()
     assert 4 <= len(seen) < 20
     # The same port: clients come again where they were.
     service.gateway, url = service.service.start_gateway(urlsplit(service.url).port or 0)

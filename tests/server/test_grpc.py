@@ -22,12 +22,16 @@ from running_service import SMALL, serving
 
 from rushes.engine.workplace import Workplace, result_name
 from rushes.errors import ConfigError
+from rushes.server.auth import Authenticator
 from rushes.server.bounds import Bounds
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
 from rushes.server.grpc_edge import NAME, GrpcEdge, check_port
+from rushes.server.limits import Limits
 from rushes.server.proto.rushes.v1 import videos_pb2, videos_pb2_grpc
 from rushes.server.service import Service
+from rushes.stores.accounts import AccountStore
+from rushes.stores.api_keys import KeyLimits
 from rushes.stores.base import Lease
 
 ROOT = Path(__file__).parents[2]
@@ -277,6 +281,47 @@ def test_reflection_and_health(place: Workplace) -> None:
                 await edge.stop()
 
     asyncio.run(test())
+
+
+def test_keys_and_tenants(place: Workplace) -> None:
+    accounts = AccountStore(":memory:")
+    _, mine = accounts.keys.create("mine", tenant="a")
+    _, other = accounts.keys.create("other", tenant="b")
+    _, reads = accounts.keys.create("reads", tenant="a", scopes=("videos:read",))
+    _, seldom = accounts.keys.create("seldom", tenant="a", limits=KeyLimits(requests_per_minute=1))
+    limits = Limits(accounts)
+
+    def key(secret: str) -> dict[str, Any]:
+        return {"metadata": (("authorization", f"Bearer {secret}"),)}
+
+    async def test(stub: Any) -> None:
+        for metadata in ({}, key("rk_wrong")):
+            code, error = await failure(stub.Create(ask(), **metadata))
+            assert (code, error["code"]) == (grpc.StatusCode.UNAUTHENTICATED, "unauthenticated")
+        code, error = await failure(stub.Create(ask(), **key(reads)))
+        assert (code, error["code"]) == (grpc.StatusCode.PERMISSION_DENIED, "forbidden")
+        made = await stub.Create(ask(), **key(mine))
+        assert place.jobs.get(made.id).options.tenant == "a"
+        request = videos_pb2.GetRequest(id=made.id)
+        assert (await stub.Get(request, **key(reads))).id == made.id
+        watch = stub.Watch(videos_pb2.WatchRequest(id=made.id, media=True), **key(other))
+        for call in (
+            stub.Get(request, **key(other)),
+            stub.Cancel(videos_pb2.CancelRequest(id=made.id), **key(other)),
+            stub.Delete(videos_pb2.DeleteRequest(id=made.id), **key(other)),
+            watch.read(),
+        ):
+            code, error = await failure(call)
+            assert (code, error["code"]) == (grpc.StatusCode.NOT_FOUND, "not_found")
+        assert not (await stub.List(videos_pb2.ListRequest(), **key(other))).videos
+        await stub.Get(request, **key(seldom))
+        code, error = await failure(stub.Get(request, **key(seldom)))
+        assert (code, error["code"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limited")
+        assert (error["limit"], error["used"]) == (1, 1)
+
+    run(place, test, parts={"authenticator": Authenticator(accounts), "limits": limits})
+    limits.close()
+    accounts.close()
 
 
 def test_a_draining_gateway_takes_nothing_new(place: Workplace) -> None:

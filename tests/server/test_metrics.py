@@ -123,6 +123,13 @@ def test_refusals_for_want_of_room_are_counted_and_no_other() -> None:
     assert value(metrics, "rushes_refused_total", code="invalid_request") is None
 
 
+def test_a_refusal_is_known_by_the_code_that_the_application_leaves() -> None:
+    metrics = GatewayMetrics()
+    with tracer_provider("gateway", None) as tracing, served(metrics, tracing.tracer) as url:
+        assert httpx2.get(f"{url}/refused").status_code == 429
+    assert value(metrics, "rushes_refused_total", code="quota_exceeded") == 1
+
+
 def a_worker(number: int) -> CollectorRegistry:
     registry = CollectorRegistry()
     Counter("rushes_jobs", "Jobs.", ("end",), registry=registry).labels("completed").inc(number)

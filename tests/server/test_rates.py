@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-import redis
 
+from real_servers import RealServer
 from rushes.server.rates import PAUSE_S, TIMEOUT_S, WINDOW_S, LocalRate, Rate, RedisRate, Window
-
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server here")
 
 
 @dataclass
@@ -28,35 +21,6 @@ class Timer:
 
     def __call__(self) -> float:
         return self.now
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@contextmanager
-def redis_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Debian's, keeping nothing; answers when the block begins."""
-    flags = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen(["redis-server", *flags], stdout=subprocess.DEVNULL)
-    client = redis.Redis(port=port)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline, "redis-server does not answer"
-                time.sleep(0.02)
-        yield process
-    finally:
-        client.close()
-        process.kill()
-        process.wait()
 
 
 def taken(rate: Rate, num: int, *, limit: int = 5, key_id: str = "k") -> int:
@@ -112,40 +76,44 @@ def test_threads_count_together() -> None:
     assert sum(counts) == 100
 
 
-@needs_redis
-def test_gateways_share_redis(tmp_path: Path) -> None:
-    port = free_port()
-    with redis_server(tmp_path, port):
-        rates = [RedisRate(f"redis://127.0.0.1:{port}") for _ in range(2)]
-        assert [taken(rate, 3) for rate in rates] == [3, 2]
-        window = rates[0].hit("k", 5)
-        assert window is not None
-        assert window.used == 5
-        assert WINDOW_S - 2 < window.wait_s(5) <= WINDOW_S + 0.01
-        assert taken(rates[1], 3, key_id="other") == 3
-        assert [rate.num_errors for rate in rates] == [0, 0]
-        for rate in rates:
-            rate.close()
-
-
-@needs_redis
-def test_redis_dies_and_comes_back(tmp_path: Path) -> None:
-    port, timer = free_port(), Timer()
-    with redis_server(tmp_path, port) as process:
-        rate = RedisRate(f"redis://127.0.0.1:{port}", timer=timer)
-        assert taken(rate, 3) == 3
-        process.kill()
-        process.wait()
-        assert taken(rate, 20) == 5, "counted here, from the start"
-        assert (rate.num_errors, rate.is_away) == (1, True)
-        timer.now += PAUSE_S
-        assert taken(rate, 20) == 0
-        assert rate.num_errors == 2
-    with redis_server(tmp_path, port):
-        timer.now += PAUSE_S
-        assert taken(rate, 20) == 5
-        assert (rate.num_errors, rate.is_away) == (2, False)
+def test_gateways_share_redis(own_redis: RealServer) -> None:
+    rates = [RedisRate(f"redis://{own_redis.address}/0") for _ in range(2)]
+    assert [taken(rate, 3) for rate in rates] == [3, 2]
+    window = rates[0].hit("k", 5)
+    assert window is not None
+    assert window.used == 5
+    assert WINDOW_S - 2 < window.wait_s(5) <= WINDOW_S + 0.01
+    assert taken(rates[1], 3, key_id="other") == 3
+    counts: list[int] = []
+    threads = [
+        threading.Thread(target=lambda rate=rate: counts.append(taken(rate, 100, limit=70, key_id="race")))
+        for rate in rates * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(counts) == 70
+    assert [rate.num_errors for rate in rates] == [0, 0]
+    for rate in rates:
         rate.close()
+
+
+def test_redis_dies_and_comes_back(own_redis: RealServer) -> None:
+    timer = Timer()
+    rate = RedisRate(f"redis://{own_redis.address}/0", timer=timer)
+    assert taken(rate, 3) == 3
+    own_redis.kill()
+    assert taken(rate, 20) == 5, "counted here, from the start"
+    assert (rate.num_errors, rate.is_away) == (1, True)
+    timer.now += PAUSE_S
+    assert taken(rate, 20) == 0
+    assert rate.num_errors == 2
+    own_redis.start()
+    timer.now += PAUSE_S
+    assert taken(rate, 20) == 5
+    assert (rate.num_errors, rate.is_away) == (2, False)
+    rate.close()
 
 
 def test_a_redis_that_says_nothing_is_not_waited_for() -> None:

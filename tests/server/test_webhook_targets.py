@@ -30,6 +30,8 @@ from rushes.server.webhook_targets import PrivateTarget, addresses, check_webhoo
         "2002:7f00:1::",
         "fc00::1",
         "fe80::1",
+        "fec0::1",
+        "2001:0:7f00:1::1",
         "fe80::1%eth0",
         "ff02::1",
     ],

@@ -11,7 +11,8 @@ from rushes.sampling.guidance import cfg
 from rushes.sampling.noise import initial_noise, step_generator
 from rushes.sampling.solvers import load_solver, schedule_for
 from rushes.stages.base import Given
-from rushes.stages.denoise import Denoise, DenoiseCausal
+from rushes.stages.denoise import Denoise
+from rushes.stages.denoise_causal import DenoiseCausal
 from rushes.stages.text_encode import EmbeddingCache, TextEncode
 from tiny_parts import CPU, TinyParts, embeds, tiny_job
 

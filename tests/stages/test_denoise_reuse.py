@@ -12,7 +12,8 @@ from rushes.models.wan import TextContext
 from rushes.sampling.solvers import SOLVERS, schedule_for
 from rushes.sampling.step_cache import StepCache
 from rushes.stages.base import Given
-from rushes.stages.denoise import Denoise, DenoiseCausal
+from rushes.stages.denoise import Denoise
+from rushes.stages.denoise_causal import DenoiseCausal
 from rushes.stages.text_encode import EmbeddingCache, TextEncode
 from rushes.types import ForwardCounts
 from tiny_parts import CPU, ROUTED, TRANSFORMER, TinyParts, embeds, tiny_job

@@ -17,7 +17,8 @@ from rushes.errors import ResumeError, StoreError
 from rushes.pipelines.base import run
 from rushes.sampling.solvers import SOLVERS
 from rushes.stages.base import Given
-from rushes.stages.job_state import VERSION, from_bytes, pack, request_digest, to_bytes, unpack
+from rushes.stages.job_state import VERSION, from_bytes, pack, to_bytes, unpack
+from rushes.stages.sealed import request_digest
 from rushes.stages.video_encode import VideoWriter
 from rushes.types import Timing
 from tiny_parts import CPU, TinyParts, request, tiny_model

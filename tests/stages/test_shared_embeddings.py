@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from rushes.stores.kv_memcached import MemcachedKV
 from rushes.stores.kv_memory import MemoryKV
 from rushes.stores.kv_redis import RedisKV
 from rushes.trace import SpanList, listen
-from tiny_parts import CPU, TinyParts, embeds
+from tiny_parts import CPU, TinyParts, embeds, tiny_model
 
 
 class Watched(MemoryKV):
@@ -84,6 +85,15 @@ def test_what_one_worker_encoded_another_has_bit_for_bit(kv: KVStore) -> None:
     second.get("a dog", theirs.encoder.encode)
     assert (second.hits, second.shared_hits, second.misses) == (3, 2, 0)
     assert second.num_bytes == first.num_bytes
+
+
+def test_a_clip_is_bit_for_bit_the_same_with_it_and_without(kv: KVStore) -> None:
+    models = [tiny_model() for _ in range(3)]
+    for net in models[1:]:
+        net.pipeline.embeddings.shared = SharedEmbeddings(kv, CPU)
+    clips = [net.generate("a dog", seed=3).frames for net in models]
+    assert all(np.array_equal(clip, clips[0]) for clip in clips)
+    assert models[2].pipeline.embeddings.shared_hits > 0
 
 
 def test_another_encoder_shares_nothing(kv: KVStore) -> None:

@@ -118,6 +118,18 @@ def test_a_clock_that_jumps_holds_no_message_back(
     assert claim(deliveries, clock) == ()
 
 
+def test_a_process_that_waited_for_its_turn_takes_nothing_twice(
+    accounts: AccountStore, deliveries: Deliveries, clock: Clock
+) -> None:
+    """Its `now` is older than the lease that another one got meanwhile, or than its next try."""
+    deliveries.add("job", key_id=new_key(accounts), body="{}", now=clock() - 20)
+    (delivery,) = claim(deliveries, clock)
+    clock.now -= 10
+    assert claim(deliveries, clock) == ()
+    deliveries.failed(delivery, "answered 500", next_at=clock() + 10 + 100)
+    assert claim(deliveries, clock) == ()
+
+
 def test_a_revoked_key_hears_nothing_more(
     accounts: AccountStore, deliveries: Deliveries, clock: Clock
 ) -> None:

@@ -13,7 +13,7 @@ from store_parts import OPTIONS, REQUEST
 
 from rushes.errors import StoreError
 from rushes.stores.request_json import from_json, to_json
-from rushes.types import GenerateRequest, JobOptions, SamplingParams, VideoSpec
+from rushes.types import GenerateRequest, JobOptions, LatentSource, SamplingParams, VideoSpec
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.integers()
@@ -36,6 +36,15 @@ REQUESTS = st.builds(
         lora=st.none() | TEXTS,
     ),
     mode=st.sampled_from(["full", "causal"]),
+    source=st.none()
+    | st.builds(
+        LatentSource,
+        name=TEXTS,
+        sigma=NUMBERS,
+        step=COUNTS,
+        is_renoised=st.booleans(),
+        mask=st.none() | TEXTS,
+    ),
 )
 MANY_OPTIONS = st.builds(
     JobOptions,
@@ -138,8 +147,9 @@ def test_new_fields_come_with_a_migration() -> None:
     assert leaves(GenerateRequest) == {
         *("prompt", "negative_prompt", "pipeline", "mode", "width", "height", "num_frames", "fps"),
         *("num_inference_steps", "solver", "flow_shift", "guidance_high", "guidance_low", "seed"),
-        *("timesteps", "lora", "guidance_gate", "step_cache"),
+        *("timesteps", "lora", "guidance_gate", "step_cache", "source"),
     }
+    assert leaves(LatentSource) == {"name", "sigma", "step", "is_renoised", "mask"}
     assert leaves(JobOptions) == {
         *("lane", "tenant", "deadline_s", "degrade", "idempotency_key", "preview_every", "traceparent"),
     }

@@ -92,7 +92,7 @@ def make_version_1(path: str) -> None:
         "INSERT INTO jobs (id, tenant, idempotency_key, request, options, pipeline, is_interactive, status,"
         " created_at, owner, token, lease_until, lease_ttl_s, checkpoint)"
         " VALUES (?, 'default', 'key', ?, ?, 'toy', 0, 'running', 1.5, 'worker', 4, 9e9, 30, 'c')",
-        (JOB, to_json(REQUEST), to_json(options)),
+        (JOB, to_json(REQUEST).replace(',"source":null', ""), to_json(options)),
     )
     connection.execute("INSERT INTO events VALUES (?, 1, 'queued', 1.5, '{}')", (JOB,))
     connection.commit()
@@ -119,7 +119,7 @@ def versions(path: str) -> tuple[int, int]:
 
 def test_a_new_file(path: str) -> None:
     SqliteJobStore(path).close()
-    assert versions(path) == (APPLICATION_ID, VERSION) == (1383428968, 4)
+    assert versions(path) == (APPLICATION_ID, VERSION) == (1383428968, 5)
     SqliteJobStore(path).close()
 
 
@@ -173,7 +173,7 @@ def refused(path: str) -> str:
 
 def test_a_newer_file_is_refused(path: str) -> None:
     execute(path, VERSION_1 + "PRAGMA user_version = 7")
-    assert refused(path) == f"{path}: schema version 7 is not supported; this Rushes reads 1 to 4"
+    assert refused(path) == f"{path}: schema version 7 is not supported; this Rushes reads 1 to 5"
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_another_programs_database_is_refused(path: str, script: str, applicatio
 
 def test_a_store_that_was_migrated_while_it_was_open(path: str) -> None:
     store = SqliteJobStore(path)
-    execute(path, "PRAGMA user_version = 5")
+    execute(path, "PRAGMA user_version = 6")
     for ask in (store.jobs, lambda: store.create(REQUEST, OPTIONS)):
-        with pytest.raises(StoreError, match=f"^{path}: has schema version 5 by now; this Rushes needs 4$"):
+        with pytest.raises(StoreError, match=f"^{path}: has schema version 6 by now; this Rushes needs 5$"):
             ask()
     store.close()
 

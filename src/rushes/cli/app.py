@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from rushes import __version__
+from rushes.cli.batch import batch
 from rushes.cli.bench import bench
 from rushes.cli.compare import compare
 from rushes.cli.generate import generate
@@ -44,6 +45,7 @@ COMMANDS: tuple[click.Command, ...] = (
     serve,
     gateway,
     submit,
+    batch,
     jobs,
     cancel,
     trace,

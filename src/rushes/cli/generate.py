@@ -86,9 +86,18 @@ def generate(
     with ProgressBars(f"load {name}") as bars:
         model = rushes.load(name, device=device, dtype=dtype, plan=plan)
         request = model.job(prompt, **given).request
+        tell_notes(request)
         options = JobOptions(lane="interactive", preview_every=int(preview))
         done = write_clip(model, request, options, output, bars.update, sheet)
     report(done, model.notes, output, as_json=as_json)
+
+
+def tell_notes(request: GenerateRequest) -> None:
+    """Say on stderr what the model will probably not do as asked."""
+    from rushes.pipelines.notes import notes_on
+
+    for note in notes_on(request):
+        click.echo(f"rushes: note: {note.message}", err=True)
 
 
 def check_paths(output: Path, sheet: Path | None) -> None:
@@ -227,6 +236,8 @@ def save_preview(preview: Preview, video: VideoSpec, path: Path) -> None:
 
 def report(done: Done, notes: Sequence[str], output: Path, *, as_json: bool) -> None:
     """What was made: the path on stdout, the rest on stderr; or everything as one JSON object on stdout."""
+    from rushes.pipelines.notes import notes_on
+
     request = done.request
     if as_json:
         timings = [asdict(timing) for timing in done.timings]
@@ -235,7 +246,7 @@ def report(done: Done, notes: Sequence[str], output: Path, *, as_json: bool) -> 
             "request": asdict(request),
             "timings": timings,
             "forwards": asdict(done.forwards),
-            "notes": list(notes),
+            "notes": [*notes, *(note.message for note in notes_on(request))],
         }
         click.echo(json.dumps(made))
         return

@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER|toy")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def inspect(folder: Path, as_json: bool) -> None:
-    """Say what a checkpoint FOLDER is, reading no weights."""
+    """Say what a checkpoint FOLDER, or the embedded model toy, is, reading no weights."""
+    from rushes.config import TOY_FOLDER
     from rushes.models.checkpoint import open_checkpoint
     from rushes.models.checkpoint_report import describe
 
-    found = describe(open_checkpoint(folder))
+    # A folder of that name goes first: whoever has one means it.
+    is_toy = str(folder) == "toy" and not folder.is_dir()
+    found = describe(open_checkpoint(TOY_FOLDER if is_toy else folder))
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, get_args
 
 import click
 
-from rushes.cli.generate import progress_of, read_prompt, request_of
+from rushes.cli.generate import progress_of, read_prompt, request_of, tell_notes
 from rushes.cli.options import model_option, request_options
 from rushes.cli.plans import plan_option
 from rushes.cli.remote import client_of, given_flags, service_options, submit_to
@@ -104,6 +104,7 @@ def submit(
     options = JobOptions(
         lane=lane, tenant=tenant, deadline_s=deadline_s, degrade=degrade, idempotency_key=idempotency_key
     )
+    tell_notes(request)
     with open_workplace(store) as place:
         _submit_here(place, request, options, output, watch=watch)
 
@@ -111,13 +112,9 @@ def submit(
 def _submit_here(
     place: Workplace, request: GenerateRequest, options: JobOptions, output: Path | None, *, watch: bool
 ) -> None:
-    from rushes.engine.announcements import workers
-
     client = place.client()
+    tell_who_serves(place, request.pipeline)
     job_id = client.submit(request, options)
-    if not workers(place.workers, request.pipeline):
-        where = f"no worker serves {request.pipeline} in {place.folder}"
-        click.echo(f"rushes: note: {where}; start one with rushes worker", err=True)
     if not watch and output is None:
         click.echo(job_id)
         return
@@ -128,6 +125,21 @@ def _submit_here(
         click.echo(f"rushes: job {job_id} goes on; rushes cancel {job_id} ends it", err=True)
         raise
     click.echo(fetch(place, record, output))
+
+
+def tell_who_serves(place: Workplace, pipeline: str) -> None:
+    """Say on stderr, before anything is queued, when a job will wait for a worker that is not there."""
+    from rushes.engine.announcements import Roster
+
+    served = sorted({word.pipeline for word in Roster(place.workers).words})
+    if pipeline in served:
+        return
+    others = f"workers here serve {', '.join(served)}: choose one with --model, or " if served else ""
+    click.echo(
+        f"rushes: note: no worker serves {pipeline} in {place.folder}; {others}start one with rushes worker;"
+        " until then the job waits",
+        err=True,
+    )
 
 
 def check_copy(output: Path) -> None:
@@ -188,8 +200,9 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
     """List the jobs of a store."""
     from rushes.cli.tables import print_table
 
-    if not store.is_dir():
-        raise click.UsageError(f"{store}: there is no store of jobs")
+    if not store.is_dir():  # a fresh machine; to look makes no folder
+        tell_none(store, as_json=as_json)
+        return
     with open_workplace(store) as place:
         found = place.jobs.jobs(tenant=tenant, statuses=status, limit=limit)
     if as_json:
@@ -198,7 +211,16 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
             where = None if artefact is None else str(artefact.path or artefact.url)
             click.echo(json.dumps({**asdict(record), "path": where}))
         return
+    if not found:
+        tell_none(store, is_filtered=bool(status or tenant))
+        return
     print_table(COLUMNS, [_row(record, time.time()) for record in found])
+
+
+def tell_none(store: Path, *, as_json: bool = False, is_filtered: bool = False) -> None:
+    """Say that there is no job to list; as JSON lines, nothing is the answer."""
+    if not as_json:
+        click.echo(f"no such jobs in {store}" if is_filtered else f"no jobs yet in {store}")
 
 
 def _row(record: JobRecord, now: float) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import click
 from rushes.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rushes.engine.otlp import Batches
     from rushes.engine.planner import CostPlanner
     from rushes.engine.workplace import Workplace
     from rushes.pipelines.model import Model
@@ -92,7 +93,7 @@ def observed(
     from rushes.engine.job_traces import TraceWriter
 
     sinks: list[Sink] = [TraceWriter(place.traces, place.jobs, owner)]
-    url = None
+    url = batches = None
     with ExitStack() as stack:
         if wanted.otlp is not None:
             _check_installed("--otlp", "opentelemetry.exporter")
@@ -101,19 +102,24 @@ def observed(
 
             tracing = stack.enter_context(tracer_provider("rushes-worker", wanted.otlp, owner))
             sinks.append(SpanExport(tracing.tracer))
+            batches = tracing.batches
         if wanted.metrics_port is not None:
-            url = stack.enter_context(_served_metrics(wanted.metrics_port, model, planner))
+            url = stack.enter_context(_served_metrics(wanted.metrics_port, model, planner, batches))
         stack.enter_context(collecting(*sinks))
         yield url
 
 
 @contextmanager
-def _served_metrics(port: int, model: Model, planner: CostPlanner) -> Iterator[str]:
+def _served_metrics(port: int, model: Model, planner: CostPlanner, batches: Batches | None) -> Iterator[str]:
     _check_installed("--metrics-port", "prometheus_client")
     from rushes.engine.worker_metrics import MetricsServer, WorkerMetrics
     from rushes.trace import listen
 
     metrics = WorkerMetrics(model.rules.name, lambda: device_memory(model, planner))
+    if batches is not None:
+        from rushes.engine.span_metrics import SpanDelivery
+
+        metrics.registry.register(SpanDelivery("worker", batches))
     try:
         server = MetricsServer(metrics.registry, port)
     except OSError as error:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rushes.engine.trace_report import JobTrace, Phase
 
 BAR_WIDTH = 32
+SHORTEST_S = 0.001
+"""Of a phase that gets a line; a prompt embedding gets one always, as it says whether it was a hit."""
 
 NAMES = {
     "unleased": "back in the queue",
@@ -49,7 +51,8 @@ def trace(job_id: str, store: Path, as_json: bool) -> None:
         return
     click.echo(title(found))
     for phase in found.phases:
-        click.echo(line(phase, found.total_s))
+        if phase.seconds >= SHORTEST_S or phase.name == "prompt_embedding":
+            click.echo(line(phase, found.total_s))
     for remark in remarks(found):
         click.echo(remark)
     click.echo(found.verdict.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 from rushes.client.clips import Clip
@@ -89,6 +90,35 @@ class Client:
         """GPU-seconds by key and day."""
         return list(self._connection.json("GET", "/v1/usage", params={"days": days})["data"])
 
+    def estimate_batch(
+        self, template: str, rows: Sequence[Mapping[str, Any]], **fields: Any
+    ) -> Mapping[str, Any]:
+        """What `create_batch` would take: `total`, `predicted_s`, `eta_s`; every row is checked."""
+        body = {**_batch_body(template, rows, fields), "estimate": True}
+        return self._connection.json("POST", "/v1/batches", json=body)
+
+    def create_batch(
+        self,
+        template: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Mapping[str, Any]:
+        """Queue a clip for each row, whose columns fill the template's `{name}`s or are fields. Raises
+        `InvalidRequest` with row and field, and has queued nothing then."""
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        body = _batch_body(template, rows, fields)
+        return self._connection.json("POST", "/v1/batches", json=body, headers=headers)
+
+    def batch(self, batch_id: str, *, after: int = 0, limit: int = PAGE) -> Mapping[str, Any]:
+        """How a batch stands, and a page of its `rows` behind number `after`. Raises `UnknownBatch`."""
+        return self._page(f"/v1/batches/{_name(batch_id)}", limit, after)
+
+    def cancel_batch(self, batch_id: str) -> Mapping[str, Any]:
+        """Queue no more of it, and cancel what has not ended."""
+        return self._connection.json("POST", f"/v1/batches/{_name(batch_id)}/cancel")
+
     def _clip(self, video: Mapping[str, Any]) -> Clip:
         return Clip(self._connection, video)
 
@@ -97,8 +127,13 @@ class Client:
         return self._connection.json("GET", path, params=params)
 
 
+def _batch_body(
+    template: str, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    given = {name: value for name, value in fields.items() if value is not None}
+    return {"template": template, "rows": [dict(row) for row in rows], **given}
+
+
 def _name(text: str) -> str:
     """An id as a part of a path, whatever is in it."""
-    from urllib.parse import quote
-
     return quote(text, safe="") or "-"

@@ -48,6 +48,7 @@ class Announcement:
         rates: `CostModel.to_json`: the device's name and what was learned about it.
         budget_bytes: of the device, weights included.
         metrics_url: where its Prometheus metrics are; None where it serves none.
+        identity: of the model that it runs, plan included; None of a worker that does not say.
     """
 
     owner: str
@@ -58,6 +59,7 @@ class Announcement:
     budget_bytes: int
     reserve_bytes: int
     metrics_url: str | None = None
+    identity: str | None = None
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -170,9 +172,21 @@ def has_room(word: Announcement, request: GenerateRequest) -> bool:
     return job_memory(request, word.shape).peak_bytes <= usable_bytes(word)
 
 
-def most_elsewhere(folder: BlobFolder, pipeline: str, owner: str) -> int:
-    """Usable memory of the largest worker of a pipeline but `owner`; 0 where there is no other."""
-    return max((usable_bytes(word) for word in workers(folder, pipeline) if word.owner != owner), default=0)
+class Elsewhere:
+    """Usable memory of the largest worker of a pipeline but `owner`; 0 where there is no other.
+
+    Asked at every look for jobs, many times a second. Workers speak every `ANNOUNCE_S`, so their files are
+    read no more often.
+    """
+
+    def __init__(self, folder: BlobFolder, pipeline: str, owner: str, *, look_s: float = ANNOUNCE_S) -> None:
+        self._roster = Roster(folder, look_s=look_s)
+        self._pipeline, self._owner = pipeline, owner
+
+    def __call__(self) -> int:
+        """See the class. Raises `StoreError`."""
+        others = (word for word in self._roster.of(self._pipeline) if word.owner != self._owner)
+        return max(map(usable_bytes, others), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

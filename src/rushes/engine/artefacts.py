@@ -67,6 +67,19 @@ def all_names(video: str) -> tuple[str, ...]:
     return tuple(name_of(video, variant) for variant in VARIANTS)
 
 
+def video_of(name: str) -> str:
+    """The video to which a file of a job belongs.
+
+    Example:
+        >>> video_of("0f3a-1.01ab01ab01ab01ab.poster.webp")
+        '0f3a-1.01ab01ab01ab01ab.mp4'
+    """
+    for ending in DERIVED.values():
+        if name.endswith(ending):
+            return name.removesuffix(ending) + VIDEO_ENDING
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
     """One file of a finished job: at `path` on this machine, else at `url` for whoever has that.
@@ -90,8 +103,8 @@ class Artefacts:
     """Finds and forgets the files of ended jobs.
 
     Args:
-        stores: where they may lie, this machine's first. A file is made in all of them, and in the end kept
-            in the last only.
+        stores: this machine's disk, and another where files are kept in the end, if there is one. A file is
+            made in both.
     """
 
     def __init__(self, stores: Sequence[ObjectStore]) -> None:
@@ -99,7 +112,8 @@ class Artefacts:
 
     def find(self, record: JobRecord, variant: Variant = "video") -> Artefact | None:
         """The file of a completed job, None where there is none: the job is not completed, or its files
-        were deleted, or it is from before such files were made. Asks no other machine.
+        were deleted, or it is from before such files were made. Asks another machine only about a file that
+        lies here too: it is about to go, or from before results were kept elsewhere.
 
         Raises:
             UnknownName: no such variant.
@@ -110,16 +124,11 @@ class Artefacts:
         if record.result is None or not record.result.endswith(VIDEO_ENDING):
             return None
         name = name_of(record.result, variant)
-        for store in self._stores:
-            path = store.path(name)
-            if path is None:
-                return _artefact(name, variant, size=None, url=store.url(name))
-            info = store.info(name)
-            if info is not None:
-                return _artefact(name, variant, size=info.size, path=path)
-            if variant != "video" and store.info(record.result) is not None:
-                return None  # it was made here, without this variant
-        return None
+        here, there = self._stores[0], self._stores[-1]
+        info = here.info(name)
+        if there is not here and (here.info(record.result) is None or _has(there, name)):
+            return _artefact(name, variant, size=None, url=there.url(name))
+        return None if info is None else _artefact(name, variant, size=info.size, path=here.path(name))
 
     def read(self, artefact: Artefact) -> bytes:
         """All of a file that was found. Raises `StoreError`."""
@@ -151,18 +160,28 @@ class Artefacts:
             log.warning("%s: its local copy stays: %s", video, error)
 
     def remove_orphans(self, jobs: JobStore) -> int:
-        """Delete whole files that no job will name any more; how many. What an unknown job's name stands on
-        is deleted on this machine, and stays elsewhere: there it may be another installation's."""
+        """Delete whole files that no job will name any more, and copies here of what is kept elsewhere; how
+        many. What an unknown job's name stands on is deleted on this machine, and stays elsewhere: there it
+        may be another installation's."""
         num = 0
         for store in self._stores:
-            names = orphans(store.names(), jobs, forgets_unknown=store.path("x") is not None)
+            names = orphans(store.names(), jobs, forgets_unknown=store is self._stores[0])
+            if store is not self._stores[-1]:
+                names += self._copies(set(store.names()) - set(names), jobs)
             store.delete(names)
             num += len(names)
         return num
 
+    def _copies(self, names: Iterable[str], jobs: JobStore) -> list[str]:
+        """Those of completed jobs that the last store has too: their worker died before it removed them."""
+        matches = [match for name in sorted(names) if (match := _OF_JOB.match(name))]
+        completed = [match.string for match in matches if _is_completed(match, jobs)]
+        return [name for name in completed if _has(self._stores[-1], name)]
+
 
 def orphans(names: Iterable[str], jobs: JobStore, *, forgets_unknown: bool) -> list[str]:
-    """Those of files that stand for an earlier life of their job, or for another end than it had."""
+    """Those of files that stand for an earlier life of their job, or for another end than it had. A job that
+    is gone may have left its files to others, which took its result."""
     by_job: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         if match := _OF_JOB.match(name):
@@ -172,13 +191,28 @@ def orphans(names: Iterable[str], jobs: JobStore, *, forgets_unknown: bool) -> l
         try:
             record = jobs.get(job_id)
         except UnknownJob:
-            found += [name for _, name in files if forgets_unknown]
+            if forgets_unknown:
+                found += [name for _, name in files if not jobs.is_named(video_of(name))]
             continue
         kept = () if record.result is None else all_names(record.result)
         is_over = record.status in FINAL
         # A running job's worker may be about to say that it has finished, with the latest token.
         found += [name for token, name in files if name not in kept and (is_over or token < record.token)]
     return found
+
+
+def _is_completed(match: re.Match[str], jobs: JobStore) -> bool:
+    try:
+        return jobs.get(match["job"]).status == "completed"
+    except UnknownJob:
+        return jobs.is_named(video_of(match.string))
+
+
+def _has(store: ObjectStore, name: str) -> bool:
+    try:
+        return store.info(name) is not None
+    except StoreError:
+        return False
 
 
 def _artefact(

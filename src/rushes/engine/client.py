@@ -129,18 +129,40 @@ class StoreClient:
         """What is promised to a new job, None where nobody can tell. Raises as `EngineClient.submit`."""
         return self._admission.admit(request, options) if self._admission else None
 
-    def create(self, request: GenerateRequest, options: JobOptions, promise: Accept | None) -> JobRecord:
-        """Queue what was promised."""
+    def create(
+        self,
+        request: GenerateRequest,
+        options: JobOptions,
+        promise: Accept | None,
+        *,
+        asked: GenerateRequest | None = None,
+        exact_key: str | None = None,
+        reuse: str | None = None,
+    ) -> JobRecord:
+        """Queue what was promised.
+
+        Args:
+            asked: the request as it came, None for `request`.
+            exact_key: jobs of one key share one clip; None for a clip of its own.
+            reuse: see `JobRecord.reuse`.
+        """
+        asked = asked or request
+        joins = exact_key is not None
         if promise is None:
-            return self.store.create(request, options)
+            return self.store.create(
+                request, options, asked=asked, exact_key=exact_key, reuse=reuse, joins=joins
+            )
         return self.store.create(
             promise.request,
             options,
             predicted_s=promise.predicted_s,
             eta_s=promise.eta_s,
             changes=promise.changes,
-            asked=request,
+            asked=asked,
             needs_bytes=promise.peak_bytes,
+            exact_key=exact_key,
+            reuse=reuse,
+            joins=joins,
         )
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:

@@ -34,7 +34,9 @@ def degrade(
     request: GenerateRequest, rules: PipelineRules, fits: Fits, limits: Limits
 ) -> GenerateRequest | None:
     """The request with the fewest cuts that fits: first fewer frames, then also a smaller size, then also
-    fewer steps; None when nothing within the limits does. Every candidate is valid by the rules."""
+    fewer steps; None when nothing within the limits does. Every candidate is valid by the rules. A smaller
+    clip goes on from no source: that has another size, or other steps."""
+    request = replace(request, source=None)
     cuts: tuple[Callable[[GenerateRequest], list[GenerateRequest]], ...] = (
         lambda asked: fewer_frames(asked, rules, limits.frames),
         lambda asked: smaller_sizes(asked, rules, limits.side),

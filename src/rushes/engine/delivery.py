@@ -12,7 +12,8 @@ from rushes.errors import OutputError, StoreError
 from rushes.pipelines.base import record_unit
 from rushes.pipelines.model import Model
 from rushes.stages.base import Stage
-from rushes.trace import under
+from rushes.stages.source import Snapshot, on_host
+from rushes.trace import span, under
 from rushes.types import Frames, Preview, Progress
 
 
@@ -25,6 +26,9 @@ class Listener(Protocol):
 
     def previewed(self, run: Run, preview: Preview) -> None:
         """The clip as the last step predicts it."""
+
+    def kept(self, run: Run, snapshot: Snapshot) -> None:
+        """The latents of the clip before one of its steps, on the host."""
 
     def delivered(self, run: Run, frames: Frames) -> None:
         """The outlet has taken these frames."""
@@ -57,6 +61,7 @@ class Delivery:
         progress = record_unit(run.job, stage, seconds)
         run.send(partial(self._listener.progressed, run, progress))
         self._send_preview(run, progress)
+        self._send_snapshots(run)
         self.send_frames(run)
         if self._is_due(run, stage, progress):
             with under(run.span):
@@ -85,6 +90,13 @@ class Delivery:
         with under(run.span):
             preview = self._model.preview(predicted, progress)
         run.send(partial(self._listener.previewed, run, preview))
+
+    def _send_snapshots(self, run: Run) -> None:
+        """Copied here, where the device's work is in order; written by the courier: nobody waits for it."""
+        while run.job.snapshots:
+            with under(run.span), span("snapshot"):
+                snapshot = on_host(run.job.snapshots.pop(0))
+            run.send(partial(self._listener.kept, run, snapshot))
 
     def _deliver(self, run: Run, frames: Frames) -> None:
         with _outlet_errors():

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Protocol
 
+from rushes.engine.latent_shelf import LatentShelf
 from rushes.engine.run import Run
 from rushes.errors import EngineStopped, JobCancelled, LeaseLost, OutOfMemory, RushesError, StoreError
 from rushes.stages.job_state import pack, to_bytes
+from rushes.stages.source import Snapshot
 from rushes.stores.base import JobStore, Lease
 from rushes.trace import traced
 from rushes.types import Frames, GenerateRequest, Json, Preview, Progress
@@ -44,6 +46,7 @@ class Recorder:
         retry_smaller: after a job that may be degraded found no memory even alone: whether it begins anew,
             smaller, when it is back in the queue.
         on_end: called when a run has left, so that there is room for another.
+        shelf: where snapshots go; None for nowhere.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Recorder:
         *,
         retry_smaller: Callable[[Lease, GenerateRequest], bool] = lambda lease, request: False,
         on_end: Callable[[], None] = lambda: None,
+        shelf: LatentShelf | None = None,
     ) -> None:
+        self._shelf = shelf
         self._store, self._blobs, self._identity = store, blobs, identity
         self._on_preview, self._on_end, self._retry_smaller = on_preview, on_end, retry_smaller
         self._lock = threading.Lock()
@@ -101,6 +106,29 @@ class Recorder:
         """See `Listener`. Frames that an earlier life of the job has told of are not told again."""
         if frames.start >= run.num_delivered:
             self.tell(run.id, "frames", {"start": frames.start, "num_frames": len(frames.frames)})
+
+    def kept(self, run: Run, snapshot: Snapshot) -> None:
+        """See `Listener`. A clip without a snapshot is still a clip."""
+        if self._shelf is None or self._lease(run.id) is None:
+            return
+        try:
+            name, size = self._shelf.keep(run.id, snapshot, run.job.request, run.options.tenant)
+        except StoreError as error:
+            log.warning("job %s: no snapshot: %s", run.id, error)
+            return
+        data: dict[str, Json] = {"step": snapshot.step, "sigma": snapshot.sigma, "name": name, "bytes": size}
+        self.tell(run.id, "snapshot", data)
+
+    def missed(self, run_id: str, reason: str) -> None:
+        """A run begins with noise instead of its source."""
+        lease = self._lease(run_id)
+        try:
+            if lease is not None:
+                self._store.miss_source(lease, reason=reason)
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            log.warning("job %s: it is not told that its source was missed: %s", run_id, error)
 
     @traced("checkpoint")
     def saved(self, run: Run) -> None:

@@ -108,6 +108,7 @@ class Run:
         job = self.job
         job.text = job.denoise = job.decode = job.predicted = None
         job.latents.clear()
+        job.snapshots.clear()
         job.frames.clear()
 
 

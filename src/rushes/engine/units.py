@@ -63,15 +63,20 @@ class LatentGrid:
 
 def spans_of(request: GenerateRequest, shape: ModelShape) -> Spans:
     """Every unit of a request. Steps that a step cache may save are counted, since that depends on the clip;
-    what a guidance gate saves is not."""
+    what a guidance gate saves is not, nor are steps before the one at which the request's source stands."""
     sampling = replace(request.sampling, seed=0)
-    return _spans(shape, request.video, sampling, request.mode == "causal")
+    first = 0 if request.source is None else request.source.step
+    return _spans(shape, request.video, sampling, request.mode == "causal", first)
 
 
 @lru_cache(maxsize=512)
-def _spans(shape: ModelShape, video: VideoSpec, sampling: SamplingParams, is_causal: bool) -> Spans:
+def _spans(
+    shape: ModelShape, video: VideoSpec, sampling: SamplingParams, is_causal: bool, first: int
+) -> Spans:
     grid = LatentGrid.of(shape, video)
-    denoise = _causal_steps(shape, grid, sampling) if is_causal else _whole_steps(shape, grid, sampling)
+    denoise = (
+        _causal_steps(shape, grid, sampling) if is_causal else _whole_steps(shape, grid, sampling, first)
+    )
     pixels = video.width * video.height
     stride = shape.vae.temporal_stride
     return {
@@ -94,11 +99,12 @@ def _decode(shape: ModelShape, grid: LatentGrid, *, is_first: bool) -> Work:
     return unit.work
 
 
-def _whole_steps(shape: ModelShape, grid: LatentGrid, sampling: SamplingParams) -> Iterator[Work]:
-    """The steps of a clip that is denoised as a whole; an expert's first one makes the text's keys too."""
+def _whole_steps(shape: ModelShape, grid: LatentGrid, sampling: SamplingParams, first: int) -> Iterator[Work]:
+    """The steps of a clip that is denoised as a whole, from the `first` on; an expert's first one makes the
+    text's keys too."""
     forward, context = forward_work(shape, grid.tokens), context_work(shape)
     last: NoiseExpert | None = None
-    for expert, branches in _branches(shape, sampling):
+    for expert, branches in _branches(shape, sampling, first):
         yield forward * branches + (context if expert != last else Work())
         last = expert
 
@@ -115,15 +121,16 @@ def _causal_steps(shape: ModelShape, grid: LatentGrid, sampling: SamplingParams)
             yield forward * (1 + writes) + (context_work(shape) if is_start else Work())
 
 
-def _branches(shape: ModelShape, sampling: SamplingParams) -> Iterator[tuple[NoiseExpert, int]]:
-    """The noise expert of every step, and its forwards: 2 where the unconditional one runs too.
+def _branches(shape: ModelShape, sampling: SamplingParams, first: int) -> Iterator[tuple[NoiseExpert, int]]:
+    """The noise expert of every step from the `first` on, and its forwards: 2 where the unconditional one
+    runs too.
 
     As `rushes.sampling.step_cache.plan_step` decides.
     """
     num_steps = sampling.num_inference_steps
     gate = sampling.guidance_gate if num_steps >= MIN_STEPS else 1.0
     last: NoiseExpert | None = None
-    for step, expert in enumerate(_experts(shape, sampling)):
+    for step, expert in list(enumerate(_experts(shape, sampling)))[first:]:
         scale = sampling.guidance_high if expert == "high" else sampling.guidance_low
         is_open = step < gate * num_steps or expert != last
         yield expert, 1 + (scale != 1.0 and is_open)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from rushes.engine.amendments import Amendments, Sizes
 from rushes.engine.announcements import ANNOUNCE_S
+from rushes.engine.latent_shelf import LatentShelf
 from rushes.engine.outlets import Courier, Outlet
 from rushes.engine.recorder import Blobs, Recorder
+from rushes.engine.resumption import CourierFactory, Resumption
 from rushes.engine.run import Run
 from rushes.engine.runner import Observer, Runner
 from rushes.engine.scheduler import Scheduler
@@ -31,8 +33,6 @@ from rushes.errors import (
     StoreError,
 )
 from rushes.pipelines.model import Model
-from rushes.stages.base import Given, Job
-from rushes.stages.job_state import from_bytes, unpack
 from rushes.stores.base import Heartbeat, JobRecord, JobStore, Lease
 from rushes.trace import under
 from rushes.types import GenerateRequest, Lane, Preview
@@ -82,9 +82,6 @@ class WorkerPolicy:
         return self.lease_s / 3
 
 
-CourierFactory = Callable[[str, Callable[[Exception], None]], Courier]
-
-
 class Planner(Observer, Sizes, Protocol):
     """What a worker must know of times and memory."""
 
@@ -116,6 +113,7 @@ class Worker:
         on_hang: called when a unit hangs. Nothing but the end of the process stops a kernel; others then take
             the jobs.
         clock: seconds since the epoch, as the store counts them.
+        shelf: where latents are kept and found; None keeps none, and every source is missed.
 
     Attributes:
         failed: set when a bug of ours has stopped it. `drain` then gives its jobs back.
@@ -138,9 +136,10 @@ class Worker:
         on_hang: Callable[[], None] = lambda: os._exit(HUNG_EXIT),
         on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
         clock: Callable[[], float] = time.time,
+        shelf: LatentShelf | None = None,
     ) -> None:
         self.owner = owner or owner_name()
-        self._model, self._store, self._blobs, self._outlet = model, store, blobs, outlet
+        self._model, self._store = model, store
         self._planner, self._clock = planner, clock
         self._policy = policy or WorkerPolicy()
         self._stops, self._wakes = threading.Event(), threading.Event()
@@ -152,10 +151,23 @@ class Worker:
             on_preview,
             retry_smaller=self._amendments.retry_smaller,
             on_end=self._wakes.set,
+            shelf=shelf,
+        )
+        self._resumption = Resumption(
+            self.owner,
+            model,
+            store,
+            blobs,
+            self._recorder,
+            planner,
+            outlet,
+            courier=courier,
+            clock=clock,
+            shelf=shelf,
         )
         self._beating = threading.Lock()
         self._beaten_at = (-inf, -inf)
-        self._courier, self._announce, self._on_hang = courier, announce, on_hang
+        self._announce, self._on_hang = announce, on_hang
         self._watchdog = Watchdog(self._policy.hang_factor, self._policy.hang_floor_s)
         self._runner = Runner(
             model,
@@ -284,7 +296,7 @@ class Worker:
             if fitted is None:
                 self._recorder.let_go(record.id)
                 return
-            run = self._run_of(fitted)
+            run = self._resumption.run_of(fitted, self._runner.courier_failed)
             if run.deadline_at is not None and run.deadline_at < time.monotonic():
                 raise DeadlineExceeded(f"not begun within {record.options.deadline_s:g} s")
         except Exception as error:  # the border to one job: whatever it is, the others are still served
@@ -295,62 +307,8 @@ class Worker:
             return
         self._runner.add(run)
 
-    def _run_of(self, record: JobRecord) -> Run:
-        """The run of a job, where its checkpoint stands."""
-        options, request = record.options, record.request
-        job = self._model.pipeline.job(request, Given(), wants_preview=options.preview_every > 0)
-        steps = self._resume(job, record)
-        self._recorder.tell(
-            record.id, "started" if record.token == 1 else "resumed", {"owner": self.owner, "steps": steps}
-        )
-        forecast = self._planner.forecast(request)
-        arrived_at = time.monotonic() - (self._clock() - record.created_at)
-        run: Run
-        run = Run(
-            id=record.id,
-            job=job,
-            options=options,
-            outlet=self._outlet(record),
-            courier=self._courier(record.id, lambda error: self._runner.courier_failed(run, error)),
-            forecast=forecast,
-            predicted_s=record.predicted_s or forecast.total_s,
-            device_s=sum(timing.seconds for timing in job.timings.values()),
-            num_delivered=self._num_delivered(record),
-            arrived_at=arrived_at,
-            deadline_at=None if options.deadline_s is None else arrived_at + options.deadline_s,
-            life=record.token,
-        )
-        return run
-
-    def _num_delivered(self, record: JobRecord) -> int:
-        """Pixel frames that the earlier lives of a job have told of."""
-        if record.token == 1:
-            return 0
-        num_frames = 0
-        for event in self._store.events(record.id):
-            data = cast(Any, event.data)
-            if event.kind == "degraded":  # another clip
-                num_frames = 0
-            elif event.kind == "frames":
-                num_frames = max(num_frames, data["start"] + data["num_frames"])
-        return num_frames
-
     def _has_room(self, run: Run, begun: Sequence[Run]) -> bool:
         return self._planner.fits(run.job.request, [other.job.request for other in begun])
-
-    def _resume(self, job: Job, record: JobRecord) -> int:
-        """Put the job where its checkpoint stands; solver steps that it has behind it. A checkpoint that
-        cannot be used costs its steps and nothing else."""
-        if record.checkpoint is None:
-            return 0
-        try:
-            data = self._blobs.read(record.checkpoint)
-            unpack(job, from_bytes(data, record.request, self._model.identity), self._model.device)
-        except RushesError as error:
-            log.warning("job %s begins anew: %s", record.id, error)
-            return 0
-        timing = job.timings.get("denoise")
-        return timing.units if timing else 0
 
     # The thread that stays alive.
 

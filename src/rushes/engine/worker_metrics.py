@@ -74,7 +74,8 @@ class WorkerMetrics:
 
     def __init__(self, model: str, memory: Callable[[], Mapping[str, float]] = dict) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        # By a name of its own: a gateway shows its workers' memory beside its own.
+        ProcessCollector(namespace="rushes_worker", registry=self.registry)
         self.registry.register(_DeviceMemory(model, memory))
         self._model = model
         self._jobs: dict[str, _Open] = {}

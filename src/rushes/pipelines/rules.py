@@ -94,6 +94,7 @@ class PipelineRules:
         boundary: noise level of 0..1 at and above which the high-noise expert runs; None for one expert.
         negative_prompt: used when the caller gives none.
         supports_causal: trained to generate latent frame by latent frame too.
+        has_small_vocabulary: trained with the words of the toy's captions alone (`rushes.pipelines.notes`).
     """
 
     name: str
@@ -110,6 +111,7 @@ class PipelineRules:
     boundary: float | None = None
     negative_prompt: str = ""
     supports_causal: bool = False
+    has_small_vocabulary: bool = False
 
     @property
     def is_one_expert(self) -> bool:

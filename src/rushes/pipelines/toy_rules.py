@@ -38,4 +38,5 @@ TOY = PipelineRules(
     sizes=((192, 128),),
     presets=MappingProxyType({"quality": QUALITY, "fast": FAST, "few-step-4": FEW_STEP}),
     supports_causal=True,
+    has_small_vocabulary=True,
 )

@@ -11,7 +11,8 @@ from rushes.models.configs import WanConfig
 from rushes.models.text import PromptEmbeds
 from rushes.pipelines.base import Parts
 from rushes.stages.base import Given, Job, NoiseExpert, Stage
-from rushes.stages.denoise import Denoise, DenoiseCausal
+from rushes.stages.denoise import Denoise
+from rushes.stages.denoise_causal import DenoiseCausal
 from rushes.stages.text_encode import EmbeddingCache, TextEncode
 from rushes.stages.vae_decode import VaeDecode
 from rushes.types import GenerateRequest, SamplingParams, VideoSpec
@@ -67,6 +68,8 @@ class WanPipeline:
             raise InvalidRequest(
                 "mode", "the causal mode needs one expert, this checkpoint has two; use 'full'"
             )
+        if request.mode == "causal" and given.source is not None:
+            raise InvalidRequest("mode", "the causal mode goes on from no source; use 'full'")
         shape = self.latent_shape(request.video)
         check_given(given, shape, self._parts.transformer_config)
         return Job(

@@ -181,6 +181,17 @@ class LatentCache:
         self._tell(() if entry is None else (entry,))
         return entry is not None
 
+    def ids(self) -> frozenset[str]:
+        """Of every entry, as the store has them now."""
+        return self._store.ids()
+
+    def has(self, id: str) -> bool:
+        """Whether there is an entry of this id, damaged or not."""
+        try:
+            return self._store.get(id) is not None
+        except StoreError:
+            return True
+
     def evict(self) -> Sequence[Entry]:
         """Take out what has had its time or no more room. To be called every few seconds: it writes hits."""
         self._write_hits()

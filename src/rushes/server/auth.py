@@ -51,6 +51,21 @@ LOCAL = Caller(key_id="local", tenant="default", scopes=frozenset(SCOPES), limit
 """Everybody, where no keys are asked for."""
 
 
+def caller_of(key: ApiKey, *, now: float) -> Caller:
+    """Whoever has this key. Raises `Unauthenticated` for one that was revoked or has expired."""
+    if key.revoked_at is not None:
+        raise Unauthenticated("this key was revoked")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise Unauthenticated("this key has expired")
+    return Caller(
+        key_id=key.id,
+        tenant=key.tenant,
+        scopes=key.scopes,
+        limits=key.limits,
+        is_cache_allowed=key.is_cache_allowed,
+    )
+
+
 class Authenticator:
     """Turns `Bearer` keys into callers; safe for threads, and quick: a key that was seen lately is not looked
     up again.
@@ -83,18 +98,7 @@ class Authenticator:
                 expired. No message holds the key.
             StoreError: keys cannot be read.
         """
-        key = self._key(_secret(authorization))
-        if key.revoked_at is not None:
-            raise Unauthenticated("this key was revoked")
-        if key.expires_at is not None and key.expires_at <= self._clock():
-            raise Unauthenticated("this key has expired")
-        return Caller(
-            key_id=key.id,
-            tenant=key.tenant,
-            scopes=key.scopes,
-            limits=key.limits,
-            is_cache_allowed=key.is_cache_allowed,
-        )
+        return caller_of(self._key(_secret(authorization)), now=self._clock())
 
     def _key(self, secret: str) -> ApiKey:
         # Kept by hash, so that no secret stays in memory.

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rushes.errors import InvalidRequest, LimitReached, QueueFull, RequestError, RushesError
 from rushes.server.asks import ask_of
-from rushes.server.auth import Caller
+from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.batches import BatchDesk
+from rushes.server.gateway import Gateway
 from rushes.server.problems import ProblemError
+from rushes.server.wishes import Wish, wish_of
+from rushes.stores.accounts import AccountStore
 from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.batches import BatchRecord
 from rushes.types import FINAL, GenerateRequest, JobOptions
@@ -24,7 +29,7 @@ stays short, whatever a batch holds."""
 
 LOOK_S = 1.0
 
-Submit = Callable[[GenerateRequest, JobOptions, Caller], JobRecord]
+Submit = Callable[[GenerateRequest, JobOptions, Caller, Wish], JobRecord]
 
 
 class BatchRunner:
@@ -114,7 +119,7 @@ class BatchRunner:
         models, key = (str(ask["model"]),), f"{record.id}/{number}"
         try:
             request, options = ask_of(ask, models=models, tenant=record.tenant, idempotency_key=key)
-            job = self._submit(request, options, caller)
+            job = self._submit(request, options, caller, wish_of(ask))
         except InvalidRequest as error:  # it fits no worker, say
             self._desk.batches.add_row(record.id, number, error=str(error))
             return None
@@ -136,3 +141,24 @@ class BatchRunner:
             return self._jobs.get(job_id).status in FINAL
         except RequestError:
             return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Batches of one gateway: what is asked of them, and the thread that queues their rows."""
+
+    desk: BatchDesk
+    runner: BatchRunner
+
+
+def batching_over(gateway: Gateway, accounts: AccountStore) -> Batching:
+    """Of a gateway whose batches lie in this store."""
+
+    def caller(record: BatchRecord) -> Caller:
+        if record.key_id == LOCAL.key_id:
+            return LOCAL
+        return caller_of(accounts.keys.get(record.key_id), now=time.time())
+
+    jobs = gateway.place.jobs
+    desk = BatchDesk(accounts.batches, jobs, gateway.admission, lambda: gateway.models)
+    return Batching(desk=desk, runner=BatchRunner(desk, jobs, gateway.create, caller))

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from rushes.errors import StoreError
@@ -48,18 +48,18 @@ class Watcher:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.queue: asyncio.Queue[JobEvent] = asyncio.Queue(MAX_WAITING)
+        self.queue: asyncio.Queue[JobEvent | None] = asyncio.Queue(MAX_WAITING)
         self.has_dropped = False
 
-    def offer(self, event: JobEvent) -> None:
-        """On the loop's thread."""
+    def offer(self, event: JobEvent | None) -> None:
+        """On the loop's thread; None asks the reader to go."""
         if self.queue.full():
             self.has_dropped = True
         else:
             self.queue.put_nowait(event)
 
-    async def next(self) -> JobEvent:
-        """The next one that was not dropped."""
+    async def next(self) -> JobEvent | None:
+        """The next one that was not dropped; None when the gateway is about to stop."""
         return await self.queue.get()
 
     def must_read_store(self, event: JobEvent, after: int) -> bool:
@@ -84,9 +84,14 @@ class Feed:
     ) -> None:
         self._store, self._bell, self._on_event = store, bell or Sleep(), tuple(on_event)
         self._watchers: dict[str, set[Watcher]] = {}
+        self._is_dismissed = False
         self._lock = threading.Lock()
         self._stops = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+
+    def listen(self, on_event: Callable[[JobEvent], None]) -> None:
+        """One more to be told of every event; before `start`."""
+        self._on_event = (*self._on_event, on_event)
 
     def start(self) -> None:
         """Begin at the store's last event."""
@@ -99,25 +104,36 @@ class Feed:
         if self._thread.is_alive():
             self._thread.join()
 
+    def dismiss(self) -> None:
+        """End all `events`, those that are asked for later too, after what has happened by now: their readers
+        go on elsewhere."""
+        with self._lock:
+            self._is_dismissed = True
+            watchers = [watcher for some in self._watchers.values() for watcher in some]
+        for watcher in watchers:
+            self._offer(watcher, None)
+
     @property
     def num_watchers(self) -> int:
         """Open ones, of all jobs."""
         with self._lock:
             return sum(len(some) for some in self._watchers.values())
 
-    async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
-        """A job's events with a number above `after`, as they happen, up to the one that ends it; none is
-        left out, none comes twice. Raises `UnknownJob`."""
+    async def events(self, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """A job's events with a number above `after`, as they happen, up to the one that ends it or until
+        `dismiss`; none is left out, none comes twice. Raises `UnknownJob`."""
         with self.watching(job_id) as watcher:
             for event in self._store.events(job_id, after=after):
                 after = event.number
                 yield event
                 if event.kind in FINAL:
                     return
-            while True:
-                event = await watcher.next()
-                news: Sequence[JobEvent] = (event,)
-                if watcher.must_read_store(event, after):
+            while not self._is_dismissed:
+                latest = await watcher.next()
+                if latest is None:
+                    return
+                news: Sequence[JobEvent] = (latest,)
+                if watcher.must_read_store(latest, after):
                     news = self._store.events(job_id, after=after)
                 for each in news:
                     after = each.number
@@ -154,13 +170,16 @@ class Feed:
             if not news.events:
                 self._bell.wait(WATCHED_S if self._watchers else IDLE_S)
 
+    @staticmethod
+    def _offer(watcher: Watcher, event: JobEvent | None) -> None:
+        with suppress(RuntimeError):  # its loop was closed, and nobody is left to tell
+            watcher.loop.call_soon_threadsafe(watcher.offer, event)
+
     def _tell(self, event: JobEvent) -> None:
         with self._lock:
             watchers = tuple(self._watchers.get(event.job_id, ()))
         for watcher in watchers:
-            # A loop that was closed has nobody left to tell.
-            if not watcher.loop.is_closed():
-                watcher.loop.call_soon_threadsafe(watcher.offer, event)
+            self._offer(watcher, event)
         for listener in self._on_event:
             try:
                 listener(event)

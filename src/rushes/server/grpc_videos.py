@@ -13,7 +13,7 @@ import grpc
 
 from rushes.errors import InvalidRequest, RushesError
 from rushes.server.auth import Caller
-from rushes.server.gateway import MAX_PAGE
+from rushes.server.gateway import MAX_PAGE, draining
 from rushes.server.grpc_messages import (
     MAX_MESSAGE,
     body_of,
@@ -26,6 +26,7 @@ from rushes.server.media import Follower
 from rushes.server.problems import ProblemError, problem_of
 from rushes.server.proto.rushes.v1 import videos_pb2
 from rushes.server.service import Service, authorized, new_request_id
+from rushes.server.wishes import wish_of
 from rushes.stores.api_keys import Scope
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
@@ -85,7 +86,7 @@ class Videos:
                 idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
                 traceparent=_traceparent(context),
             )
-            record = await asyncio.to_thread(gateway.create, asked, options, caller)
+            record = await asyncio.to_thread(gateway.create, asked, options, caller, wish_of(body))
         except InvalidRequest as error:
             raise ProblemError(problem_of(error, body)) from error
         return self._video(record)
@@ -150,10 +151,13 @@ class Videos:
         return video_message(self.service.gateway.video(record))
 
     async def _events(self, record: JobRecord, after: int) -> AsyncGenerator[videos_pb2.WatchResponse]:
-        gateway = self.service.gateway
+        gateway, is_ended = self.service.gateway, False
         async with aclosing(gateway.watch(record.options.tenant, record.id, after=after)) as events:
             async for event in events:
+                is_ended = event.kind in FINAL
                 yield videos_pb2.WatchResponse(event=event_message(event, gateway.event_data(event)))
+        if not is_ended and gateway.is_draining:
+            raise ProblemError(draining())
 
     async def _media(self, record: JobRecord) -> AsyncGenerator[videos_pb2.WatchResponse]:
         """Of a video that lies elsewhere by now, where."""

@@ -17,7 +17,7 @@ def instrument(app: FastAPI, metrics: GatewayMetrics, tracer: Tracer) -> None:
     log, then the request's span, then its metrics. To be called once, before the app starts.
 
     They share the request's state (`scope["state"]`): `trace_id` and `traceparent` are set before the
-    application runs, `request_id` is read when it has been set.
+    application runs; it may set `request_id`, `job_id` and the `error_code` of an answer that is an error.
     """
 
     async def serve_metrics(request: Request) -> Response:

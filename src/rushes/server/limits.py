@@ -22,8 +22,9 @@ class Limits:
     transactions. Safe for threads; several gateways of one store count together.
 
     A gateway's order: `check_rate` for every request; `reserve` before a job is created, then `bind` when it
-    is there, or `release` when it is not; `ended` when the job's end is heard; `reconcile` at the start and
-    now and then, for ends that nobody heard.
+    is there, or `release` when it is not; `ended` when the job's
+    end is heard, and before it is deleted; `reconcile` at the start and now and then, for ends that nobody
+    heard.
 
     Args:
         redis: URL; None: each gateway counts requests by itself.

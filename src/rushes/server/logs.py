@@ -39,11 +39,17 @@ def about(state: MutableMapping[str, Any]) -> None:
     _state.set(state)
 
 
-def conceal(*texts: str | None) -> None:
-    """Keep these prompts out of what is logged about the present request, until it is answered."""
+def conceal(*texts: object) -> None:
+    """Keep these prompts out of what is logged about the present request, or outside of any (gRPC) of what
+    the process logs for a while. What is no text is no prompt."""
+    found = [text for text in texts if isinstance(text, str) and text]
     state = _state.get()
     if state is not None:
-        state.setdefault("concealed", []).extend(text for text in texts if text)
+        state.setdefault("concealed", []).extend(found)
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            handler.formatter.redactor.conceal(*found)
 
 
 def name_job(job_id: str) -> None:
@@ -76,7 +82,7 @@ class JsonFormatter(logging.Formatter):
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
-        self._redactor = redactor
+        self.redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`. Never raises for what a record holds."""
@@ -90,13 +96,13 @@ class JsonFormatter(logging.Formatter):
         }
         for name, value in record.__dict__.items():
             if name not in _PLAIN:
-                line[name] = self._redactor.field(name, value, clean)
+                line[name] = self.redactor.field(name, value, clean)
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = clean(self.formatException(record.exc_info))
         return json.dumps(line, default=lambda value: clean(repr(value)))
 
     def _cleaner(self) -> Callable[[str], str]:
-        return self._redactor.cleaner((_state.get() or {}).get("concealed", ()))
+        return self.redactor.cleaner((_state.get() or {}).get("concealed", ()))
 
 
 class TextFormatter(JsonFormatter):
@@ -148,6 +154,8 @@ def configure_logs(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(logging.WARNING, _number(level)))
+    # It tells at every start which of its kernels are for other machines, and transformers loads it.
+    logging.getLogger("torchao").setLevel(logging.ERROR)
     for name in ("rushes", "uvicorn"):
         logging.getLogger(name).setLevel(_number(level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):

@@ -15,10 +15,11 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from rushes.engine.workplace import result_name
-from rushes.errors import RushesError
+from rushes.errors import RushesError, UnknownJob
 from rushes.server.gateway import Gateway
 from rushes.server.problems import Problem, ProblemError, not_found
 from rushes.server.ranges import ranges_of
+from rushes.server.reuse import maker_of
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
 
@@ -50,10 +51,12 @@ class Follower:
             with self._gateway.feed.watching(self._job_id) as watcher:
                 while True:
                     record = self._gateway.place.jobs.get(self._job_id)
-                    is_there = self._reopen(record)
+                    is_there = self._reopen(self._maker(record))
                     while is_there and (data := self._read()):
                         yield data
                     if record.status in FINAL:
+                        if not is_there and (rest := await asyncio.to_thread(self._rest_elsewhere, record)):
+                            yield rest
                         return
                     with suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_S):
@@ -61,6 +64,12 @@ class Follower:
         finally:
             if self._file is not None:
                 self._file.close()
+
+    def _maker(self, record: JobRecord) -> JobRecord:
+        """Whose file to read: a twin's video is its original's."""
+        with suppress(UnknownJob):
+            return self._gateway.place.jobs.get(maker_of(record))
+        return record
 
     def _reopen(self, record: JobRecord) -> bool:
         """Whether there is a file to read, with everything that was sent before."""
@@ -91,6 +100,17 @@ class Follower:
             except FileNotFoundError:
                 continue
         return None
+
+    def _rest_elsewhere(self, record: JobRecord) -> bytes:
+        """Of a finished video that no disk of this machine has: what was not sent of it."""
+        artefacts = self._gateway.place.artefacts
+        found = artefacts.find(record)
+        if found is None:
+            return b""
+        data = artefacts.read(found)
+        if blake2b(data[: self._sent], digest_size=16).digest() != self._digest.digest():
+            raise StreamBroken("the video came out with other bytes than were sent")
+        return data[self._sent :]
 
     def _check(self, file: BinaryIO) -> None:
         digest, left = blake2b(digest_size=16), self._sent

@@ -81,7 +81,7 @@ class GatewayMetrics:
         for code in REFUSALS:
             self._refused.labels(code)
 
-    def refused(self, code: str) -> None:
+    def refused(self, code: str | None) -> None:
         """A request was answered with this error code; those that refuse for want of room are counted."""
         if code in REFUSALS:
             self._refused.labels(code).inc()
@@ -89,7 +89,9 @@ class GatewayMetrics:
     def started(self, scope: Scope, status: int, seconds: float) -> str:
         """An answer began; returns its route."""
         route, method = route_of(scope), method_of(scope)
-        trace_id = scope.get("state", {}).get("trace_id")
+        state = scope.get("state", {})
+        self.refused(state.get("error_code"))
+        trace_id = state.get("trace_id")
         exemplar = {"trace_id": trace_id} if trace_id else None
         self._requests.labels(method, route, str(status)).inc(exemplar=exemplar)
         self._seconds.labels(method, route).observe(seconds, exemplar)
@@ -109,7 +111,8 @@ class GatewayMetrics:
 
 
 class MetricsMiddleware:
-    """ASGI middleware: counts each HTTP request by its route, method and status."""
+    """ASGI middleware: counts each HTTP request by its route, method and status, and refusals by the
+    `error_code` that the application leaves in the request's state."""
 
     def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self._app, self._metrics = app, metrics

@@ -8,6 +8,9 @@ from typing import Any, get_args
 
 from rushes.pipelines.fields import Field
 from rushes.pipelines.rules import FIELDS, MAX_PROMPT_CHARACTERS, MODES
+from rushes.server.batch_asks import MAX_ROWS
+from rushes.server.reuse_metrics import KINDS
+from rushes.server.wishes import LEVELS
 from rushes.types import Lane
 
 _ERROR: Mapping[str, Any] = {
@@ -86,6 +89,11 @@ ASK: Mapping[str, Any] = {
         "degrade": {"type": "boolean", "description": "may be made smaller rather than refused"},
         "deadline_s": {"type": "number", "exclusiveMinimum": 0},
         "preview_every": {"type": "integer", "minimum": 0, "maximum": 1000},
+        "cache": {
+            "type": "string",
+            "enum": list(LEVELS),
+            "description": "what may be taken from earlier ones",
+        },
         **{name: schema_of(field) for name, field in FIELDS.items()},
     },
 }
@@ -108,6 +116,12 @@ _VIDEO: Mapping[str, Any] = {
         "size": {"type": "string"},
         "eta_s": {"type": ["number", "null"]},
         "position": {"type": ["integer", "null"]},
+        "remixed_from_video_id": {"type": ["string", "null"]},
+        "cache": {
+            "type": "object",
+            "required": ["kind"],
+            "properties": {"kind": {"type": "string", "enum": list(KINDS)}},
+        },
     },
 }
 
@@ -117,6 +131,30 @@ CREATE: dict[str, Any] = {
         "content": {
             "application/json": {"schema": ASK},
             "multipart/form-data": {"schema": ASK},
+        },
+    }
+}
+
+_REMIX: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["prompt"],
+    "additionalProperties": False,
+    "properties": {
+        "strength": {"type": "number", "minimum": 0, "maximum": 1, "description": "1 makes a new clip"},
+        **{
+            name: schema
+            for name, schema in ASK["properties"].items()
+            if name
+            in ("prompt", "negative_prompt", "seed", "priority", "deadline_s", "preview_every", "degrade")
+        },
+    },
+}
+REMIX: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REMIX},
+            "multipart/form-data": {"schema": _REMIX},
         },
     }
 }
@@ -149,6 +187,19 @@ VIDEO_LIST: dict[int | str, dict[str, Any]] = {
         },
     )
 }
+HISTORY: dict[int | str, dict[str, Any]] = {
+    200: _json(
+        "the video and those that it is an edit of, itself first",
+        {
+            "type": "object",
+            "required": ["object", "data"],
+            "properties": {
+                "object": {"type": "string"},
+                "data": {"type": "array", "items": {"type": "object"}},
+            },
+        },
+    )
+}
 DELETED: dict[int | str, dict[str, Any]] = {
     200: _json(
         "it is gone",
@@ -164,6 +215,40 @@ DELETED: dict[int | str, dict[str, Any]] = {
     ),
     409: _REFUSED[409],
 }
+_BATCH: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["object", "total"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"type": "string", "enum": ["batch", "batch.estimate"]},
+        "status": {"type": "string", "enum": ["in_progress", "completed", "cancelling", "cancelled"]},
+        "total": {"type": "integer"},
+        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "predicted_s": {"type": ["number", "null"]},
+        "actual_s": {"type": "number"},
+        "eta_s": {"type": ["number", "null"]},
+        "rows": {"type": "array", "items": {"type": "object"}},
+        "has_more": {"type": "boolean"},
+    },
+}
+_BATCH_ASK: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["template", "rows"],
+    "additionalProperties": False,
+    "properties": {
+        "template": {"type": "string", "minLength": 1, "description": "a prompt with {name} for a column"},
+        "rows": {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": {"type": "object"}},
+        "estimate": {"type": "boolean", "description": "only tell what it would take"},
+        **{name: schema for name, schema in ASK["properties"].items() if name != "prompt"},
+    },
+}
+CREATE_BATCH: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _BATCH_ASK}}}
+}
+BATCH: dict[int | str, dict[str, Any]] = {200: _json("the batch", _BATCH), **_REFUSED}
+BATCH_LIST: dict[int | str, dict[str, Any]] = {
+    200: _json("a page", {"type": "object", "properties": {"data": {"type": "array", "items": _BATCH}}})
+}
 _NONE_YET: Mapping[int | str, dict[str, Any]] = {409: _REFUSED[409], 410: _REFUSED[410]}
 CONTENT: dict[int | str, dict[str, Any]] = {
     200: _bytes("the file", "video/mp4"),
@@ -173,7 +258,18 @@ CONTENT: dict[int | str, dict[str, Any]] = {
     416: {"description": "no such range"},
     **_NONE_YET,
 }
-EVENTS: dict[int | str, dict[str, Any]] = {200: _bytes("server-sent events", "text/event-stream")}
+_EVENT: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["data", "event"],
+    "properties": {
+        "id": {"type": "string", "description": "number of the event within its job"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON; docs/service.md has its fields"},
+    },
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}
+}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: _bytes("a fragmented mp4", "video/mp4"),
     302: {"description": "where the finished one lies"},

@@ -57,8 +57,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._is_in_headers and self._header_bytes > self.BOUNDS.header_bytes:
             self._refuse(_TOO_LARGE)
-        elif self._is_in_headers and self._late is None:
+        elif self._is_in_headers and self._header_bytes and self._late is None:
             self._expect_headers()
+
+    def on_message_begin(self) -> None:
+        self._header_bytes = max(1, self._header_bytes)
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._is_in_headers = self._has_whole_request = False

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from rushes.engine.artefacts import Variant
@@ -16,20 +13,24 @@ from rushes.engine.trace_report import read_trace
 from rushes.errors import InvalidRequest
 from rushes.server import openapi
 from rushes.server.body import read_body
-from rushes.server.gateway import MAX_PAGE, Gateway
+from rushes.server.gateway import MAX_PAGE, Gateway, not_finished
+from rushes.server.logs import name_job
 from rushes.server.media import (
     Follower,
     content_headers,
     file_response,
     not_modified,
 )
-from rushes.server.problems import Problem, ProblemError, not_found, problem_of
+from rushes.server.problems import ProblemError, not_found, problem_of
 from rushes.server.ranges import is_known
+from rushes.server.reuse import maker_of
 from rushes.server.service import caller_of, service_of
-from rushes.server.videos import error_of, page_of
+from rushes.server.sse import HEADERS, MEDIA_TYPE, block_of, blocks
+from rushes.server.videos import page_of
+from rushes.server.wishes import wish_of
 from rushes.stores.base import JobRecord
+from rushes.types import JobEvent
 
-PING_S = 10
 MAX_EVENT = 2**53
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=openapi.ERRORS)
@@ -53,7 +54,8 @@ async def create(
             idempotency_key=idempotency_key,
             traceparent=getattr(request.state, "traceparent", None),
         )
-        record = await asyncio.to_thread(gateway.create, asked, options, caller)
+        record = await asyncio.to_thread(gateway.create, asked, options, caller, wish_of(body))
+        name_job(record.id)
     except InvalidRequest as error:
         raise ProblemError(problem_of(error, body)) from error
     return JSONResponse(gateway.video(record))
@@ -142,10 +144,9 @@ async def events(
     if after is None:
         is_number = last_event_id is not None and last_event_id.isdecimal() and len(last_event_id) < 16
         after = int(last_event_id) if is_number and last_event_id is not None else 0
-    return EventSourceResponse(
-        _told(gateway, record, after),
-        ping=PING_S,
-        headers={"X-Accel-Buffering": "no"},
+    told = gateway.watch(record.options.tenant, record.id, after=after)
+    return StreamingResponse(
+        blocks(told, lambda event: _block(gateway, event)), media_type=MEDIA_TYPE, headers=HEADERS
     )
 
 
@@ -159,8 +160,7 @@ async def stream(request: Request, video_id: JobId) -> Response:
         return await content(request, video_id)
     if record.status in ("failed", "cancelled"):
         _check_finished(record)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(Follower(gateway, video_id).chunks(), media_type="video/mp4", headers=headers)
+    return StreamingResponse(Follower(gateway, video_id).chunks(), media_type="video/mp4", headers=HEADERS)
 
 
 @router.get(
@@ -174,7 +174,7 @@ async def preview(
 ) -> Response:
     """The clip as its latest step predicts it; `step` only keeps caches apart."""
     gateway, record = await _record(request, video_id)
-    data = await asyncio.to_thread(gateway.place.preview, record.id)
+    data = await asyncio.to_thread(gateway.place.preview, maker_of(record))
     if data is None:
         raise ProblemError(not_found(f"preview of video {video_id}"))
     return Response(data, media_type="image/webp", headers={"Cache-Control": "private, no-store"})
@@ -190,21 +190,16 @@ async def trace(request: Request, video_id: JobId) -> JSONResponse:
 
 async def _record(request: Request, job_id: str) -> tuple[Gateway, JobRecord]:
     caller = await caller_of(request, "videos:read")
+    name_job(job_id)
     gateway = service_of(request).gateway
     return gateway, gateway.get(caller.tenant, job_id)
 
 
 def _check_finished(record: JobRecord) -> None:
     """Raises `ProblemError` for a job without a video."""
-    if record.status in ("queued", "running"):
-        message = f"video {record.id} is {record.status}; watch its events, or play its stream"
-        raise ProblemError(Problem(status=409, code="not_ready", message=message, retry_after_s=1.0))
-    error = error_of(record)
-    if error is not None:
-        raise ProblemError(Problem(status=410, code="gone", message=f"video {record.id}: {error['message']}"))
+    if record.status != "completed":
+        raise ProblemError(not_finished(record))
 
 
-async def _told(gateway: Gateway, record: JobRecord, after: int) -> AsyncIterator[ServerSentEvent]:
-    async for event in gateway.watch(record.options.tenant, record.id, after=after):
-        data = json.dumps(gateway.event_data(event), separators=(",", ":"))
-        yield ServerSentEvent(data, event=event.kind, id=str(event.number) if event.number else None)
+def _block(gateway: Gateway, event: JobEvent) -> bytes:
+    return block_of(event.kind, gateway.event_data(event), event.number or None)

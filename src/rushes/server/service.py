@@ -19,6 +19,7 @@ from rushes.stores.api_keys import Scope
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
+    from rushes.server.batch_runner import Batching
     from rushes.server.limits import Limits
     from rushes.server.metrics import GatewayMetrics
     from rushes.stores.accounts import AccountStore
@@ -34,8 +35,10 @@ class Service:
         authenticator: None where everybody is `LOCAL`.
         limits: None where nothing is limited.
         accounts: None where nothing is charged.
+        batching: None where no batches are taken.
         bounds: of one request.
         cors: origins whose pages may call; "*" for all.
+        media_origin: scheme, host and port of finished videos that are not sent by the gateway itself.
         metrics, tracer: None where nobody looks.
         started_at: by `monotonic`.
     """
@@ -44,8 +47,10 @@ class Service:
     authenticator: Authenticator | None = None
     limits: Limits | None = None
     accounts: AccountStore | None = None
+    batching: Batching | None = None
     bounds: Bounds = field(default_factory=Bounds)
     cors: Sequence[str] = ()
+    media_origin: str | None = None
     metrics: GatewayMetrics | None = None
     tracer: Tracer | None = None
     started_at: float = field(default_factory=monotonic)

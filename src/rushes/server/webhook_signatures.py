@@ -14,7 +14,7 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
     Example:
         >>> signature("whsec_c2VjcmV0", "msg_1", 1_700_000_000, b"{}")
-        'v1,Y3NtgeiF8LzCjZrIGuJIRzTlMKJB0VTOjI+aVQVrjQs='
+        'v1,A5oIrJxXPB/PkULSoVu0e4khvPiqpF9vljmhkSKg0FI='
     """
     key = base64.b64decode(secret.removeprefix(_MARK))
     signed = b".".join((message_id.encode(), str(timestamp).encode(), body))

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from rushes.errors import ConfigError, InvalidRequest
 
 _MOST_CHARACTERS = 2000
-_HIDES_IPV4 = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"))
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+_HIDES_IPV4 = tuple(ipaddress.IPv6Network(net) for net in ("2002::/16", "2001::/32"))
 """Addresses of which a gateway on the way may make any IPv4 address."""
 
 
@@ -65,6 +66,6 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return is_public(str(ip.ipv4_mapped))
-        if any(ip in net for net in _HIDES_IPV4):
+        if ip not in _UNICAST or any(ip in net for net in _HIDES_IPV4):
             return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved)

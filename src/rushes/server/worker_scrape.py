@@ -81,7 +81,7 @@ def families(url: str) -> list[Metric] | None:
     except (OSError, http.client.HTTPException, ValueError) as error:
         log.debug("%s: %s", url, error)
         return None
-    # Processes are each other's namesakes: only what is a worker's alone can stand beside the gateway's.
+    # What both export by one name cannot stand beside each other.
     return [family for family in found if family.name.startswith(PREFIX) and family.name != BUILD_INFO]
 
 

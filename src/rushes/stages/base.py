@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rushes.ops.kv_cache import KVCache
     from rushes.sampling.history import History
     from rushes.sampling.step_cache import StepCache
+    from rushes.stages.source import Region, Snapshot, SourceLatents
     from rushes.stages.text_encode import Conditioning
 
 NoiseExpert = Literal["high", "low"]
@@ -49,11 +50,16 @@ class BatchKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """Tensors that the caller brought instead of having them made: initial noise and text states."""
+    """Tensors that the caller brought instead of having them made: initial noise and text states.
+
+    Attributes:
+        source: what the clip goes on from, where its request has a source.
+    """
 
     latents: torch.Tensor | None = None
     prompt_embeds: PromptEmbeds | None = None
     negative_prompt_embeds: PromptEmbeds | None = None
+    source: SourceLatents | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,7 @@ class DenoiseState:
         step: steps done.
         history: the solver's past, None before the first step.
         step_cache: what the steps use again of earlier ones, None where they use nothing.
+        region: where the clip may change, None for everywhere.
     """
 
     latents: torch.Tensor
@@ -75,6 +82,7 @@ class DenoiseState:
     step: int = 0
     history: History | None = None
     step_cache: StepCache | None = None
+    region: Region | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -114,6 +122,8 @@ class Job:
         guidance: scale by noise expert; a one-expert model has "high" only.
         wants_video: False stops at the latents.
         wants_preview: keep the predicted clean latents of the last step.
+        snapshot_steps: steps before which the clip's latents are to be kept,
+        snapshots: and those that have been, until somebody takes them.
         text: written by TextEncode, freed when the last latent frame is denoised.
         denoise: progress of Denoise (or DenoiseCausal).
         predicted: clean latents as the last step saw them, only where previews are wanted.
@@ -135,6 +145,8 @@ class Job:
     given: Given = field(default_factory=Given)
     wants_video: bool = True
     wants_preview: bool = False
+    snapshot_steps: frozenset[int] = frozenset()
+    snapshots: list[Snapshot] = field(default_factory=list)
     text: Conditioning | None = None
     denoise: DenoiseState | CausalState | None = None
     predicted: torch.Tensor | None = None
@@ -151,6 +163,12 @@ class Job:
     def num_latent_frames(self) -> int:
         """Latent frames of the whole clip."""
         return self.latent_shape[1]
+
+    @property
+    def first_step(self) -> int:
+        """The solver step that runs first: those before it were run for the clip's source."""
+        source = self.request.source
+        return 0 if source is None or self.given.source is None else source.step
 
     @property
     def num_denoised(self) -> int:

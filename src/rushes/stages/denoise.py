@@ -1,4 +1,4 @@
-"""The denoising stages: one solver step of a whole clip a unit, or of one latent frame after another.
+"""The denoising stage of whole clips: one solver step a unit.
 
 The path is a rectified flow: x = (1 - sigma) * clean + sigma * noise, velocity v = noise - clean.
 """
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from rushes.models.expert_pair import ExpertPair
 from rushes.models.phase import Phase
-from rushes.models.wan import TextContext, Wan
-from rushes.ops.kv_cache import KVCache
+from rushes.models.wan import TextContext
 from rushes.sampling.flow import predict_clean
-from rushes.sampling.guidance import cfg, is_high_noise
+from rushes.sampling.guidance import is_high_noise
 from rushes.sampling.noise import initial_noise, step_generator
 from rushes.sampling.solvers import load_solver, schedule_for
 from rushes.sampling.step_cache import Plan, new_cache, plan_step, predicted_change, take_step, tell_plan
-from rushes.stages.base import BatchKey, CausalState, DenoiseState, Job, NoiseExpert
+from rushes.stages.base import BatchKey, DenoiseState, Job, NoiseExpert
+from rushes.stages.source import Snapshot, check_source, taken_up
 from rushes.stages.text_encode import EncodedText
 from rushes.trace import span, traced
 from rushes.types import ForwardCounts, SamplingParams
@@ -33,26 +33,25 @@ BRANCHES = ("conditional", "unconditional")
 
 @traced("noise")
 def start(job: Job, device: torch.device) -> DenoiseState:
-    """The state of a job before its first step: the given latents, or noise from the seed."""
+    """The state of a job before its first step: the given latents, or noise from the seed; or where its
+    source stands. Raises `ResumeError` when it cannot go on from there."""
     sampling = job.request.sampling
     latents = job.given.latents
     if latents is None:
         latents = initial_noise((1, *job.latent_shape), sampling.seed)
     schedule = schedule_for(sampling)
-    return DenoiseState(
+    begin = DenoiseState(
         # Contiguous, as a stored state is: sums are then taken in one order.
         latents=latents.to(device, torch.float32).contiguous(),
         sigmas=schedule.sigmas,
         timesteps=schedule.timesteps,
         step_cache=None if job.is_causal else new_cache(sampling),
     )
-
-
-def start_causal(job: Job, device: torch.device) -> CausalState:
-    """The state of a causal job before the first step of a latent frame; the caches are still empty."""
-    begin = start(job, device)
-    caches = tuple(KVCache() for _ in range(1 + job.is_guided))
-    return CausalState(noise=begin.latents, start=begin, chunk=None, caches=caches)
+    if job.given.source is None:
+        return begin
+    assert job.request.source is not None, "the request says how its source is taken up"
+    check_source(job.request.source, job.given.source, schedule.sigmas)
+    return taken_up(begin, job.request.source, job.given.source)
 
 
 def advance(
@@ -75,8 +74,8 @@ def advance(
     return replace(state, latents=latents, history=history, step=state.step + 1)
 
 
-class _DenoiseStage:
-    """What both denoising stages are made of.
+class DenoiseStage:
+    """What both denoising stages are made of: `Denoise`, and `rushes.stages.denoise_causal`.
 
     Args:
         experts: returns the network or networks, loading them when first called with a LoRA's name or None.
@@ -97,7 +96,7 @@ class _DenoiseStage:
         return job.is_denoised
 
 
-class Denoise(_DenoiseStage):
+class Denoise(DenoiseStage):
     """Denoises whole clips. One unit is one solver step of each job: one forward for the prompts of all jobs,
     and one for the negative prompts of those that use guidance at this step. A job whose step cache or
     guidance gate saves it a forward leaves that forward alone; the others run it together.
@@ -121,7 +120,7 @@ class Denoise(_DenoiseStage):
             latent_shape=job.latent_shape,
             expert=self._expert(self._state(job)),
             lora=job.lora,
-            text_len=_texts(job)[0].num_tokens,
+            text_len=texts_of(job)[0].num_tokens,
         )
 
     def prepare(self, job: Job) -> None:
@@ -140,13 +139,13 @@ class Denoise(_DenoiseStage):
             for i, (job, state, plan) in enumerate(zip(jobs, states, plans, strict=True))
         ]
         # No job changes before all of them can: a batch that runs out of memory is run again, job by job.
-        for job, (state, predicted), plan in zip(jobs, steps, plans, strict=True):
+        for job, before, (state, predicted), plan in zip(jobs, states, steps, plans, strict=True):
             self._commit(job, state, expert)
-            job.predicted = predicted
-            job.forwards = _counted(job.forwards, plan)
+            _keep(job, before, predicted)
+            job.forwards = counted(job.forwards, plan)
 
     def units(self, job: Job) -> int:
-        return job.request.sampling.num_inference_steps
+        return job.request.sampling.num_inference_steps - job.first_step
 
     def _state(self, job: Job) -> DenoiseState:
         if job.denoise is None:
@@ -188,8 +187,8 @@ class Denoise(_DenoiseStage):
         lora = jobs[0].lora
         experts = self._experts(lora)
         wan = experts.select(states[0].timestep)
-        context = _joined([_texts(job)[branch].context(expert, wan, lora) for job in jobs])
-        timesteps = _timesteps([state.timestep for state in states], self._device)
+        context = _joined([texts_of(job)[branch].context(expert, wan, lora) for job in jobs])
+        timesteps = timesteps_of([state.timestep for state in states], self._device)
         if is_last:
             experts.prefetch_low()
         latents = torch.cat([state.latents for state in states])
@@ -217,7 +216,8 @@ class Denoise(_DenoiseStage):
         job.denoise = state
 
 
-def _timesteps(timesteps: Sequence[float], device: torch.device) -> Tensor:
+def timesteps_of(timesteps: Sequence[float], device: torch.device) -> Tensor:
+    """Timesteps of a batch on the device: [B]."""
     # Made on the device, the tensor would be copied there by a call that waits for all work in flight.
     return torch.tensor(timesteps).to(device, non_blocking=True)
 
@@ -269,7 +269,7 @@ def _calls(
     for branch in (0, 1):
         for i, plan in enumerate(plans):
             if (plan.runs_conditional, plan.runs_unconditional)[branch]:
-                key = branch, _texts(jobs[i])[branch].num_tokens, phases[i]
+                key = branch, texts_of(jobs[i])[branch].num_tokens, phases[i]
                 groups.setdefault(key, []).append(i)
     for (branch, _, _), members in groups.items():
         yield branch, members
@@ -282,7 +282,7 @@ def _take(
     velocities: tuple[Tensor | None, Tensor | None],
     scale: float,
 ) -> tuple[DenoiseState, Tensor | None]:
-    """The state after the step, and the predicted clean latents where the job wants previews."""
+    """The state after the step, and the predicted clean latents where the job wants them."""
     sampling = job.request.sampling
     velocity, cache = take_step(
         state.step_cache,
@@ -293,20 +293,31 @@ def _take(
         unconditional=velocities[1],
         scale=scale,
     )
+    if state.region is not None:
+        velocity = state.region.velocity(velocity, state.latents, state.sigmas[state.step])
     predicted = None
-    if job.wants_preview:
+    if job.wants_preview or state.step in job.snapshot_steps:
         predicted = predict_clean(velocity, state.latents, state.sigmas[state.step])
     return replace(advance(state, velocity, sampling), step_cache=cache), predicted
 
 
-def _counted(forwards: ForwardCounts, plan: Plan) -> ForwardCounts:
+def _keep(job: Job, before: DenoiseState, predicted: Tensor | None) -> None:
+    """Leave what a step has shown of the clip to whoever reads the job."""
+    job.predicted = predicted if job.wants_preview else None
+    if predicted is not None and before.step in job.snapshot_steps:
+        sigma = before.sigmas[before.step]
+        job.snapshots.append(Snapshot(step=before.step, sigma=sigma, latents=before.latents, clean=predicted))
+
+
+def counted(forwards: ForwardCounts, plan: Plan) -> ForwardCounts:
+    """With the forwards that a step of this plan ran."""
     return ForwardCounts(
         conditional=forwards.conditional + plan.runs_conditional,
         unconditional=forwards.unconditional + plan.runs_unconditional,
     )
 
 
-def _texts(job: Job) -> tuple[EncodedText, ...]:
+def texts_of(job: Job) -> tuple[EncodedText, ...]:
     """The prompt and, for a job with guidance, the negative prompt."""
     assert job.text is not None, "the text is not encoded yet"
     if job.text.negative is None:
@@ -315,88 +326,7 @@ def _texts(job: Job) -> tuple[EncodedText, ...]:
 
 
 def _own_texts(job: Job) -> tuple[EncodedText, ...]:
-    """Those of `_texts` that no other job reads: a negative prompt that was not given as embeddings is the
+    """Those of `texts_of` that no other job reads: a negative prompt that was not given as embeddings is the
     pipeline's."""
     is_negative_own = job.given.negative_prompt_embeds is not None
-    return _texts(job) if is_negative_own else _texts(job)[:1]
-
-
-class DenoiseCausal(_DenoiseStage):
-    """Denoises latent frame by latent frame, each seeing the clean frames before it through a KV cache.
-
-    One unit is one solver step of the frame in work. Before a frame's first step one more pass at t = 0
-    writes the clean keys and values of the frame before it, which has left for decoding by then. For networks
-    trained block-causally, with one noise expert. Jobs do not share a forward: their caches differ in length.
-    """
-
-    def key(self, job: Job) -> BatchKey:
-        return BatchKey(
-            stage=self.name,
-            pipeline=self._pipeline,
-            latent_shape=job.latent_shape,
-            expert="high",
-            lora=job.lora,
-            alone=id(job),
-        )
-
-    @torch.no_grad()
-    def run(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._step(job)
-
-    def units(self, job: Job) -> int:
-        return job.num_latent_frames * job.request.sampling.num_inference_steps
-
-    def _step(self, job: Job) -> None:
-        state = self._state(job)
-        self._write_caches(job, state)
-        chunk = state.chunk
-        if chunk is None:
-            frame = state.noise[:, :, job.num_denoised : job.num_denoised + 1]
-            chunk = replace(state.start, latents=frame.contiguous())
-        velocities = self._forward(job, state.caches, chunk)
-        velocity = velocities[0]
-        if len(velocities) == 2:
-            velocity = cfg(velocity, velocities[1], job.guidance["high"])
-        num_before = job.num_denoised * len(chunk.timesteps)
-        state.chunk = advance(chunk, velocity, job.request.sampling, num_before=num_before)
-        job.forwards = _counted(
-            job.forwards, Plan(runs_conditional=True, runs_unconditional=len(velocities) == 2)
-        )
-        if state.chunk.is_finished:
-            self._finish_frame(job, state, state.chunk.latents)
-
-    def _state(self, job: Job) -> CausalState:
-        if job.denoise is None:
-            job.denoise = start_causal(job, self._device)
-        assert isinstance(job.denoise, CausalState)
-        return job.denoise
-
-    def _finish_frame(self, job: Job, state: CausalState, latents: Tensor) -> None:
-        job.latents.append(latents)
-        state.chunk = None
-        if job.is_denoised:
-            job.denoise = job.text = None
-
-    def _write_caches(self, job: Job, state: CausalState) -> None:
-        """Show the network the finished frames that its caches lack: as a rule the latest one, after a resume
-        all of them, and those whose pass failed."""
-        for text, cache in zip(_texts(job), state.caches, strict=True):
-            for latents in job.latents[cache.num_frames :]:
-                wan, timesteps = self._network(job, 0.0)
-                context = text.context("high", wan, job.lora)
-                with span("forward", is_cache_write=True):
-                    wan(latents, timesteps, context, cache=cache, write_cache=True)
-
-    def _forward(self, job: Job, caches: Sequence[KVCache], chunk: DenoiseState) -> list[Tensor]:
-        """Velocities of the branches, each of which has its own cache."""
-        wan, timesteps = self._network(job, chunk.timestep)
-        velocities = []
-        for branch, text, cache in zip(BRANCHES, _texts(job), caches, strict=False):
-            context = text.context("high", wan, job.lora)
-            with span("forward", branch=branch):
-                velocities.append(wan(chunk.latents, timesteps, context, cache=cache))
-        return velocities
-
-    def _network(self, job: Job, timestep: float) -> tuple[Wan, Tensor]:
-        return self._experts(job.lora).select(timestep), _timesteps([timestep], self._device)
+    return texts_of(job) if is_negative_own else texts_of(job)[:1]

@@ -9,29 +9,24 @@ far larger than the latents.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from rushes.errors import ResumeError
 from rushes.sampling.history import History
 from rushes.sampling.step_cache import StepCache
 from rushes.stages.base import CausalState, DenoiseState, Job
-from rushes.stages.denoise import start, start_causal
+from rushes.stages.denoise import start
+from rushes.stages.denoise_causal import start_causal
+from rushes.stages.sealed import metadata_of, request_digest, seal, tensors_of
 from rushes.types import ForwardCounts, GenerateRequest, Timing
 
 VERSION = "1"
 """Of the format. A state of another one is refused: the job begins anew."""
-
-_NO_DIGEST = "0" * 64
-_DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
-_MAX_HEADER_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +136,8 @@ def to_bytes(packed: PackedJob, request: GenerateRequest, identity: str) -> byte
         "request": request_digest(request),
         "model": identity,
         "facts": json.dumps(packed.facts),
-        "digest": _NO_DIGEST,
     }
-    # Copies: two names may stand for one tensor, which the format cannot say.
-    data = save({name: tensor.contiguous().clone() for name, tensor in packed.tensors.items()}, metadata)
-    start, end = _digest_span(data)
-    return b"".join((data[:start], _digest(data, start, end), data[end:]))
+    return seal(packed.tensors, metadata)
 
 
 def from_bytes(data: bytes, request: GenerateRequest, identity: str) -> PackedJob:
@@ -155,41 +146,9 @@ def from_bytes(data: bytes, request: GenerateRequest, identity: str) -> PackedJo
     Raises:
         ResumeError: the bytes are damaged, or of another request, model or version of the format.
     """
-    start, end = _digest_span(data)
-    if data[start:end] != _digest(data, start, end):
-        raise ResumeError(f"damaged: {len(data)} bytes that do not match their digest")
-    metadata = _metadata(data)
+    metadata = metadata_of(data)
     wanted = {"version": VERSION, "request": request_digest(request), "model": identity}
     for name, value in wanted.items():
         if metadata[name] != value:
             raise ResumeError(f"of another {name}: {metadata[name]}, needed is {value}")
-    return PackedJob(tensors=load(data), facts=json.loads(metadata["facts"]))
-
-
-def request_digest(request: GenerateRequest) -> str:
-    """A name for all fields of a request."""
-    fields = json.dumps(asdict(request), sort_keys=True)
-    return blake2b(fields.encode(), digest_size=16).hexdigest()
-
-
-def _digest_span(data: bytes) -> tuple[int, int]:
-    """Where the digest stands. It lies in the file's header, and counts as zeros in what it is made from."""
-    found = _DIGEST.search(data, 0, _MAX_HEADER_BYTES)
-    if found is None:
-        raise ResumeError(f"damaged: {len(data)} bytes without a digest")
-    return found.span(1)
-
-
-def _digest(data: bytes, start: int, end: int) -> bytes:
-    view = memoryview(data)
-    digest = blake2b(view[:start], digest_size=32)
-    digest.update(_NO_DIGEST.encode())
-    digest.update(view[end:])
-    return digest.hexdigest().encode()
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """The header's metadata, of bytes that are known to be whole."""
-    length = int.from_bytes(data[:8], "little")
-    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
-    return metadata
+    return PackedJob(tensors=tensors_of(data), facts=json.loads(metadata["facts"]))

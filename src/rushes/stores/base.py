@@ -25,6 +25,9 @@ class JobRecord:
         result: name of the finished artefact.
         error: why it failed, in one line, and the error's class.
         wants_cancel: somebody asked to cancel it and its worker has not seen that yet.
+        reuse: JSON of what it takes from earlier jobs: its `kind` is exact, latent, edit, miss or off.
+        twin_of: while it is queued, the open job whose result will be its own, so that nobody leases it; once
+            it is completed, the job whose end completed it.
     """
 
     id: str
@@ -44,6 +47,8 @@ class JobRecord:
     error: str | None = None
     error_kind: str | None = None
     wants_cancel: bool = False
+    reuse: str | None = None
+    twin_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,7 @@ class Swept:
 
     Attributes:
         checkpoints: names that no job needs any more.
-        results: artefacts of jobs that are gone.
+        results: artefacts of jobs that are gone and that no other job names.
         job_ids: of the jobs that are gone.
     """
 
@@ -157,6 +162,9 @@ class JobStore(Protocol):
         changes: Sequence[tuple[str, int, int]] = (),
         asked: GenerateRequest | None = None,
         needs_bytes: int | None = None,
+        exact_key: str | None = None,
+        reuse: str | None = None,
+        joins: bool = False,
     ) -> JobRecord:
         """A new queued job with its `queued` event, whose data are `predicted_s` and `eta_s`, and for one
         that was degraded its `degraded` event with the `changes` (field, asked for, given); or the earlier
@@ -166,7 +174,20 @@ class JobStore(Protocol):
         Requests are compared as they were `asked` for (None: `request`), all fields, before any degradation;
         options are not compared. So whoever fills in what the user left open must fill in the same for the
         same key: a seed drawn at random makes every repetition a conflict, one derived from tenant and key
-        does not. `needs_bytes` of device memory are for `lease` to mind."""
+        does not. `needs_bytes` of device memory are for `lease` to mind.
+
+        Jobs of one tenant and `exact_key` make the same clip. With `joins` the new job takes the result of
+        the latest completed one, and is completed when this returns, with an end of its own; or it becomes
+        the twin of an open one, whose end it waits for; in an interactive job's favour the two change places,
+        where nobody has begun the other. Twins are completed in the transaction that completes their
+        original; when that ends otherwise, or becomes another clip, the first of them takes its place.
+        A job that was degraded before it began has no key. `reuse` is kept as it is until then."""
+
+    def reuse_exact(
+        self, request: GenerateRequest, options: JobOptions, *, exact_key: str
+    ) -> JobRecord | None:
+        """`create` with `joins` where there is something to take or to wait for, to be asked before a promise
+        is made; else None, and nothing is written."""
 
     def earlier(self, asked: GenerateRequest, options: JobOptions) -> JobRecord | None:
         """The job that `create` would return instead of a new one. Raises `IdempotencyConflict`."""
@@ -192,7 +213,7 @@ class JobStore(Protocol):
 
     def depths(self) -> Sequence[Depth]:
         """How many jobs are queued and how many run, by pipeline and lane; those of which there are none are
-        left out."""
+        left out, and so are twins."""
 
     def lease(
         self,
@@ -256,6 +277,10 @@ class JobStore(Protocol):
         """Write one event; returns it with its number. Raises `StoreError` for a kind that ends a job: the
         methods below write those."""
 
+    def miss_source(self, lease: Lease, *, reason: str) -> None:
+        """The latents from which the job was to go on cannot be used, and it begins with noise: writes its
+        `source_missed` event, and a `miss` with the reason into its `reuse`."""
+
     def finish(
         self, lease: Lease, *, result: str, actual_s: float, data: Mapping[str, Json] | None = None
     ) -> None:
@@ -287,14 +312,17 @@ class JobStore(Protocol):
         """Of the latest event of all; 0 before the first."""
 
     def num_ahead(self, job_id: str) -> int:
-        """Queued jobs of its pipeline that would be leased before this one; 0 for one that is not queued.
-        Raises `UnknownJob`."""
+        """Queued jobs of its pipeline that would be leased before this one, or, of a twin, before its
+        original; 0 where that is not queued. Raises `UnknownJob`."""
 
     def open_work(self) -> Sequence[OpenWork]:
-        """Predicted work of all jobs that have not ended, summed up."""
+        """Predicted work of all jobs that have not ended, summed up; a twin makes none."""
 
     def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
         """The latest completed jobs with an ETA that ended at `since` or later, the latest end last."""
+
+    def is_named(self, result: str) -> bool:
+        """Whether any job has this result."""
 
     def forget(self, job_id: str) -> Swept:
         """Take an ended job out of the store, with its events; the caller deletes its files, as after

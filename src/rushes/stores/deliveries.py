@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from rushes.stores.api_keys import Webhook
 from rushes.stores.sqlite_database import Database
 
+_SLACK_S = 60.0
+"""`now` may lie behind what others wrote meanwhile: a process may wait for its turn to write for seconds."""
 _OPEN = "delivered_at IS NULL AND given_up_at IS NULL"
 
 
@@ -62,9 +64,13 @@ class Deliveries:
 
         Args:
             longest_wait_s: between two tries. One that is due later than that, or leased for longer than
-                `lease_s`, is so by a clock that jumped, and is taken now.
+                `lease_s`, each by a minute, is so by a clock that jumped, and is taken now.
         """
-        when = {"now": now, "horizon": now + longest_wait_s, "lease_end": now + lease_s}
+        when = {
+            "now": now,
+            "horizon": now + longest_wait_s + _SLACK_S,
+            "lease_end": now + lease_s + _SLACK_S,
+        }
         with self._database.read() as connection:
             if not _due(connection, when, limit):
                 return ()

@@ -1,4 +1,4 @@
-"""Rows of a job store in SQLite: a job, its events and its end. Every function runs inside a transaction."""
+"""Rows of a job store in SQLite: jobs and their events. Every function runs inside a transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from rushes.errors import LeaseLost, StoreError, UnknownJob
 from rushes.stores.base import JobRecord, Lease
 from rushes.stores.request_json import from_json, to_json
-from rushes.types import GenerateRequest, JobEvent, JobOptions, JobStatus, Json
+from rushes.types import GenerateRequest, JobEvent, JobOptions, Json
 
 Value = None | int | float | str
 
@@ -28,9 +28,9 @@ _SAME_NAME = (
     "result",
     "error",
     "error_kind",
+    "reuse",
+    "twin_of",
 )
-_NOBODY: Mapping[str, Value] = {"owner": None, "lease_until": None, "lease_ttl_s": None}
-"""Columns of a job that nobody runs."""
 
 
 def marks(values: Collection[object]) -> str:
@@ -56,25 +56,21 @@ def job_record(row: sqlite3.Row) -> JobRecord:
     return JobRecord(request=request, options=options, wants_cancel=bool(row["wants_cancel"]), **same)
 
 
-def insert_job(
-    connection: sqlite3.Connection,
-    job_id: str,
-    request: GenerateRequest,
-    options: JobOptions,
-    **columns: Value,
-) -> None:
-    """A queued job; the request is kept twice, as it came and as it will run."""
-    columns |= request_columns(request)
-    columns |= {
-        "id": job_id,
-        "status": "queued",
+def insert_job(connection: sqlite3.Connection, job_id: str, **columns: Value) -> None:
+    """A job, queued unless the columns say otherwise."""
+    columns = {"id": job_id, "status": "queued", **columns}
+    query = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks(columns)})"
+    connection.execute(query, tuple(columns.values()))
+
+
+def job_columns(request: GenerateRequest, options: JobOptions) -> dict[str, Value]:
+    return {
+        **request_columns(request),
         "tenant": options.tenant,
         "idempotency_key": options.idempotency_key,
         "options": to_json(options),
         "is_interactive": options.lane == "interactive",
     }
-    query = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks(columns)})"
-    connection.execute(query, tuple(columns.values()))
 
 
 def request_columns(request: GenerateRequest) -> dict[str, Value]:
@@ -108,38 +104,20 @@ def has_finished(connection: sqlite3.Connection, lease: Lease, result: str) -> b
     return connection.execute(query, (lease.job_id, lease.token, result)).fetchone() is not None
 
 
-def queue_again(connection: sqlite3.Connection, job_id: str) -> None:
-    update_job(connection, job_id, status="queued", **_NOBODY)
-
-
-def end_job(
-    connection: sqlite3.Connection,
-    job_id: str,
-    status: JobStatus,
-    now: float,
-    data: Mapping[str, Json],
-    **columns: Value,
-) -> None:
-    """The job is over, and its last event says so. The caller has made sure that it was not over before."""
-    ended: dict[str, Value] = {"status": status, "finished_at": now, "wants_cancel": 0}
-    update_job(connection, job_id, **ended, **_NOBODY, **columns)
-    add_event(connection, job_id, status, now, data)
-
-
-def fail_job(connection: sqlite3.Connection, job_id: str, now: float, error: str, error_kind: str) -> None:
-    """The job is over for this reason."""
-    # A file's name in a message may hold what is no Unicode; the reason is written all the same.
-    error = error.encode("utf-8", "backslashreplace").decode()
-    data = {"error": error, "error_kind": error_kind}
-    end_job(connection, job_id, "failed", now, data, error=error, error_kind=error_kind)
-
-
 def add_event(
     connection: sqlite3.Connection, job_id: str, kind: str, now: float, data: Mapping[str, Json]
 ) -> JobEvent:
     """The job's next event. The writing transaction makes numbers free of gaps, in the order of commits."""
     query = "SELECT coalesce(max(number), 0) + 1 FROM events WHERE job_id = ?"
-    number = connection.execute(query, (job_id,)).fetchone()[0]
+    return insert_event(
+        connection, job_id, connection.execute(query, (job_id,)).fetchone()[0], kind, now, data
+    )
+
+
+def insert_event(
+    connection: sqlite3.Connection, job_id: str, number: int, kind: str, now: float, data: Mapping[str, Json]
+) -> JobEvent:
+    """The event of a job whose next number the caller knows."""
     text = _event_json(kind, data)
     insert = "INSERT INTO events (job_id, number, kind, at, data) VALUES (?, ?, ?, ?, ?)"
     connection.execute(insert, (job_id, number, kind, now, text))

@@ -13,15 +13,15 @@ from rushes.types import Lane
 
 _WORK = (
     "SELECT pipeline, is_interactive, tenant, coalesce(sum(predicted_s), 0.0) AS seconds FROM jobs"
-    " WHERE status IN ('queued', 'running') GROUP BY pipeline, is_interactive, tenant"
+    " WHERE status IN ('queued', 'running') AND twin_of IS NULL GROUP BY pipeline, is_interactive, tenant"
 )
 _UNKNOWN = (
     "SELECT pipeline, is_interactive, tenant, id FROM jobs"
-    " WHERE status IN ('queued', 'running') AND predicted_s IS NULL"
+    " WHERE status IN ('queued', 'running') AND twin_of IS NULL AND predicted_s IS NULL"
 )
 _KEPT = (
     "SELECT id, pipeline, is_interactive, created_at, eta_s, finished_at FROM jobs"
-    " WHERE status = 'completed' AND finished_at >= ? AND eta_s > 0"
+    " WHERE status = 'completed' AND twin_of IS NULL AND finished_at >= ? AND eta_s > 0"
     " ORDER BY finished_at DESC, id DESC LIMIT ?"
 )
 

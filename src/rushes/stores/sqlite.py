@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rushes.errors import IdempotencyConflict, StoreError
-from rushes.stores import job_sums, sqlite_leases
+from rushes.errors import StoreError
+from rushes.stores import job_joins, job_sums, job_sweeps, sqlite_leases
 from rushes.stores.base import (
     Depth,
     Feed,
@@ -19,33 +21,29 @@ from rushes.stores.base import (
     OpenWork,
     Swept,
 )
+from rushes.stores.job_ends import end_job, fail_job, free_twins
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
     add_event,
-    end_job,
-    fail_job,
     has_finished,
     insert_job,
+    job_columns,
     job_event,
     job_record,
     job_row,
     leased_row,
     marks,
-    queue_again,
     request_columns,
     update_job,
 )
 from rushes.stores.request_json import from_json, to_json
 from rushes.stores.sqlite_database import Database
+from rushes.stores.sqlite_groups import WriteGroup
 from rushes.stores.sqlite_schema import JOBS
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
 
 TIMEOUT_S = 10.0
-_ENDED = "status IN ('completed', 'failed', 'cancelled')"
-_SAVED_AND_ENDED = f"checkpoint IS NOT NULL AND {_ENDED}"
-_JOBS_AT_A_TIME = 500
-"""That a sweep forgets in one transaction."""
 
 
 class SqliteJobStore:
@@ -84,6 +82,7 @@ class SqliteJobStore:
         on_write: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = Database(path, JOBS, timeout_s=timeout_s, on_write=on_write)
+        self._creations = WriteGroup(self._database)
         self._clock = clock
 
     def create(
@@ -96,25 +95,50 @@ class SqliteJobStore:
         changes: Sequence[tuple[str, int, int]] = (),
         asked: GenerateRequest | None = None,
         needs_bytes: int | None = None,
+        exact_key: str | None = None,
+        reuse: str | None = None,
+        joins: bool = False,
     ) -> JobRecord:
         asked = asked or request
+        if replace(asked, source=None) != replace(request, source=None):
+            exact_key = None  # another clip than the key stands for
         times = {"predicted_s": predicted_s, "eta_s": eta_s}
-        with self._database.write() as connection:
-            if earlier := _same_job(connection, asked, options):
+        # Made before the transaction, which keeps other writers waiting.
+        columns = job_columns(request, options)
+        columns |= {"asked": columns["request"] if asked == request else to_json(asked), "reuse": reuse}
+        columns |= {"needs_bytes": needs_bytes, "exact_key": exact_key}
+
+        def work(connection: sqlite3.Connection) -> JobRecord:
+            if earlier := job_joins.same_call(connection, asked, options):
                 return job_record(earlier)
+            original = job_joins.original_of(connection, options.tenant, exact_key if joins else None)
             now = self._clock()
-            last = connection.execute("SELECT max(id) FROM jobs").fetchone()[0]
-            job_id = next_job_id(last, now)
-            more: dict[str, Value] = {"asked": to_json(asked), "created_at": now, "needs_bytes": needs_bytes}
-            insert_job(connection, job_id, request, options, **more, **times)
+            job_id = next_job_id(connection.execute("SELECT max(id) FROM jobs").fetchone()[0], now)
+            if original is not None and original["status"] == "completed":
+                return job_joins.insert_hit(connection, job_id, request, options, original, now, columns)
+            insert_job(connection, job_id, created_at=now, **columns, **times)
             add_event(connection, job_id, "queued", now, times)
             if changes:
                 add_event(connection, job_id, "degraded", now, {"changes": changes})
+            if original is not None:
+                job_joins.join(connection, job_id, original)
             return job_record(job_row(connection, job_id))
+
+        return self._creations.run(work)
+
+    def reuse_exact(
+        self, request: GenerateRequest, options: JobOptions, *, exact_key: str
+    ) -> JobRecord | None:
+        with self._database.read() as connection:
+            original = job_joins.original_of(connection, options.tenant, exact_key)
+        is_urgent = options.lane == "interactive"
+        if original is None or job_joins.is_overtaken(original, is_interactive=is_urgent):
+            return None
+        return self.create(request, options, exact_key=exact_key, joins=True)
 
     def earlier(self, asked: GenerateRequest, options: JobOptions) -> JobRecord | None:
         with self._database.read() as connection:
-            row = _same_job(connection, asked, options)
+            row = job_joins.same_call(connection, asked, options)
             return None if row is None else job_record(row)
 
     def asked(self, job_id: str) -> GenerateRequest:
@@ -150,7 +174,8 @@ class SqliteJobStore:
     def depths(self) -> Sequence[Depth]:
         query = (
             "SELECT pipeline, is_interactive, status, count(*) AS jobs, min(created_at) AS oldest_at"
-            " FROM jobs WHERE status IN ('queued', 'running') GROUP BY pipeline, is_interactive, status"
+            " FROM jobs WHERE status IN ('queued', 'running') AND twin_of IS NULL"
+            " GROUP BY pipeline, is_interactive, status"
         )
         with self._database.read() as connection:
             return tuple(
@@ -203,7 +228,7 @@ class SqliteJobStore:
             if leased_row(connection, lease)["wants_cancel"]:
                 end_job(connection, lease.job_id, "cancelled", self._clock(), {})
             else:
-                queue_again(connection, lease.job_id)
+                sqlite_leases.queue_again(connection, lease.job_id)
                 if needs_bytes is not None:
                     update_job(connection, lease.job_id, needs_bytes=needs_bytes)
 
@@ -223,9 +248,10 @@ class SqliteJobStore:
         needs_bytes: int | None = None,
     ) -> str | None:
         predicted: dict[str, Value] = {"predicted_s": predicted_s, "needs_bytes": needs_bytes}
-        columns = {**request_columns(request), **predicted, "checkpoint": None}
+        columns = {**request_columns(request), **predicted, "checkpoint": None, "exact_key": None}
         with self._database.write() as connection:
             dropped: str | None = leased_row(connection, lease)["checkpoint"]
+            free_twins(connection, lease.job_id)  # they asked for the clip as it was
             update_job(connection, lease.job_id, **columns)
             if changes:
                 add_event(connection, lease.job_id, "degraded", self._clock(), {"changes": changes})
@@ -237,6 +263,13 @@ class SqliteJobStore:
         with self._database.write() as connection:
             leased_row(connection, lease)
             return add_event(connection, lease.job_id, kind, self._clock(), data)
+
+    def miss_source(self, lease: Lease, *, reason: str) -> None:
+        with self._database.write() as connection:
+            told = json.loads(leased_row(connection, lease)["reuse"] or "{}")
+            missed = json.dumps({**told, "kind": "miss", "reason": reason}, sort_keys=True)
+            update_job(connection, lease.job_id, reuse=missed)
+            add_event(connection, lease.job_id, "source_missed", self._clock(), {"reason": reason})
 
     def finish(
         self, lease: Lease, *, result: str, actual_s: float, data: Mapping[str, Json] | None = None
@@ -301,11 +334,13 @@ class SqliteJobStore:
 
     def num_ahead(self, job_id: str) -> int:
         query = (
-            "SELECT count(*) FROM jobs WHERE status = 'queued' AND pipeline = :pipeline AND"
-            " (is_interactive > :is_interactive OR (is_interactive = :is_interactive AND id < :id))"
+            "SELECT count(*) FROM jobs WHERE status = 'queued' AND twin_of IS NULL AND pipeline = :pipeline"
+            " AND (is_interactive > :is_interactive OR (is_interactive = :is_interactive AND id < :id))"
         )
         with self._database.read() as connection:
             row = job_row(connection, job_id)
+            if row["status"] == "queued" and row["twin_of"] is not None:
+                row = job_row(connection, row["twin_of"])
             if row["status"] != "queued":
                 return 0
             num: int = connection.execute(query, dict(row)).fetchone()[0]
@@ -319,51 +354,27 @@ class SqliteJobStore:
         with self._database.read() as connection:
             return job_sums.kept_promises(connection, since, limit)
 
+    def is_named(self, result: str) -> bool:
+        with self._database.read() as connection:
+            return job_sweeps.is_named(connection, result)
+
     def forget(self, job_id: str) -> Swept:
         with self._database.write() as connection:
-            row = job_row(connection, job_id)
-            if row["status"] not in FINAL:
-                raise StoreError(f"job {job_id}: is {row['status']}, and only an ended job can be forgotten")
-            connection.execute("DELETE FROM events WHERE job_id = ?", (job_id,))
-            connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        names = {field: tuple(filter(None, [row[field]])) for field in ("checkpoint", "result")}
-        return Swept(jobs=1, checkpoints=names["checkpoint"], results=names["result"], job_ids=(job_id,))
+            return job_sweeps.forget(connection, job_id)
 
     def sweep(self, *, ttl_s: float, max_jobs: int) -> Swept:
         parts = [self._sweep_some(ttl_s, max_jobs)]
-        while parts[-1].jobs == _JOBS_AT_A_TIME:
+        while parts[-1].jobs == job_sweeps.JOBS_AT_A_TIME:
             try:
                 parts.append(self._sweep_some(ttl_s, max_jobs))
             except StoreError:
                 # What is gone by now must be told; the rest is for the next sweep.
                 break
-        return Swept(
-            jobs=sum(part.jobs for part in parts),
-            checkpoints=tuple(name for part in parts for name in part.checkpoints),
-            results=tuple(name for part in parts for name in part.results),
-            job_ids=tuple(job_id for part in parts for job_id in part.job_ids),
-        )
+        return job_sweeps.joined(parts)
 
     def _sweep_some(self, ttl_s: float, max_jobs: int) -> Swept:
-        """The oldest, in a transaction that does not keep others waiting for long."""
         with self._database.write() as connection:
-            left = connection.execute(f"SELECT checkpoint FROM jobs WHERE {_SAVED_AND_ENDED}").fetchall()
-            connection.execute(f"UPDATE jobs SET checkpoint = NULL WHERE {_SAVED_AND_ENDED}")
-            num_ended = connection.execute(f"SELECT count(*) FROM jobs WHERE {_ENDED}").fetchone()[0]
-            old = connection.execute(
-                f"SELECT id, result, finished_at <= ? AS is_old FROM jobs WHERE {_ENDED}"
-                " ORDER BY finished_at, id LIMIT ?",
-                (self._clock() - ttl_s, _JOBS_AT_A_TIME),
-            ).fetchall()
-            gone = [row for index, row in enumerate(old) if row["is_old"] or index < num_ended - max_jobs]
-            connection.executemany("DELETE FROM events WHERE job_id = ?", ((row["id"],) for row in gone))
-            connection.executemany("DELETE FROM jobs WHERE id = ?", ((row["id"],) for row in gone))
-        return Swept(
-            jobs=len(gone),
-            checkpoints=tuple(row["checkpoint"] for row in left),
-            results=tuple(row["result"] for row in gone if row["result"] is not None),
-            job_ids=tuple(row["id"] for row in gone),
-        )
+            return job_sweeps.sweep_some(connection, self._clock() - ttl_s, max_jobs)
 
     def close(self) -> None:
         self._database.close()
@@ -384,16 +395,3 @@ def _condition(
     }
     condition = " AND ".join(condition for condition, values in wanted.items() if values) or "TRUE"
     return condition, tuple(value for values in wanted.values() for value in values)
-
-
-def _same_job(
-    connection: sqlite3.Connection, request: GenerateRequest, options: JobOptions
-) -> sqlite3.Row | None:
-    """The job that this call made before. Raises `IdempotencyConflict` when another call used its key."""
-    key = options.idempotency_key
-    row: sqlite3.Row | None = connection.execute(
-        "SELECT * FROM jobs WHERE tenant = ? AND idempotency_key = ?", (options.tenant, key)
-    ).fetchone()
-    if row is not None and row["asked"] != to_json(request):
-        raise IdempotencyConflict(f"idempotency key {key!r}: was used for another request, job {row['id']}")
-    return row

@@ -53,7 +53,7 @@ class Database:
         self._path, self._schema, self._on_write = str(path), schema, on_write
         self._timeout_s = timeout_s
         self._wal_limit = _WAL_BYTES
-        with self._errors(), ExitStack() as unless_open:
+        with self.errors(), ExitStack() as unless_open:
             self._connections = self._open()
             unless_open.callback(self._connections.close)
             with self._writing() as connection:
@@ -63,7 +63,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Everything read inside is of one moment; writers are neither waited for nor kept waiting."""
-        with self._errors(), self._connections.use() as connection:
+        with self.errors(), self._connections.use() as connection:
             connection.execute("BEGIN")
             with _ended(connection):
                 self._schema.check_current(connection, self._path)
@@ -80,7 +80,7 @@ class Database:
         """
         with (
             span("store_write", is_durable=is_durable),
-            self._errors(),
+            self.errors(),
             self._writing(is_durable=is_durable) as connection,
         ):
             self._schema.check_current(connection, self._path)
@@ -88,7 +88,7 @@ class Database:
         self._on_write()
 
     def close(self) -> None:
-        with self._errors():
+        with self.errors():
             self._connections.close()
 
     @contextmanager
@@ -187,7 +187,7 @@ class Database:
         connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
         """The border at which SQLite's errors, and those of values that it cannot hold, become ours."""
         try:
             yield

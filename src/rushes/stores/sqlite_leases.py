@@ -16,7 +16,8 @@ from collections.abc import Collection, Sequence
 
 from rushes.errors import LeaseLost
 from rushes.stores.base import MAX_DEATHS, Heartbeat, Lease
-from rushes.stores.job_rows import end_job, fail_job, leased_row, marks, update_job
+from rushes.stores.job_ends import NOBODY, end_job, fail_job
+from rushes.stores.job_rows import leased_row, marks, update_job
 from rushes.types import Lane
 
 ANY_BYTES = 2**63 - 1
@@ -40,11 +41,11 @@ def takeable(
     limit: int,
     most_bytes: int | None,
 ) -> Sequence[sqlite3.Row]:
-    """Jobs that nobody holds or whose lease ran out and that do not need more: interactive first, then oldest
-    first."""
+    """Jobs that nobody holds or whose lease ran out, that wait for no other and do not need more: interactive
+    first, then oldest first."""
     is_interactive = {lane == "interactive" for lane in lanes} or {True, False}
     return connection.execute(
-        "SELECT * FROM jobs WHERE status IN ('queued', 'running')"
+        "SELECT * FROM jobs WHERE status IN ('queued', 'running') AND twin_of IS NULL"
         " AND (status = 'queued' OR lease_until <= ?)"
         f" AND pipeline IN ({marks(pipelines)}) AND is_interactive IN ({marks(is_interactive)})"
         " AND (needs_bytes IS NULL OR needs_bytes <= ?)"
@@ -82,6 +83,11 @@ def take(connection: sqlite3.Connection, row: sqlite3.Row, owner: str, now: floa
         started_at=now if row["started_at"] is None else row["started_at"],
     )
     return True
+
+
+def queue_again(connection: sqlite3.Connection, job_id: str) -> None:
+    """A running job waits for a worker again."""
+    update_job(connection, job_id, status="queued", **NOBODY)
 
 
 def prolong(connection: sqlite3.Connection, lease: Lease, now: float, ttl_s: float) -> None:

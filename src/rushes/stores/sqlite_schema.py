@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from rushes.stores.sqlite_versions import Schema
 
 APPLICATION_ID = int.from_bytes(b"Rush", "big")
-VERSION = 4
+VERSION = 5
 
 _EVENTS = (
     """
@@ -28,6 +28,12 @@ _EVENTS = (
     "CREATE UNIQUE INDEX events_by_job ON events (job_id, number)",
     # The database itself refuses a second end.
     "CREATE UNIQUE INDEX events_end ON events (job_id) WHERE kind IN ('completed', 'failed', 'cancelled')",
+)
+
+_REUSE = (
+    "CREATE INDEX jobs_by_exact_key ON jobs (tenant, exact_key, id) WHERE exact_key IS NOT NULL",
+    "CREATE INDEX jobs_by_original ON jobs (twin_of) WHERE twin_of IS NOT NULL",
+    "CREATE INDEX jobs_by_result ON jobs (result) WHERE result IS NOT NULL",
 )
 
 _TABLES = (
@@ -58,15 +64,19 @@ _TABLES = (
         error TEXT,
         error_kind TEXT,
         wants_cancel INTEGER NOT NULL DEFAULT 0,
-        needs_bytes INTEGER             -- of device memory, NULL where nobody has said
+        needs_bytes INTEGER,            -- of device memory, NULL where nobody has said
+        reuse TEXT,                     -- JSON: what it takes from earlier jobs, NULL where nobody has said
+        twin_of TEXT,                   -- while queued: the open job whose result will be this one's too
+        exact_key TEXT                  -- jobs of one tenant and key have the same result
     )
     """,
     "CREATE UNIQUE INDEX jobs_by_key ON jobs (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL",
     "CREATE INDEX jobs_by_tenant ON jobs (tenant, id)",
     """
-    CREATE INDEX jobs_open ON jobs (is_interactive DESC, id, pipeline, needs_bytes)
+    CREATE INDEX jobs_open ON jobs (is_interactive DESC, id, pipeline, needs_bytes, twin_of)
     WHERE status IN ('queued', 'running')
     """,
+    *_REUSE,
     "CREATE INDEX jobs_running ON jobs (id) WHERE status = 'running'",
     "CREATE INDEX jobs_saved ON jobs (id) WHERE checkpoint IS NOT NULL",
     """
@@ -97,6 +107,19 @@ _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         " SELECT job_id, number, kind, at, data FROM events_3 ORDER BY at, job_id, number",
         "DROP TABLE events_3",
         "UPDATE jobs SET options = json_set(options, '$.traceparent', NULL)",
+    ),
+    # Version 4 knew of no reuse. A stored request is compared as text, so its new field goes where it is
+    # sorted; what stands between the quotes cannot be within a string of JSON.
+    4: (
+        *(
+            f'UPDATE jobs SET {name} = replace({name}, \',"video":{{\', \',"source":null,"video":{{\')'
+            for name in ("request", "asked")
+        ),
+        *(f"ALTER TABLE jobs ADD COLUMN {name} TEXT" for name in ("reuse", "twin_of", "exact_key")),
+        "DROP INDEX jobs_open",
+        "CREATE INDEX jobs_open ON jobs (is_interactive DESC, id, pipeline, needs_bytes, twin_of)"
+        " WHERE status IN ('queued', 'running')",
+        *_REUSE,
     ),
 }
 

@@ -30,7 +30,9 @@ def guarded(tmp_path: Path) -> Iterator[tuple[str, str]]:
         _, secret = accounts.keys.create("studio", tenant="default", scopes=("videos:read", "videos:write"))
         gateway = Gateway(place, Feed(place.jobs), models=("toy",))
         app = create_app(Service(gateway=gateway, authenticator=Authenticator(accounts)))
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None))
+        server = uvicorn.Server(
+            uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [found]})
         thread.start()
         until(lambda: server.started, 20)
@@ -46,7 +48,7 @@ def page(browser: Browser) -> Iterator[Page]:
         yield fresh.new_page()
 
 
-def test_a_key_is_asked_for_once(page: Page, guarded: tuple[str, str]) -> None:
+def test_a_key_is_asked_for_once(guarded: tuple[str, str], page: Page) -> None:
     url, secret = guarded
     page.goto(url)
     page.fill("dialog #key", "not-a-key")
@@ -64,7 +66,7 @@ def test_a_key_is_asked_for_once(page: Page, guarded: tuple[str, str]) -> None:
     expect(page.locator(".card")).to_have_attribute("data-status", "queued")
 
 
-def test_a_key_in_the_address_is_taken_out_of_it(page: Page, guarded: tuple[str, str]) -> None:
+def test_a_key_in_the_address_is_taken_out_of_it(guarded: tuple[str, str], page: Page) -> None:
     url, secret = guarded
     page.goto(f"{url}/#key={secret}")
     page.wait_for_selector("html[data-ready]")

@@ -1,0 +1,71 @@
+"""Notes on requests: words and sizes that the model was not trained with."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from training.world.captions import captions
+from training.world.scenes import sample_scenes
+
+from rushes.pipelines.notes import notes_on, unknown_words
+from rushes.pipelines.rules import load_rules, resolve
+
+
+def notes(prompt="a dog", pipeline="toy", **fields):
+    return notes_on(resolve(load_rules(pipeline), prompt, seed=0, **fields))
+
+
+def test_captions_of_the_training_world_are_known_word_for_word():
+    scenes = sample_scenes(400, np.random.default_rng(5))
+    missed = {word for text in captions(scenes, random.Random(5)) for word in unknown_words(text)}
+    assert not missed
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("Two beagles on the beach", ()),  # read as dogs
+        ("a dog negotiating a mortgage, cinematic", ("negotiating", "mortgage", "cinematic")),
+        ("xyzzy Xyzzy dog xyzzy", ("xyzzy",)),
+        ("a dog, 4k", ()),
+        ("犬が走る", ()),  # no word of the Latin alphabet: nothing can be said of it
+    ],
+)
+def test_unknown_words_are_named_once_each_in_order(prompt, words):
+    assert unknown_words(prompt) == words
+
+
+def test_a_note_names_field_words_and_says_what_happens():
+    (note,) = notes("a dog paying a mortgage")
+    assert note.field == "prompt"
+    assert note.values == ("paying", "mortgage")
+    assert note.message.startswith("toy does not know 'paying', 'mortgage';")
+
+
+def test_a_model_of_a_full_language_is_not_measured_by_the_toys_words():
+    assert notes("a dog paying a mortgage", "wan2.2-t2v-a14b") == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, None),
+        ({"width": 128, "height": 96}, None),
+        ({"width": 64, "height": 48}, "size"),
+        ({"width": 512, "height": 512}, "size"),
+        ({"width": 304, "height": 80}, "size"),
+        ({"num_frames": 65}, None),
+        ({"num_frames": 129}, "num_frames"),
+    ],
+)
+def test_sizes_far_from_those_of_training_are_told(fields, field):
+    assert [note.field for note in notes(**fields)] == ([] if field is None else [field])
+
+
+def test_a_gateway_can_ask_without_torch():
+    code = (
+        "import sys, rushes.pipelines.notes as n; n.unknown_words('a dog'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,215 @@
+"""Batches over HTTP: checked as a whole, queued in order, gone on with, cancelled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from local_service import LocalService, complete
+from running_service import SMALL
+
+import rushes
+from rushes.engine.workplace import Workplace
+from rushes.errors import IdempotencyConflict, InvalidRequest, UnknownBatch
+from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS
+from rushes.server.auth import LOCAL
+from rushes.server.batch_asks import BatchAsk, names_in, read_batch
+from rushes.server.batch_runner import WINDOW, BatchRunner, batching_over
+from rushes.server.feed import Feed
+from rushes.server.gateway import Gateway
+from rushes.stores.accounts import AccountStore
+from rushes.stores.api_keys import KeyLimits
+
+ROWS = [{"animal": "dog", "seed": 1}, {"animal": "cat", "seed": 2}, {"animal": "frog", "model": None}]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    with Workplace(tmp_path / "store") as found:
+        yield found
+
+
+@pytest.fixture
+def client(place: Workplace) -> Iterator[rushes.Client]:
+    with LocalService(place) as service, rushes.Client(service.url) as found:
+        yield found
+
+
+def when(client: rushes.Client, batch_id: str, **counts: int) -> dict[str, Any]:
+    """The batch, once it has these counts."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        found = dict(client.batch(batch_id))
+        if counts.items() <= found["counts"].items():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(found)
+
+
+def test_rows_become_videos(client: rushes.Client, place: Workplace) -> None:
+    made = client.create_batch("a {animal} in the park", ROWS, **SMALL)
+    assert (made["object"], made["status"], made["total"]) == ("batch", "in_progress", 3)
+    found = when(client, made["id"], queued=3, waiting=0)
+    assert [row["row"] for row in found["rows"]] == [1, 2, 3]
+    clips = [client.get(row["video_id"]).video for row in found["rows"]]
+    assert [clip["prompt"] for clip in clips] == [f"a {name} in the park" for name in ("dog", "cat", "frog")]
+    assert [clip["seed"] for clip in clips][:2] == [1, 2]
+    assert {(clip["priority"], clip["size"], clip["model"]) for clip in clips} == {("batch", "64x64", "toy")}
+    done = [complete(place) for _ in range(2)]
+    found = when(client, made["id"], completed=2)
+    assert (found["status"], found["actual_s"]) == ("in_progress", 3.0)
+    assert [row["video_id"] for row in found["rows"] if row["status"] == "completed"] == done
+    page = client.batch(made["id"], after=1, limit=1)
+    assert ([row["row"] for row in page["rows"]], page["has_more"]) == ([2], True)
+    complete(place)
+    assert when(client, made["id"], completed=3)["status"] == "completed"
+
+
+def test_an_estimate_queues_nothing(client: rushes.Client, place: Workplace) -> None:
+    found = client.estimate_batch("a {animal}", ROWS, **SMALL)
+    assert (found["object"], found["total"], found["predicted_s"]) == ("batch.estimate", 3, None)
+    assert place.jobs.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "rows", "fields", "field", "says"),
+    [
+        (
+            "a {animal}",
+            [{"animal": "dog"}, {"animal": "cat", "width": 33}],
+            {},
+            "rows[1].width",
+            "in row 2: ",
+        ),
+        ("a {animal}", [{"animal": "dog"}, {}], {}, "rows[1].animal", "needs a text or a number"),
+        ("a {animal}", [{"animal": "dog", "sede": 1}], {}, "rows[0].sede", "did you mean 'seed'"),
+        ("a {animal}", [{"animal": "dog"}], {"wdth": 64}, "rows[0].field", "did you mean 'width'"),
+        ("a {animal}", [{"animal": "x" * MAX_PROMPT_CHARACTERS}], {}, "rows[0].prompt", "in row 1: "),
+        ("a {animal", [{"animal": "dog"}], {}, "template", "{{ and }}"),
+        ("a {animal.__class__}", [{"animal": "dog"}], {}, "template", "{{ and }}"),
+        ("", [{}], {}, "template", "must be a prompt"),
+        ("a dog", [], {}, "rows", "1 to 10000"),
+        ("a dog", [{}], {"priority": "interactive"}, "priority", "batch lane"),
+        ("a dog", [{}], {"prompt": "a cat"}, "prompt", "made of the template"),
+        ("a dog", [{}, {"input_reference": "x.png"}], {}, "rows[1].input_reference", "from text only"),
+        ("a dog", [{"model": "sora"}], {}, "rows[0].model", "not served here"),
+        ("a dog", [{}], {"estimate": "yes"}, "estimate", "true or false"),
+    ],
+)
+def test_one_bad_row_and_nothing_is_queued(
+    client: rushes.Client,
+    place: Workplace,
+    template: str,
+    rows: list[dict[str, Any]],
+    fields: dict[str, Any],
+    field: str,
+    says: str,
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.create_batch(template, rows, **{**SMALL, **fields})
+    assert caught.value.field == field
+    assert says in caught.value.reason
+    assert place.jobs.count() == 0
+    listed = httpx2.get(f"{client.url}/v1/batches").json()
+    assert listed["data"] == []
+
+
+def test_braces_and_numbers_in_a_template() -> None:
+    ask = BatchAsk(template="{{{n}}} of {n}, {other_1}", rows=[{"n": 3, "other_1": "}{"}], fields={})
+    assert ask.bodies()[0]["prompt"] == "{3} of 3, }{"
+    assert names_in(ask.template) == ("n", "other_1")
+
+
+def test_rows_that_are_no_objects() -> None:
+    with pytest.raises(InvalidRequest, match="in row 2: must be an object"):
+        read_batch({"template": "a dog", "rows": [{}, "x"]})
+
+
+def test_the_same_key_is_the_same_batch(client: rushes.Client, place: Workplace) -> None:
+    ids = {client.create_batch("a {animal}", ROWS, idempotency_key="k", **SMALL)["id"] for _ in range(2)}
+    assert len(ids) == 1
+    when(client, ids.pop(), queued=3)
+    with pytest.raises(IdempotencyConflict):
+        client.create_batch("a {animal}!", ROWS, idempotency_key="k", **SMALL)
+    assert place.jobs.count() == 3
+
+
+def test_a_batch_is_cancelled_with_its_jobs(client: rushes.Client, place: Workplace) -> None:
+    rows = [{"seed": number} for number in range(WINDOW + 10)]
+    made = client.create_batch("a dog", rows, **SMALL)
+    when(client, made["id"], queued=WINDOW, waiting=10)
+    complete(place)
+    when(client, made["id"], completed=1, queued=WINDOW, waiting=9)
+    found = client.cancel_batch(made["id"])
+    assert (found["status"], found["counts"]["completed"]) == ("cancelled", 1)
+    assert found["counts"]["cancelled"] == WINDOW + 9
+    assert place.jobs.count(statuses=("queued", "running")) == 0
+
+
+def test_a_crash_between_job_and_row_makes_nothing_twice(place: Workplace) -> None:
+    accounts = AccountStore(":memory:")
+    gateway = Gateway(place, Feed(place.jobs), models=("toy",))
+    batching = batching_over(gateway, accounts)
+    ask = read_batch({"template": "a {animal}", "rows": ROWS, **SMALL})
+    record = batching.desk.create(ask, LOCAL)
+    made = []
+
+    class Crash(Exception):
+        """The process is gone."""
+
+    def submit(*arguments: Any) -> Any:
+        made.append(gateway.create(*arguments))
+        if len(made) == 2:
+            raise Crash
+        return made[-1]
+
+    dying = BatchRunner(batching.desk, place.jobs, submit, lambda _: LOCAL)
+    with pytest.raises(Crash):
+        dying.step()
+    assert [row.number for row in accounts.batches.rows(record.id)] == [1]
+    assert place.jobs.count() == 2
+    assert batching.runner.step() == 2
+    assert batching.runner.step() == 0
+    rows = accounts.batches.rows(record.id)
+    assert [row.job_id for row in rows[:2]] == [job.id for job in made]
+    assert place.jobs.count() == 3
+    accounts.close()
+
+
+def test_limits_and_tenants(place: Workplace) -> None:
+    with LocalService(place, has_auth=True) as service:
+        keys = service.accounts.keys
+        key, mine = keys.create("mine", tenant="a")
+        _, other = keys.create("other", tenant="b", limits=KeyLimits())
+        with rushes.Client(service.url, mine) as client, rushes.Client(service.url, other) as stranger:
+            made = client.create_batch("a {animal}", ROWS, **SMALL)
+            when(client, made["id"], queued=3)
+            for call in (stranger.batch, stranger.cancel_batch):
+                with pytest.raises(UnknownBatch):
+                    call(made["id"])
+            keys.revoke(key.id)
+            record = service.accounts.batches.create(
+                key_id=key.id,
+                tenant="a",
+                spec={"template": "a dog", "rows": [{}], "fields": {"model": "toy"}},
+                total=1,
+                now=time.time(),
+            )
+            deadline = time.monotonic() + 10.0
+            while service.accounts.batches.get(record.id).cancelled_at is None:
+                assert time.monotonic() < deadline, "a revoked key queues nothing more"
+                time.sleep(0.05)
+
+
+def test_a_keys_limit_delays_rows_and_fails_none(place: Workplace) -> None:
+    with LocalService(place, has_auth=True) as service:
+        _, secret = service.accounts.keys.create("two", limits=KeyLimits(concurrent_jobs=2))
+        with rushes.Client(service.url, secret) as client:
+            made = client.create_batch("a {animal}", ROWS, **SMALL)
+            when(client, made["id"], queued=2, waiting=1)
+            service.limits.ended(place.jobs.get(complete(place)))
+            when(client, made["id"], completed=1, queued=2, waiting=0)
