@@ -108,6 +108,7 @@ class LatentCache:
         self._hits: Counter[int] = Counter()
         self._number, self._refreshed_at = -1, -REFRESH_S
         self.counts = Counts(hits=0, misses=Counter(), num_corrupt=0, num_errors=0)
+        self._gist("")  # reads the word lists, which the first look-up would wait for
         with self._lock:
             self._read_news()
 
