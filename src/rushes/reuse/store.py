@@ -18,10 +18,9 @@ REUSE_FILE = "reuse.sqlite"
 
 TIMEOUT_S = 2.0
 KEPT_CHANGES = 10_000
-"""An index that is further behind reads everything again."""
 
-_SLACK = 0.99
-"""Eviction goes down to this share of a bound, so that not every insert has to evict."""
+_SLACK = 100
+"""Eviction makes room for one in so many, so that not every insert has to evict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +57,8 @@ class ReuseStore:
         policy_name: a name of `rushes.reuse.eviction.POLICIES`. When another one scored the entries until
             now, they are scored again.
         bounds: how much is kept.
+        timeout_s: how long a write waits for another process's.
+        kept_changes: an index that is further behind than so many reads everything again.
 
     Raises:
         StoreError: from every method: path and cause in one line; nothing is changed then.
@@ -71,9 +72,11 @@ class ReuseStore:
         policy_name: str = "cost",
         bounds: Bounds | None = None,
         timeout_s: float = TIMEOUT_S,
+        kept_changes: int = KEPT_CHANGES,
     ) -> None:
         self._policy, self._policy_name = policy(policy_name), policy_name
         self.level, self.bounds = level, bounds or Bounds()
+        self._kept_changes = kept_changes
         self._database = Database(path, REUSE, timeout_s=timeout_s)
         self._adopt_policy()
 
@@ -87,6 +90,7 @@ class ReuseStore:
         tenant: str,
         compat: str,
         prompt: str,
+        gist: str,
         vector: bytes,
         snapshots: Sequence[Snapshot],
         saved_s: float,
@@ -103,19 +107,19 @@ class ReuseStore:
             usage = Usage(created_at=now, used_at=now, hits=hits, saved_s=saved_s, nbytes=nbytes)
             ttl_s = self.bounds.ttl_s
             place = connection.execute(
-                "INSERT INTO entries (id, level, tenant, compat, prompt, snapshots, nbytes, saved_s, hits,"
-                " created_at, used_at, expires_at, is_pinned, score)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO entries (id, level, tenant, compat, prompt, gist, snapshots, nbytes, saved_s,"
+                " hits, created_at, used_at, expires_at, is_pinned, score)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(id, self.level, tenant, compat, prompt, snapshots_to_json(snapshots), nbytes, saved_s),
-                    *(hits, now, now, None if ttl_s is None else now + ttl_s),
+                    *(id, self.level, tenant, compat, prompt, gist, snapshots_to_json(snapshots)),
+                    *(nbytes, saved_s, hits, now, now, None if ttl_s is None else now + ttl_s),
                     0 if old is None else old["is_pinned"],
                     self._policy(usage, self._floor(connection)),
                 ),
             ).lastrowid
             assert place is not None
             connection.execute("INSERT INTO vectors (place, vector) VALUES (?, ?)", (place, vector))
-            _note_change(connection, place)
+            self._note_change(connection, place)
             self._add(connection, tenant, 1, nbytes)
             gone = self._evict(connection, now, tenant, spared=place)
         return place, (*_replaced(old, snapshots), *gone)
@@ -179,12 +183,13 @@ class ReuseStore:
             query = "SELECT id FROM entries WHERE level = ?"
             return frozenset(row["id"] for row in connection.execute(query, (self.level,)))
 
-    def rows(self, places: Sequence[int]) -> Mapping[int, sqlite3.Row]:
-        """Rows of `entries` by place, as they are now, for `entry_of`; those that are gone are left out."""
+    def rows(self, places: Sequence[int], *, gist: str | None = None) -> Mapping[int, sqlite3.Row]:
+        """Rows of `entries` by place, as they are now, for `entry_of`; those that are gone, or of another
+        gist where one is given, are left out."""
         marks = ", ".join("?" * len(places))
-        query = f"SELECT * FROM entries WHERE level = ? AND place IN ({marks})"
+        query = f"SELECT * FROM entries WHERE level = ? AND coalesce(gist = ?, 1) AND place IN ({marks})"
         with self._database.read() as connection:
-            return {row["place"]: row for row in connection.execute(query, (self.level, *places))}
+            return {row["place"]: row for row in connection.execute(query, (self.level, gist, *places))}
 
     def news(self, number: int) -> News:
         """What happened after change `number`."""
@@ -224,6 +229,10 @@ class ReuseStore:
         row = connection.execute("SELECT floor FROM floors WHERE level = ?", (self.level,)).fetchone()
         return 0.0 if row is None else float(row["floor"])
 
+    def _note_change(self, connection: sqlite3.Connection, place: int) -> None:
+        number = connection.execute("INSERT INTO changes (place) VALUES (?)", (place,)).lastrowid or 0
+        connection.execute("DELETE FROM changes WHERE number <= ?", (number - self._kept_changes,))
+
     def _add(self, connection: sqlite3.Connection, tenant: str, num: int, nbytes: int) -> None:
         connection.execute(
             "INSERT INTO totals (level, tenant, num_entries, nbytes) VALUES (?, ?, ?, ?)"
@@ -235,7 +244,7 @@ class ReuseStore:
     def _delete(self, connection: sqlite3.Connection, row: sqlite3.Row) -> None:
         connection.execute("DELETE FROM entries WHERE place = ?", (row["place"],))
         connection.execute("DELETE FROM vectors WHERE place = ?", (row["place"],))
-        _note_change(connection, row["place"])
+        self._note_change(connection, row["place"])
         self._add(connection, row["tenant"], -1, -row["nbytes"])
 
     def _evict(
@@ -274,7 +283,7 @@ class ReuseStore:
         if not _is_over(*held, room):
             return gone
         num, nbytes = held
-        low_num, low_nbytes = (None if bound is None else int(bound * _SLACK) for bound in room)
+        low_num, low_nbytes = (None if bound is None else bound - bound // _SLACK for bound in room)
         where = "level = ? AND is_pinned = 0 AND place IS NOT ?" + (
             "" if tenant is None else " AND tenant = ?"
         )
@@ -341,8 +350,3 @@ def _replaced(old: sqlite3.Row | None, snapshots: Sequence[Snapshot]) -> tuple[E
 def _is_over(num: int, nbytes: int, room: tuple[int | None, int | None]) -> bool:
     max_entries, max_bytes = room
     return (max_entries is not None and num > max_entries) or (max_bytes is not None and nbytes > max_bytes)
-
-
-def _note_change(connection: sqlite3.Connection, place: int) -> None:
-    number = connection.execute("INSERT INTO changes (place) VALUES (?)", (place,)).lastrowid or 0
-    connection.execute("DELETE FROM changes WHERE number <= ?", (number - KEPT_CHANGES,))
