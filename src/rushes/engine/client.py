@@ -129,10 +129,19 @@ class StoreClient:
         """What is promised to a new job, None where nobody can tell. Raises as `EngineClient.submit`."""
         return self._admission.admit(request, options) if self._admission else None
 
-    def create(self, request: GenerateRequest, options: JobOptions, promise: Accept | None) -> JobRecord:
-        """Queue what was promised."""
+    def create(
+        self,
+        request: GenerateRequest,
+        options: JobOptions,
+        promise: Accept | None,
+        *,
+        exact_key: str | None = None,
+        reuse: str | None = None,
+        joins: bool = False,
+    ) -> JobRecord:
+        """Queue what was promised. The rest is as in `JobStore.create`."""
         if promise is None:
-            return self.store.create(request, options)
+            return self.store.create(request, options, exact_key=exact_key, reuse=reuse, joins=joins)
         return self.store.create(
             promise.request,
             options,
@@ -141,6 +150,9 @@ class StoreClient:
             changes=promise.changes,
             asked=request,
             needs_bytes=promise.peak_bytes,
+            exact_key=exact_key,
+            reuse=reuse,
+            joins=joins,
         )
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
