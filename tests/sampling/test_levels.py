@@ -16,7 +16,7 @@ WAN = load_rules("wan2.2-t2v-a14b")
 
 
 def test_schedules_are_those_of_the_solvers() -> None:
-    assert set(SCHEDULES) == set(SOLVERS)
+    assert set(SCHEDULES) == set(SOLVERS.names())
     assert all(load_solver(name).schedule is schedule for name, schedule in SCHEDULES.items())
 
 

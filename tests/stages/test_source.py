@@ -23,7 +23,7 @@ from rushes.types import LatentSource
 from tiny_parts import CPU, TinyParts, request, tiny_model
 
 BOUNDARIES = pytest.mark.parametrize("boundary", [None, 0.5])
-SOLVER_NAMES = pytest.mark.parametrize("solver", [*SOLVERS])
+SOLVER_NAMES = pytest.mark.parametrize("solver", SOLVERS.names())
 IDENTITY = {"identity": "tiny", "tenant": "t"}
 
 
@@ -252,7 +252,7 @@ def test_a_step_of_another_level_is_refused(changes, message) -> None:
     "mask", [np.ones((3, 3)), np.ones((2, 4, 8)), np.full((4, 8), 2.0), np.full((4, 8), np.nan)]
 )
 def test_a_mask_that_does_not_fit_is_refused(mask) -> None:
-    with pytest.raises(ResumeError, match="^mask "):
+    with pytest.raises(ResumeError, match=r"^mask "):
         mask_tensor(mask, (4, 3, 4, 8))
 
 
