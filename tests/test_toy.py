@@ -93,3 +93,13 @@ def test_a_batch_of_mixed_jobs_is_what_each_of_them_is_alone(toy: rushes.Model) 
     alone = [denoised(toy, [job])[0] for job in jobs()]
     for one, other in zip(alone, denoised(toy, jobs()), strict=True):
         assert float((other - one).norm() / one.norm()) <= 1e-4
+
+
+def test_loading_the_toy_does_not_load_torchs_compiler() -> None:
+    """It takes longer than all else: a draw of numbers on the meta device is enough to load it."""
+    code = (
+        "import sys, rushes; from rushes.engine.planner import planner_for; planner_for(rushes.load('toy'));"
+        "print([name for name in ('torch._dynamo', 'sympy', 'transformers') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

@@ -31,6 +31,7 @@ class LocalService:
     def __init__(self, place: Workplace, *, has_auth: bool = False) -> None:
         self.place, self._has_auth = place, has_auth
         self.accounts = AccountStore(place.folder / ACCOUNTS_FILE)
+        self.limits = Limits(self.accounts)
         self._port = 0
         self._server: uvicorn.Server | None = None
 
@@ -40,6 +41,7 @@ class LocalService:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self.limits.close()
         self.accounts.close()
 
     @property
@@ -50,10 +52,11 @@ class LocalService:
     def start(self) -> None:
         """Listen."""
         place, accounts = self.place, self.accounts
-        gateway = Gateway(place, Feed(place.jobs), models=("toy",))
+        limits = self.limits if self._has_auth else None
+        gateway = Gateway(place, Feed(place.jobs), models=("toy",), limits=limits)
         parts: dict[str, Any] = {"accounts": accounts, "batching": batching_over(gateway, accounts)}
         if self._has_auth:
-            parts |= {"authenticator": Authenticator(accounts), "limits": Limits(accounts)}
+            parts |= {"authenticator": Authenticator(accounts), "limits": limits}
         config = uvicorn.Config(
             create_app(Service(gateway=gateway, **parts)),
             host="127.0.0.1",

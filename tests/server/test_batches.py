@@ -24,7 +24,7 @@ from rushes.server.gateway import Gateway
 from rushes.stores.accounts import AccountStore
 from rushes.stores.api_keys import KeyLimits
 
-ROWS = [{"animal": "dog", "seed": 1}, {"animal": "cat", "seed": 2}, {"animal": "frog"}]
+ROWS = [{"animal": "dog", "seed": 1}, {"animal": "cat", "seed": 2}, {"animal": "frog", "model": None}]
 
 
 @pytest.fixture
@@ -203,3 +203,13 @@ def test_limits_and_tenants(place: Workplace) -> None:
             while service.accounts.batches.get(record.id).cancelled_at is None:
                 assert time.monotonic() < deadline, "a revoked key queues nothing more"
                 time.sleep(0.05)
+
+
+def test_a_keys_limit_delays_rows_and_fails_none(place: Workplace) -> None:
+    with LocalService(place, has_auth=True) as service:
+        _, secret = service.accounts.keys.create("two", limits=KeyLimits(concurrent_jobs=2))
+        with rushes.Client(service.url, secret) as client:
+            made = client.create_batch("a {animal}", ROWS, **SMALL)
+            when(client, made["id"], queued=2, waiting=1)
+            service.limits.ended(place.jobs.get(complete(place)))
+            when(client, made["id"], completed=1, queued=2, waiting=0)

@@ -16,6 +16,7 @@ from rushes.server.auth import LOCAL, Caller
 from rushes.server.batch_asks import read_batch
 from rushes.server.batch_runner import BatchRunner
 from rushes.server.batches import BatchDesk
+from rushes.server.wishes import Wish
 from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
 from rushes.stores.base import JobRecord
 from rushes.types import GenerateRequest, JobOptions
@@ -40,7 +41,7 @@ class LocalDesk:
         admission = StoreAdmission(place.jobs, place.workers)
         client = StoreClient(place.jobs, admission)
 
-        def submit(request: GenerateRequest, options: JobOptions, caller: Caller) -> JobRecord:
+        def submit(request: GenerateRequest, options: JobOptions, caller: Caller, wish: Wish) -> JobRecord:
             return place.jobs.get(client.submit(request, options))
 
         def models() -> tuple[str, ...]:

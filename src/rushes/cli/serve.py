@@ -35,6 +35,18 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--s3", help="s3://bucket/prefix for finished videos"),
         click.option("--public-url", help="base URL of a CDN before the bucket"),
         click.option("--otlp", help="http://... where traces go"),
+        click.option(
+            "--latent-reuse",
+            type=click.Choice(("off", "on")),
+            help="let requests go on from latents of like ones  [default: off]",
+        ),
+        click.option("--reuse-gb", type=float, help="of latents that are kept  [default: 20]"),
+        click.option(
+            "--reuse-policy",
+            type=click.Choice(("cost", "lru", "lfu", "fifo")),
+            help="which of them go first  [default: cost]",
+        ),
+        click.option("--audit-share", type=float, help="of latent hits, made anew to be compared"),
         click.option("--cors", multiple=True, help="origin whose pages may call; may be repeated"),
         click.option("--proxy", "proxies", multiple=True, help="address whose X-Forwarded-For is believed"),
         click.option("--no-auth", is_flag=True, help="ask for no keys; on a loopback address only"),

@@ -48,6 +48,7 @@ class Announcement:
         rates: `CostModel.to_json`: the device's name and what was learned about it.
         budget_bytes: of the device, weights included.
         metrics_url: where its Prometheus metrics are; None where it serves none.
+        identity: of the model that it runs, plan included; None of a worker that does not say.
     """
 
     owner: str
@@ -58,6 +59,7 @@ class Announcement:
     budget_bytes: int
     reserve_bytes: int
     metrics_url: str | None = None
+    identity: str | None = None
 
     def to_bytes(self) -> bytes:
         """As JSON."""

@@ -135,20 +135,30 @@ class StoreClient:
         options: JobOptions,
         promise: Accept | None,
         *,
+        asked: GenerateRequest | None = None,
         exact_key: str | None = None,
         reuse: str | None = None,
-        joins: bool = False,
     ) -> JobRecord:
-        """Queue what was promised. The rest is as in `JobStore.create`."""
+        """Queue what was promised.
+
+        Args:
+            asked: the request as it came, None for `request`.
+            exact_key: jobs of one key share one clip; None for a clip of its own.
+            reuse: see `JobRecord.reuse`.
+        """
+        asked = asked or request
+        joins = exact_key is not None
         if promise is None:
-            return self.store.create(request, options, exact_key=exact_key, reuse=reuse, joins=joins)
+            return self.store.create(
+                request, options, asked=asked, exact_key=exact_key, reuse=reuse, joins=joins
+            )
         return self.store.create(
             promise.request,
             options,
             predicted_s=promise.predicted_s,
             eta_s=promise.eta_s,
             changes=promise.changes,
-            asked=request,
+            asked=asked,
             needs_bytes=promise.peak_bytes,
             exact_key=exact_key,
             reuse=reuse,

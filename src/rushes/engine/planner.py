@@ -116,6 +116,7 @@ class CostPlanner:
             rates=self.cost.to_json(),
             budget_bytes=self.memory.budget_bytes,
             reserve_bytes=self.memory.reserve_bytes,
+            identity=self._model.identity,
         )
 
     def batch_seconds(self, key: BatchKey, unit_s: float, num_jobs: int) -> float:

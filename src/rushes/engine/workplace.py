@@ -69,6 +69,7 @@ class Workplace:
         self.results = BlobFolder(folder / "results")
         self.previews = BlobFolder(folder / "previews")
         self.traces = BlobFolder(folder / "traces")
+        self.latents = BlobFolder(folder / "latents")
         self.workers = BlobFolder(folder / "workers")
         self._deletions = BlobFolder(folder / "deletions")
         self._objects = objects

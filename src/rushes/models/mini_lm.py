@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rushes.errors import CheckpointError
 from rushes.models.base import Source
+from rushes.models.wan_blocks import random_weight
 from rushes.trace import traced
 
 
@@ -56,14 +57,22 @@ class MiniLMLayer(nn.Module):
         return cast(Tensor, self.norm2(x + self.down(F.gelu(self.up(x)))))
 
 
+def _embedding(rows: int, dim: int) -> nn.Embedding:
+    """Given, not drawn by torch: on the meta device that would load its compiler (see `random_weight`)."""
+    made: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+        random_weight(rows, dim), freeze=False
+    )
+    return made
+
+
 class MiniLM(nn.Module):
     """Token ids to token states."""
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.dim)
-        self.position = nn.Embedding(config.text_len, config.dim)
+        self.embed = _embedding(config.vocab_size, config.dim)
+        self.position = _embedding(config.text_len, config.dim)
         self.embed_norm = nn.LayerNorm(config.dim, config.eps)
         self.layers = nn.ModuleList(MiniLMLayer(config) for _ in range(config.num_layers))
 

@@ -163,7 +163,14 @@ class Experts(nn.Module):
 
 
 def random_weight(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(shape) / shape[-1] ** 0.5)
+    """Normal numbers of variance 1 / inputs; undrawn on the meta device, where a checkpoint's weights follow.
+
+    A draw there is a Python reference of torch's, and loads its compiler: longer than all else of the toy.
+    """
+    weight = torch.empty(shape)
+    if not weight.is_meta:
+        weight = weight.normal_() / shape[-1] ** 0.5
+    return nn.Parameter(weight)
 
 
 class Block(nn.Module):

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rushes.errors import StoreError
+from rushes.reuse.encoder import DIM
 from rushes.reuse.entries import Entry, Snapshot
-from rushes.reuse.plain_index import Neighbour, PlainIndex, Vectors
+from rushes.reuse.guard import differs
+from rushes.reuse.index import VectorIndex
+from rushes.reuse.plain_index import Neighbour, Vectors
 from rushes.reuse.store import ReuseStore, entry_of
 
-DIM = 384
 THRESHOLD = 0.92
 """Cosine of MiniLM's embeddings: reordered and inflected prompts are above it, and so are prompts of the
 opposite meaning, which is why there is a guard (docs/reuse.md)."""
@@ -76,7 +78,7 @@ class LatentCache:
 
     Args:
         store: what holds the entries; the cache closes it.
-        differs: why two prompts do not mean the same, None when they do: `rushes.reuse.guard.differs`.
+        differs: why two prompts do not mean the same; None when they do.
         on_evicted: called with entries that went, after they went, so that their files can be deleted.
             Whoever still reads one of those has a miss.
         clock: seconds since the epoch.
@@ -89,14 +91,14 @@ class LatentCache:
         self,
         store: ReuseStore,
         *,
-        differs: Callable[[str, str], str | None],
+        differs: Callable[[str, str], str | None] = differs,
         on_evicted: Callable[[Sequence[Entry]], None] = lambda entries: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._differs = store, differs
         self._on_evicted, self._clock = on_evicted, clock
         self._lock = threading.Lock()
-        self._indexes: dict[str, PlainIndex] = {}
+        self._indexes: dict[str, VectorIndex] = {}
         self._compat_of: dict[int, str] = {}
         self._hits: Counter[int] = Counter()
         self._number, self._refreshed_at = -1, -REFRESH_S
@@ -176,6 +178,17 @@ class LatentCache:
             self._read_news()
         self._tell(() if entry is None else (entry,))
         return entry is not None
+
+    def ids(self) -> frozenset[str]:
+        """Of every entry, as the store has them now."""
+        return self._store.ids()
+
+    def has(self, id: str) -> bool:
+        """Whether there is an entry of this id, damaged or not."""
+        try:
+            return self._store.get(id) is not None
+        except StoreError:
+            return True
 
     def evict(self) -> Sequence[Entry]:
         """Take out what has had its time or no more room. To be called now and then; `insert` does so too."""
@@ -260,7 +273,7 @@ class LatentCache:
             else:
                 by_compat.setdefault(compat, []).append((place, vector))
         for compat, found in by_compat.items():
-            index = self._indexes.setdefault(compat, PlainIndex())
+            index = self._indexes.setdefault(compat, VectorIndex(DIM))
             index.insert([place for place, _ in found], np.stack([vector for _, vector in found]))
             self._compat_of.update((place, compat) for place, _ in found)
 

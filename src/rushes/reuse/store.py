@@ -173,6 +173,12 @@ class ReuseStore:
             row = self._row(connection, id)
         return None if row is None else _entry(row)
 
+    def ids(self) -> frozenset[str]:
+        """Of every entry."""
+        with self._database.read() as connection:
+            query = "SELECT id FROM entries WHERE level = ?"
+            return frozenset(row["id"] for row in connection.execute(query, (self.level,)))
+
     def rows(self, places: Sequence[int]) -> Mapping[int, sqlite3.Row]:
         """Rows of `entries` by place, as they are now, for `entry_of`; those that are gone are left out."""
         marks = ", ".join("?" * len(places))

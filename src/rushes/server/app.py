@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rushes
 from rushes.errors import RushesError
-from rushes.server import routes_batches, routes_health, routes_models, routes_usage, routes_videos
+from rushes.server import (
+    routes_batches,
+    routes_edits,
+    routes_health,
+    routes_models,
+    routes_usage,
+    routes_videos,
+)
 from rushes.server.body import BodyGuard
 from rushes.server.instrument import instrument
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
@@ -46,16 +53,21 @@ REQUEST_HEADERS = (
 ANSWER_HEADERS = ("Accept-Ranges", "Content-Range", "ETag", "Retry-After", "X-Request-Id")
 """What pages of other origins may send and see."""
 
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self';"
-        " style-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-}
-"""Of the studio's files."""
+
+def security_headers(media_origin: str | None) -> dict[str, str]:
+    """Of the studio's files: the page may load from this host alone, and videos from where they are kept."""
+    media = "" if media_origin is None else f" {media_origin}"
+    return {
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
+        "Content-Security-Policy": (
+            f"default-src 'self'; img-src 'self' blob: data:{media}; media-src 'self' blob:{media};"
+            f" connect-src 'self'{media}; style-src 'self'; script-src 'self'; object-src 'none';"
+            " base-uri 'none'; frame-ancestors 'none'"
+        ),
+        "Cache-Control": "no-cache",
+    }
 
 
 class Edge(Protocol):
@@ -100,7 +112,7 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for routes in (routes_videos, routes_batches, routes_models, routes_usage, routes_health):
+    for routes in (routes_videos, routes_edits, routes_batches, routes_models, routes_usage, routes_health):
         app.include_router(routes.router)
     app.add_exception_handler(RushesError, _answer)
     app.add_exception_handler(ProblemError, _answer)
@@ -118,8 +130,10 @@ def create_app(
         )
     app.add_middleware(RequestIds)
     if STUDIO.is_dir():
-        app.get("/", include_in_schema=False)(_studio)
-        app.mount("/studio", StudioFiles(directory=STUDIO), name="studio")
+        headers = security_headers(service.media_origin)
+        page = FileResponse(STUDIO / "index.html", headers=headers)
+        app.get("/", include_in_schema=False)(lambda: page)
+        app.mount("/studio", StudioFiles(headers, directory=STUDIO), name="studio")
     if service.metrics is not None and service.tracer is not None:
         instrument(app, service.metrics, service.tracer)
     return app
@@ -149,17 +163,17 @@ class RequestIds:
 
 
 class StudioFiles(StaticFiles):
-    """The studio's files, with headers that keep the page to this host."""
+    """The studio's files, with these headers."""
+
+    def __init__(self, headers: Mapping[str, str], *, directory: Path) -> None:
+        super().__init__(directory=directory)
+        self._headers = dict(headers)
 
     def file_response(self, *args: object, **kwargs: object) -> Response:
         """See `StaticFiles`."""
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
-        response.headers.update({**SECURITY_HEADERS, "Cache-Control": "no-cache"})
+        response.headers.update(self._headers)
         return response
-
-
-async def _studio(request: Request) -> Response:
-    return FileResponse(STUDIO / "index.html", headers={**SECURITY_HEADERS, "Cache-Control": "no-cache"})
 
 
 def _respond(request: Request, problem: Problem) -> JSONResponse:

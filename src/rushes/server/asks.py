@@ -12,13 +12,14 @@ from rushes.errors import InvalidRequest, UnknownName, did_you_mean
 from rushes.pipelines.fields import shown
 from rushes.pipelines.rules import PipelineRules, load_rules, resolve
 from rushes.server.logs import conceal
+from rushes.server.wishes import wish_of
 from rushes.types import GenerateRequest, JobOptions, Lane
 
 TEXTS = ("prompt", "negative_prompt", "preset", "mode")
 """Fields of `resolve` that are no numbers."""
 
 OPENAI = ("model", "seconds", "size", "input_reference")
-OPTIONS = ("priority", "degrade", "deadline_s", "preview_every")
+OPTIONS = ("priority", "degrade", "deadline_s", "preview_every", "cache")
 MAX_KEY_CHARACTERS = 255
 MAX_DEADLINE_S = 30 * 86_400.0
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -49,6 +50,7 @@ def ask_of(
             raise UnknownName("field", str(name)[:80], known)
     if body.get("input_reference") is not None:
         raise InvalidRequest("input_reference", f"{rules.name} makes video from text only; leave it out")
+    wish_of(body)  # to refuse what is none; who creates the job asks for it again
     options = options_of(body, tenant=tenant, idempotency_key=idempotency_key, traceparent=traceparent)
     fields = {name: body[name] for name in body if name not in (*TEXTS, *OPENAI, *OPTIONS)}
     fields |= {name: value for name, value in size_of(body).items() if fields.get(name) is None}
@@ -96,7 +98,7 @@ def frames_of(body: Mapping[str, Any], rules: PipelineRules, fields: Mapping[str
         return {}
     if fields.get("num_frames") is not None:
         raise InvalidRequest("seconds", "seconds and num_frames say the same; give one of them")
-    length_s = _number("seconds", seconds, 0.0, 3600.0)
+    length_s = number_of("seconds", seconds, 0.0, 3600.0)
     fps = rules.fields["fps"].check(fields["fps"]) if fields.get("fps") is not None else rules.video.fps
     frames = rules.fields["num_frames"]
     return {"num_frames": max(1, frames.multiple * round(length_s * float(fps) / frames.multiple) + 1)}
@@ -119,7 +121,7 @@ def options_of(
     return JobOptions(
         lane=cast(Lane, lane),
         tenant=tenant,
-        deadline_s=None if deadline is None else _number("deadline_s", deadline, 0.001, MAX_DEADLINE_S),
+        deadline_s=None if deadline is None else number_of("deadline_s", deadline, 0.001, MAX_DEADLINE_S),
         degrade=bool(degrade),
         idempotency_key=key_of(idempotency_key),
         preview_every=0 if every is None else _whole("preview_every", every, 0, 1000),
@@ -137,7 +139,7 @@ def _of_form(name: str, value: object, rules_fields: Mapping[str, Any]) -> objec
         return value
     if name == "degrade":
         return {"true": True, "false": False}.get(value.lower(), value)
-    is_number = name in ("deadline_s", "preview_every") or (
+    is_number = name in ("deadline_s", "preview_every", "strength") or (
         name in rules_fields and rules_fields[name].type is not str
     )
     if not is_number:
@@ -158,7 +160,8 @@ def key_of(key: str | None) -> str | None:
     return key
 
 
-def _number(field: str, value: object, low: float, high: float) -> float:
+def number_of(field: str, value: object, low: float, high: float) -> float:
+    """A number within bounds. Raises `InvalidRequest`."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # caught below
     except (TypeError, ValueError, OverflowError):

@@ -39,12 +39,12 @@ class BatchAsk:
         names = names_in(self.template)
         found = []
         for number, row in enumerate(self.rows, start=1):
-            with_row = {**self.fields, **{name: row[name] for name in row if name in COLUMNS}}
+            own = {name: row[name] for name in row if name in COLUMNS and row[name] is not None}
             for name in row:
                 if name not in names and name not in COLUMNS:
                     raise in_row(number, UnknownName(name, name, (*names, *COLUMNS)))
             prompt = fill(self.template, row, number)
-            found.append({**with_row, "prompt": prompt, "priority": "batch"})
+            found.append({**self.fields, **own, "prompt": prompt, "priority": "batch"})
         return found
 
 

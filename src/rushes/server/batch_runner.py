@@ -15,6 +15,7 @@ from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.batches import BatchDesk
 from rushes.server.gateway import Gateway
 from rushes.server.problems import ProblemError
+from rushes.server.wishes import Wish, wish_of
 from rushes.stores.accounts import AccountStore
 from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.batches import BatchRecord
@@ -28,7 +29,7 @@ stays short, whatever a batch holds."""
 
 LOOK_S = 1.0
 
-Submit = Callable[[GenerateRequest, JobOptions, Caller], JobRecord]
+Submit = Callable[[GenerateRequest, JobOptions, Caller, Wish], JobRecord]
 
 
 class BatchRunner:
@@ -118,7 +119,7 @@ class BatchRunner:
         models, key = (str(ask["model"]),), f"{record.id}/{number}"
         try:
             request, options = ask_of(ask, models=models, tenant=record.tenant, idempotency_key=key)
-            job = self._submit(request, options, caller)
+            job = self._submit(request, options, caller, wish_of(ask))
         except InvalidRequest as error:  # it fits no worker, say
             self._desk.batches.add_row(record.id, number, error=str(error))
             return None

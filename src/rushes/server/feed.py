@@ -89,6 +89,10 @@ class Feed:
         self._stops = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
+    def listen(self, on_event: Callable[[JobEvent], None]) -> None:
+        """One more to be told of every event; before `start`."""
+        self._on_event = (*self._on_event, on_event)
+
     def start(self) -> None:
         """Begin at the store's last event."""
         self._place = self._store.last_place()

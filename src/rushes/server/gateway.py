@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rushes.engine.announcements import Announcement, StoreAdmission
@@ -16,10 +16,16 @@ from rushes.errors import UnknownJob
 from rushes.pipelines.rules import RULES
 from rushes.server.asks import ask_of
 from rushes.server.auth import Caller
+from rushes.server.edits import EditAsk, edit
 from rushes.server.feed import Feed
+from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
-from rushes.server.videos import Standing, video_of
+from rushes.server.reuse import Plan, Reuse, cache_of, maker_of
+from rushes.server.snapshots import origin_of, snapshots_of, steps_s
+from rushes.server.videos import Standing, error_of, video_of
+from rushes.server.watching import watched
+from rushes.server.wishes import ANYTHING, Wish
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
 
@@ -27,9 +33,6 @@ __all__ = ["Gateway", "Page"]
 
 LOOK_S = 1.0
 """How old what is known of the workers may be."""
-
-POSITION_S = 1.0
-"""Between two looks of a watcher at its place in the queue."""
 
 MAX_PAGE = 100
 DELETE_WAIT_S = 15.0
@@ -55,6 +58,10 @@ class Gateway:
             have served since the gateway began, and for all that are known where there are none.
         keep_days: how long workers keep ended jobs, to tell when they expire.
         limits: of the callers' keys; None where nothing is limited.
+        latents: None where no latents are looked up.
+
+    Attributes:
+        reuse: decides what a request may take from earlier ones.
     """
 
     def __init__(
@@ -65,11 +72,13 @@ class Gateway:
         models: Sequence[str] | None = None,
         keep_days: float = 7.0,
         limits: Limits | None = None,
+        latents: LatentReuse | None = None,
     ) -> None:
         self._limits = limits
         self.place, self.feed = place, feed
         self.admission = StoreAdmission(place.jobs, place.workers, look_s=LOOK_S)
         self.client, self._roster = StoreClient(place.jobs, self.admission), self.admission.roster
+        self.reuse = Reuse(self._roster.of, latents)
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
@@ -110,26 +119,98 @@ class Gateway:
         request: GenerateRequest,
         options: JobOptions,
         caller: Caller,
+        wish: Wish = ANYTHING,
     ) -> JobRecord:
-        """Queue a job, within the limits of the caller's key; the job of an earlier call is found again and
-        charged nothing. Writes."""
+        """Make a job, within the limits of the caller's key: with the clip of an earlier one, from its
+        latents, or anew; the job of an earlier call is found again and charged nothing. Writes, and may
+        encode a sentence."""
         if self.is_draining:
             raise ProblemError(draining())
         earlier = self.client.earlier(request, options)
         if earlier is not None:
             return earlier
-        promise = self.client.promise(request, options)
-        if self._limits is None:
-            return self.client.create(request, options, promise)
-        job_key = options.idempotency_key or secrets.token_hex(16)
+        plan = self.reuse.plan(request, caller, wish)
+        record = self._taken(plan, options, caller)
+        if record is None:
+            record = self._queued(self.reuse.latent(plan, caller, wish), request, options, caller)
+        self.reuse.count(record)
+        return record
+
+    def remix(self, caller: Caller, job_id: str, ask: EditAsk) -> JobRecord:
+        """Make an edit of a completed clip. Writes.
+
+        Raises:
+            ProblemError: the clip is not completed.
+        """
+        if self.is_draining:
+            raise ProblemError(draining())
+        parent = self.get(caller.tenant, job_id)
+        if parent.status != "completed":
+            raise ProblemError(not_finished(parent))
+        origin = origin_of(self.place.jobs, parent)
+        snapshots = [
+            one for one in snapshots_of(self.place.jobs, origin.id) if is_there(self.place.latents, one)
+        ]
+        made = edit(parent, ask, snapshots, whole_s=steps_s(self.place.jobs, origin))
+        asked = replace(made.request, source=None)
+        earlier = self.client.earlier(asked, ask.options)
+        if earlier is not None:
+            return earlier
+        plan = self.reuse.edit(made.request, caller, made.told)
+        record = self._queued(plan, asked, ask.options, caller)
+        self.reuse.count(record)
+        return record
+
+    def _taken(self, plan: Plan, options: JobOptions, caller: Caller) -> JobRecord | None:
+        """A job whose clip is there or being made for another; None where there is none such."""
+        jobs = self.place.jobs
+
+        def take() -> JobRecord | None:
+            found = (jobs.reuse_exact(plan.request, options, exact_key=key) for key in plan.keys)
+            return next((record for record in found if record is not None), None)
+
+        # A twin may come to run by itself, so that nobody can tell what it will take.
+        return self._charged(caller, options, None, take) if plan.keys else None
+
+    def _queued(self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller) -> JobRecord:
+        promise = self.client.promise(plan.request, options)
+        if promise is not None and plan.request.source is not None and promise.changes:
+            plan = self.reuse.degraded(plan)  # latents of one size are none of another
+            promise = replace(promise, request=replace(promise.request, source=None))
+
+        def make() -> JobRecord:
+            return self.client.create(
+                plan.request, options, promise, asked=asked, exact_key=plan.key, reuse=plan.text
+            )
+
         predicted_s = None if promise is None else promise.predicted_s
+        record = self._charged(caller, options, predicted_s, make)
+        assert record is not None
+        return record
+
+    def _charged(
+        self,
+        caller: Caller,
+        options: JobOptions,
+        predicted_s: float | None,
+        make: Callable[[], JobRecord | None],
+    ) -> JobRecord | None:
+        """What `make` makes, at the caller's expense; where it makes none, nothing is charged."""
+        if self._limits is None:
+            return make()
+        job_key = options.idempotency_key or secrets.token_hex(16)
         reservation = self._limits.reserve(caller, job_key, predicted_s)
         try:
-            record = self.client.create(request, options, promise)
+            record = make()
         except BaseException:
             self._limits.release(reservation)
             raise
+        if record is None:
+            self._limits.release(reservation)
+            return None
         self._limits.bind(reservation, record.id)
+        if record.status in FINAL:
+            self._limits.ended(record)  # which may have been heard before there was anything to settle
         return record
 
     def get(self, tenant: str, job_id: str) -> JobRecord:
@@ -159,7 +240,14 @@ class Gateway:
         record = await asyncio.to_thread(self.cancel, tenant, job_id)
         if record.status not in FINAL:
             record = await self._ended(record)
-        await asyncio.to_thread(self.place.forget, record.id)
+        await asyncio.to_thread(self._forget, record)
+
+    def _forget(self, record: JobRecord) -> None:
+        if self._limits is not None:  # while its end can still be read: charged, and told to its webhook
+            self._limits.ended(record)
+        self.place.forget(record.id)
+        if self.reuse.latents is not None:
+            self.reuse.latents.forget(record.id)
 
     async def _ended(self, record: JobRecord) -> JobRecord:
         try:
@@ -178,11 +266,12 @@ class Gateway:
         return video_of(record, self._standing(record))
 
     def _standing(self, record: JobRecord) -> Standing:
-        jobs, is_running = self.place.jobs, record.status == "running"
+        jobs, maker = self.place.jobs, maker_of(record)
+        is_begun = record.status == "running" or maker != record.id
         degraded = jobs.latest_event(record.id, "degraded") if record.options.degrade else None
         return Standing(
             ahead=jobs.num_ahead(record.id) if record.status == "queued" else 0,
-            progress=jobs.latest_event(record.id, "progress") if is_running else None,
+            progress=jobs.latest_event(maker, "progress") if is_begun else None,
             expires_at=None if record.finished_at is None else record.finished_at + 86_400 * self._keep_days,
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
         )
@@ -192,45 +281,9 @@ class Gateway:
         self.is_draining = True
         self.feed.dismiss()
 
-    async def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
-        """A job's events, and while it is queued `position` events without a number (0), whenever its place
-        changes; up to its end, or until the gateway is drained."""
-        record = self.get(tenant, job_id)
-        queue: asyncio.Queue[JobEvent | Exception | None] = asyncio.Queue(1)
-
-        async def read() -> None:
-            try:
-                async for event in self.feed.events(job_id, after=after):
-                    await queue.put(event)
-                await queue.put(None)
-            except Exception as error:  # to be raised where the events are read
-                await queue.put(error)
-
-        reader = asyncio.create_task(read())
-        is_queued, told = record.status == "queued", -1
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(POSITION_S if is_queued else None):
-                        event = await queue.get()
-                except TimeoutError:
-                    place = self.position(job_id)
-                    is_queued = place is not None
-                    if place is not None and place.data["position"] != told:
-                        told = place.data["position"]  # type: ignore[assignment]
-                        yield place
-                    continue
-                if event is None:
-                    return
-                if isinstance(event, Exception):
-                    raise event
-                is_queued = event.kind in ("queued", "degraded")
-                yield event
-                if event.kind == "queued" and (place := self.position(job_id)) is not None:
-                    told = place.data["position"]  # type: ignore[assignment]
-                    yield place
-        finally:
-            reader.cancel()
+    def watch(self, tenant: str, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """See `watching.watched`. Raises `UnknownJob`."""
+        return watched(self, self.get(tenant, job_id), after=after)
 
     def position(self, job_id: str) -> JobEvent | None:
         """Where a queued job stands now; None for one that is not queued."""
@@ -251,8 +304,10 @@ class Gateway:
         }
         if event.kind == "preview":
             data["url"] = f"/v1/videos/{event.job_id}/preview?step={event.data['step']}"
-        if event.kind == "completed":
-            data["video"] = self.video(self.place.jobs.get(event.job_id))
+        if event.kind in ("queued", "completed"):
+            record = self.place.jobs.get(event.job_id)
+            data["cache"] = cache_of(record)
+            data |= {"video": self.video(record)} if event.kind == "completed" else {}
         return data
 
 
@@ -265,3 +320,12 @@ def draining() -> Problem:
         type="server_error",
         retry_after_s=5.0,
     )
+
+
+def not_finished(record: JobRecord) -> Problem:
+    """A job has no video, or none yet."""
+    error = error_of(record)
+    if error is not None:
+        return Problem(status=410, code="gone", message=f"video {record.id}: {error['message']}")
+    message = f"video {record.id} is {record.status}; watch its events, or play its stream"
+    return Problem(status=409, code="not_ready", message=message, retry_after_s=1.0)

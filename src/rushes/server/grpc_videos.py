@@ -26,6 +26,7 @@ from rushes.server.media import Follower
 from rushes.server.problems import ProblemError, problem_of
 from rushes.server.proto.rushes.v1 import videos_pb2
 from rushes.server.service import Service, authorized, new_request_id
+from rushes.server.wishes import wish_of
 from rushes.stores.api_keys import Scope
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
@@ -85,7 +86,7 @@ class Videos:
                 idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
                 traceparent=_traceparent(context),
             )
-            record = await asyncio.to_thread(gateway.create, asked, options, caller)
+            record = await asyncio.to_thread(gateway.create, asked, options, caller, wish_of(body))
         except InvalidRequest as error:
             raise ProblemError(problem_of(error, body)) from error
         return self._video(record)

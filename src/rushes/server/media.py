@@ -15,10 +15,11 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from rushes.engine.workplace import result_name
-from rushes.errors import RushesError
+from rushes.errors import RushesError, UnknownJob
 from rushes.server.gateway import Gateway
 from rushes.server.problems import Problem, ProblemError, not_found
 from rushes.server.ranges import ranges_of
+from rushes.server.reuse import maker_of
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
 
@@ -50,7 +51,7 @@ class Follower:
             with self._gateway.feed.watching(self._job_id) as watcher:
                 while True:
                     record = self._gateway.place.jobs.get(self._job_id)
-                    is_there = self._reopen(record)
+                    is_there = self._reopen(self._maker(record))
                     while is_there and (data := self._read()):
                         yield data
                     if record.status in FINAL:
@@ -63,6 +64,12 @@ class Follower:
         finally:
             if self._file is not None:
                 self._file.close()
+
+    def _maker(self, record: JobRecord) -> JobRecord:
+        """Whose file to read: a twin's video is its original's."""
+        with suppress(UnknownJob):
+            return self._gateway.place.jobs.get(maker_of(record))
+        return record
 
     def _reopen(self, record: JobRecord) -> bool:
         """Whether there is a file to read, with everything that was sent before."""

@@ -9,6 +9,8 @@ from typing import Any, get_args
 from rushes.pipelines.fields import Field
 from rushes.pipelines.rules import FIELDS, MAX_PROMPT_CHARACTERS, MODES
 from rushes.server.batch_asks import MAX_ROWS
+from rushes.server.reuse_metrics import KINDS
+from rushes.server.wishes import LEVELS
 from rushes.types import Lane
 
 _ERROR: Mapping[str, Any] = {
@@ -87,6 +89,11 @@ ASK: Mapping[str, Any] = {
         "degrade": {"type": "boolean", "description": "may be made smaller rather than refused"},
         "deadline_s": {"type": "number", "exclusiveMinimum": 0},
         "preview_every": {"type": "integer", "minimum": 0, "maximum": 1000},
+        "cache": {
+            "type": "string",
+            "enum": list(LEVELS),
+            "description": "what may be taken from earlier ones",
+        },
         **{name: schema_of(field) for name, field in FIELDS.items()},
     },
 }
@@ -109,6 +116,12 @@ _VIDEO: Mapping[str, Any] = {
         "size": {"type": "string"},
         "eta_s": {"type": ["number", "null"]},
         "position": {"type": ["integer", "null"]},
+        "remixed_from_video_id": {"type": ["string", "null"]},
+        "cache": {
+            "type": "object",
+            "required": ["kind"],
+            "properties": {"kind": {"type": "string", "enum": list(KINDS)}},
+        },
     },
 }
 
@@ -118,6 +131,30 @@ CREATE: dict[str, Any] = {
         "content": {
             "application/json": {"schema": ASK},
             "multipart/form-data": {"schema": ASK},
+        },
+    }
+}
+
+_REMIX: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["prompt"],
+    "additionalProperties": False,
+    "properties": {
+        "strength": {"type": "number", "minimum": 0, "maximum": 1, "description": "1 makes a new clip"},
+        **{
+            name: schema
+            for name, schema in ASK["properties"].items()
+            if name
+            in ("prompt", "negative_prompt", "seed", "priority", "deadline_s", "preview_every", "degrade")
+        },
+    },
+}
+REMIX: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REMIX},
+            "multipart/form-data": {"schema": _REMIX},
         },
     }
 }
@@ -146,6 +183,19 @@ VIDEO_LIST: dict[int | str, dict[str, Any]] = {
                 "first_id": {"type": ["string", "null"]},
                 "last_id": {"type": ["string", "null"]},
                 "has_more": {"type": "boolean"},
+            },
+        },
+    )
+}
+HISTORY: dict[int | str, dict[str, Any]] = {
+    200: _json(
+        "the video and those that it is an edit of, itself first",
+        {
+            "type": "object",
+            "required": ["object", "data"],
+            "properties": {
+                "object": {"type": "string"},
+                "data": {"type": "array", "items": {"type": "object"}},
             },
         },
     )

@@ -13,7 +13,7 @@ from rushes.engine.trace_report import read_trace
 from rushes.errors import InvalidRequest
 from rushes.server import openapi
 from rushes.server.body import read_body
-from rushes.server.gateway import MAX_PAGE, Gateway
+from rushes.server.gateway import MAX_PAGE, Gateway, not_finished
 from rushes.server.logs import name_job
 from rushes.server.media import (
     Follower,
@@ -21,11 +21,13 @@ from rushes.server.media import (
     file_response,
     not_modified,
 )
-from rushes.server.problems import Problem, ProblemError, not_found, problem_of
+from rushes.server.problems import ProblemError, not_found, problem_of
 from rushes.server.ranges import is_known
+from rushes.server.reuse import maker_of
 from rushes.server.service import caller_of, service_of
 from rushes.server.sse import HEADERS, MEDIA_TYPE, block_of, blocks
-from rushes.server.videos import error_of, page_of
+from rushes.server.videos import page_of
+from rushes.server.wishes import wish_of
 from rushes.stores.base import JobRecord
 from rushes.types import JobEvent
 
@@ -52,7 +54,7 @@ async def create(
             idempotency_key=idempotency_key,
             traceparent=getattr(request.state, "traceparent", None),
         )
-        record = await asyncio.to_thread(gateway.create, asked, options, caller)
+        record = await asyncio.to_thread(gateway.create, asked, options, caller, wish_of(body))
         name_job(record.id)
     except InvalidRequest as error:
         raise ProblemError(problem_of(error, body)) from error
@@ -172,7 +174,7 @@ async def preview(
 ) -> Response:
     """The clip as its latest step predicts it; `step` only keeps caches apart."""
     gateway, record = await _record(request, video_id)
-    data = await asyncio.to_thread(gateway.place.preview, record.id)
+    data = await asyncio.to_thread(gateway.place.preview, maker_of(record))
     if data is None:
         raise ProblemError(not_found(f"preview of video {video_id}"))
     return Response(data, media_type="image/webp", headers={"Cache-Control": "private, no-store"})
@@ -195,12 +197,8 @@ async def _record(request: Request, job_id: str) -> tuple[Gateway, JobRecord]:
 
 def _check_finished(record: JobRecord) -> None:
     """Raises `ProblemError` for a job without a video."""
-    if record.status in ("queued", "running"):
-        message = f"video {record.id} is {record.status}; watch its events, or play its stream"
-        raise ProblemError(Problem(status=409, code="not_ready", message=message, retry_after_s=1.0))
-    error = error_of(record)
-    if error is not None:
-        raise ProblemError(Problem(status=410, code="gone", message=f"video {record.id}: {error['message']}"))
+    if record.status != "completed":
+        raise ProblemError(not_finished(record))
 
 
 def _block(gateway: Gateway, event: JobEvent) -> bytes:

@@ -9,10 +9,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import uvicorn
 from prometheus_client.registry import Collector
 
+from rushes.config import s3_access
 from rushes.engine.otlp import tracer_provider
 from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.workplace import Workplace
@@ -29,8 +31,10 @@ from rushes.server.logs import configure_logs
 from rushes.server.metrics import GatewayMetrics
 from rushes.server.protocol import protocol_of
 from rushes.server.redaction import Redactor
+from rushes.server.reuse_setup import opened_latents
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
+from rushes.server.snapshots import SnapshotIndex
 from rushes.server.webhooks import Webhooks
 from rushes.server.worker_scrape import WorkerScrape
 from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
@@ -100,17 +104,22 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             limits = Limits(accounts, redis=settings.redis, on_end=webhooks.enqueue)
             stack.callback(limits.close)
             ends = Ends(place.jobs, limits)
-        more: list[Collector] = [WorkerScrape.of(place.workers)]
-        if tracing.batches is not None:
-            more.append(SpanDelivery("gateway", tracing.batches))
-        heard = (ends.hear,) if ends is not None else ()
+        heard = [ends.hear] if ends is not None else []
+        latents = stack.enter_context(opened_latents(place, settings))
         gateway = Gateway(
             place,
             Feed(place.jobs, place.bell, heard),
             models=settings.models or None,
             keep_days=settings.keep_days,
             limits=limits,
+            latents=latents,
         )
+        if latents is not None:
+            index = stack.enter_context(SnapshotIndex(place, latents, gateway.reuse.identity))
+            gateway.feed.listen(index.hear)
+        more: list[Collector] = [WorkerScrape.of(place.workers), gateway.reuse.metrics]
+        if tracing.batches is not None:
+            more.append(SpanDelivery("gateway", tracing.batches))
         if ends is not None:
             webhooks.start()
             stack.callback(webhooks.stop)
@@ -122,9 +131,21 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             accounts=accounts,
             batching=batching_over(gateway, accounts),
             cors=settings.cors,
+            media_origin=media_origin(settings),
             metrics=GatewayMetrics(place.jobs, more=more),
             tracer=tracing.tracer,
         )
+
+
+def media_origin(settings: ServerSettings) -> str | None:
+    """Where browsers are sent for finished videos, None where the gateway sends them itself."""
+    if settings.s3 is None:
+        return None
+    url = settings.public_url or s3_access().endpoint
+    if url is None:
+        return f"https://*.s3.{s3_access().region}.amazonaws.com"
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def grpc_edge(service: Service, settings: ServerSettings) -> GrpcEdge | None:

@@ -38,6 +38,7 @@ class Service:
         batching: None where no batches are taken.
         bounds: of one request.
         cors: origins whose pages may call; "*" for all.
+        media_origin: scheme, host and port of finished videos that are not sent by the gateway itself.
         metrics, tracer: None where nobody looks.
         started_at: by `monotonic`.
     """
@@ -49,6 +50,7 @@ class Service:
     batching: Batching | None = None
     bounds: Bounds = field(default_factory=Bounds)
     cors: Sequence[str] = ()
+    media_origin: str | None = None
     metrics: GatewayMetrics | None = None
     tracer: Tracer | None = None
     started_at: float = field(default_factory=monotonic)

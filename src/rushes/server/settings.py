@@ -26,6 +26,10 @@ class ServerSettings:
         cors: origins whose pages may call; "*" for all.
         proxies: addresses whose forwarding headers are believed.
         drain_s: seconds that open requests get when the gateway stops.
+        latent_reuse: "on" lets requests go on from latents of like ones; "off" takes equal clips only.
+        reuse_gb: of snapshots that are kept for it.
+        reuse_policy: which goes first, a name of `rushes.reuse.eviction.POLICIES`.
+        audit_share: of those that took latents, made anew to be compared.
     """
 
     store: Path
@@ -47,12 +51,23 @@ class ServerSettings:
     log_level: str = "warning"
     has_prompts_in_logs: bool = False
     allows_private_webhooks: bool = False
+    latent_reuse: str = "off"
+    reuse_gb: float = 20.0
+    reuse_policy: str = "cost"
+    audit_share: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65_535:
                 raise ConfigError(f"{name}: must be from 0 to 65535, got {value}")
+        if self.latent_reuse not in ("off", "on"):
+            raise ConfigError(f"latent_reuse: must be off or on, got {self.latent_reuse!r}")
+        if not (self.reuse_gb > 0 and 0 <= self.audit_share <= 1):
+            raise ConfigError(
+                "reuse_gb: must be above 0, and audit_share from 0 to 1,"
+                f" got {self.reuse_gb:g} and {self.audit_share:g}"
+            )
         if not self.has_auth and not is_loopback(self.host):
             raise ConfigError(
                 f"host: {self.host!r} is reached from elsewhere, where every call needs a key;"

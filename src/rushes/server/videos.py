@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rushes.errors import snake
+from rushes.server.reuse import cache_of, reuse_of
 from rushes.stores.base import JobRecord
 from rushes.types import JobEvent, JobStatus
 
@@ -61,7 +62,7 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
         "prompt": request.prompt,
         "seconds": f"{request.video.num_frames / request.video.fps:g}",
         "size": f"{request.video.width}x{request.video.height}",
-        "remixed_from_video_id": None,
+        "remixed_from_video_id": reuse_of(record).get("remixed_from"),
         "negative_prompt": request.negative_prompt,
         "mode": request.mode,
         **video,
@@ -75,6 +76,7 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
         "changes": [
             {"field": name, "asked": asked, "given": given} for name, asked, given in standing.changes
         ],
+        "cache": cache_of(record),
         "urls": urls_of(record),
     }
 

@@ -18,6 +18,10 @@ from rushes.types import JobStatus, Json
 NOBODY: Mapping[str, Value] = {"owner": None, "lease_until": None, "lease_ttl_s": None}
 """Columns of a job that nobody runs."""
 
+_OF_THE_JOB = ("remixed_from", "strength")
+_OF_THE_CLIP = ("sigma", "similarity")
+"""Of `JobRecord.reuse`: at which level latents were taken up for the clip, if any were."""
+
 _TWINS = "twin_of = ? AND status = 'queued'"
 
 
@@ -55,15 +59,22 @@ def complete_as(
     Args:
         is_in_flight: it waited for the other's end.
     """
-    columns, data = taken(original, now, json.loads(row["request"])["sampling"]["seed"], is_in_flight)
+    seed = json.loads(row["request"])["sampling"]["seed"]
+    columns, data = taken(original, now, seed, row["reuse"], is_in_flight=is_in_flight)
     end_job(connection, row["id"], "completed", now, data, **columns)
 
 
 def taken(
-    original: sqlite3.Row, now: float, seed: int, is_in_flight: bool
+    original: sqlite3.Row, now: float, seed: int, told: str | None, *, is_in_flight: bool
 ) -> tuple[dict[str, Value], dict[str, Json]]:
-    """Columns and the last event's data of a job that takes this one's result."""
-    reuse = _exact(original, is_in_flight=is_in_flight)
+    """Columns and the last event's data of a job that takes this one's result.
+
+    Args:
+        told: the job's own `reuse`, of which stays what is true wherever its clip comes from.
+    """
+    own = json.loads(told or "{}")
+    reuse = {name: own[name] for name in _OF_THE_JOB if name in own}
+    reuse |= _exact(original, is_in_flight=is_in_flight)
     data: dict[str, Json] = {
         "seed": seed,
         "timings": [],
@@ -119,10 +130,12 @@ def _twins(connection: sqlite3.Connection, job_id: str) -> Sequence[sqlite3.Row]
 
 def _exact(original: sqlite3.Row, *, is_in_flight: bool) -> dict[str, Any]:
     """What a job that took this one's result says of it. Who took it from somebody names the first."""
-    earlier = json.loads(original["reuse"] or "{}")
+    told = earlier = json.loads(original["reuse"] or "{}")
     if earlier.get("kind") != "exact":
         earlier = {"job_id": original["id"], "saved_s": original["actual_s"]}
+    made = {name: told[name] for name in _OF_THE_CLIP if name in told}
     return {
+        **made,
         "kind": "exact",
         "is_in_flight": is_in_flight,
         "job_id": earlier["job_id"],

@@ -67,7 +67,9 @@ def insert_hit(
     columns: Mapping[str, Value],
 ) -> JobRecord:
     """A new job that is completed with a completed job's result: three rows, and nothing is read."""
-    result, data = taken(original, now, request.sampling.seed, is_in_flight=False)
+    result, data = taken(
+        original, now, request.sampling.seed, _text(columns.get("reuse")), is_in_flight=False
+    )
     insert_job(
         connection,
         job_id,
@@ -87,6 +89,10 @@ def insert_hit(
         result=original["result"],
         reuse=str(result["reuse"]),
     )
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)
 
 
 def join(connection: sqlite3.Connection, job_id: str, original: sqlite3.Row) -> None:

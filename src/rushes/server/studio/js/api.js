@@ -79,12 +79,13 @@ export const partUrl = (video, part) => video.urls?.[part] ?? {
 const kept = new Map();
 const MOST_KEPT = 48;
 
-export async function mediaUrl(path, { signal, keep = true } = {}) {
-  if (!hasKey()) return path;
+// `isShared`: several elements show it, and it must not be asked for more than once (a preview, which no cache keeps).
+export async function mediaUrl(path, { signal, isShared = false } = {}) {
+  if (!hasKey() && !isShared) return path;
   if (kept.has(path)) return kept.get(path);
   const response = await call(path, { signal });
   const url = URL.createObjectURL(await response.blob());
-  if (keep) remember(path, url);
+  remember(path, url);
   return url;
 }
 

@@ -13,7 +13,7 @@ const isStill = matchMedia("(prefers-reduced-motion: reduce)");
 
 let player = null;
 let shown = { id: null, source: null, preview: null };
-let previewStops = null;
+let isLoading = false;
 
 export const togglePlay = () => {
   const video = $("video");
@@ -65,7 +65,6 @@ function change() {
 }
 
 function clear(take) {
-  previewStops?.abort();
   player.stop();
   shown = { id: take?.id ?? null, source: null, preview: null };
   $("video").hidden = true;
@@ -74,25 +73,30 @@ function clear(take) {
   drawTransport();
 }
 
+// One at a time: where steps are quicker than pictures come, the latest follows the one that is on its way.
 async function showPreview(take) {
-  const { preview } = take;
-  if (!preview || preview === shown.preview || !$("video").hidden) return;
-  shown.preview = preview;
-  previewStops?.abort();
-  previewStops = new AbortController();
-  try {
-    // The step makes it an address of its own, so that no cache answers with an older one.
-    const path = preview.url ?? `${partUrl(take.video, "preview")}?step=${preview.step}`;
-    const image = new Image();
-    image.src = await mediaUrl(path, { signal: previewStops.signal });
-    await image.decode();
-    if (shown.preview !== preview) return;
-    Object.assign($("preview"), { src: image.src, alt: `Preview of step ${preview.step}`, hidden: false });
-    preview.latency = performance.now() - preview.heardAt;
-    performance.measure("rushes.preview", { start: preview.heardAt, detail: { step: preview.step } });
-    store.tell("previewed", { id: take.id, src: image.src });
-    draw();
-  } catch { /* one preview less; the next step brings another */ }
+  if (isLoading) return;
+  isLoading = true;
+  while (take === store.screened && take.preview && take.preview !== shown.preview && $("video").hidden) {
+    shown.preview = take.preview;
+    await loadPreview(take, take.preview).catch(() => {}); // one less; the next step brings another
+  }
+  isLoading = false;
+}
+
+async function loadPreview(take, preview) {
+  // The step makes it an address of its own, so that no cache answers with an older one.
+  const path = preview.url ?? `${partUrl(take.video, "preview")}?step=${preview.step}`;
+  const image = new Image();
+  const askedAt = performance.now();
+  image.src = await mediaUrl(path, { isShared: true });
+  const fetched = performance.now() - askedAt;
+  await image.decode();
+  if (shown.id !== take.id || !$("video").hidden) return;
+  Object.assign($("preview"), { src: image.src, alt: `Preview of step ${preview.step}`, hidden: false });
+  performance.measure("rushes.preview", { start: preview.heardAt, detail: { step: preview.step, fetched } });
+  store.tell("previewed", { id: take.id, src: image.src });
+  draw();
 }
 
 function pictured() {

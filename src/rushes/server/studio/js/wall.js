@@ -35,7 +35,7 @@ export function buildWall() {
 async function preview({ take, event }) {
   if (event.kind !== "preview" || take.id === store.onScreen || isEnded(take) || !event.data.url) return;
   try {
-    cards.get(take.id)?.showPreview(await mediaUrl(event.data.url));
+    cards.get(take.id)?.showPreview(await mediaUrl(event.data.url, { isShared: true }));
   } catch { /* the next step brings another */ }
 }
 

@@ -1,0 +1,182 @@
+"""Edits: an earlier clip taken up at a noise level with another prompt, and the chain of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rushes.errors import InvalidRequest, UnknownJob, UnknownName
+from rushes.models.prompts import clean_prompt
+from rushes.pipelines.fields import FIELDS as REQUEST_FIELDS
+from rushes.pipelines.fields import shown
+from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS, load_rules
+from rushes.reuse.entries import Snapshot
+from rushes.reuse.levels import known_schedule, lowest_kept, source_at
+from rushes.reuse.staircase import pick_snapshot
+from rushes.server.asks import number_of, options_of
+from rushes.server.logs import conceal
+from rushes.server.reuse import reuse_of
+from rushes.server.videos import STATUS
+from rushes.stores.base import JobRecord, JobStore
+from rushes.types import GenerateRequest, JobOptions, Json
+
+STRENGTH = 0.8
+"""By default: the noise level at which the clip is taken up."""
+
+FIELDS = (
+    "prompt",
+    "strength",
+    "seed",
+    "negative_prompt",
+    "priority",
+    "deadline_s",
+    "preview_every",
+    "degrade",
+)
+MAX_CHAIN = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditAsk:
+    """An edit as it was asked for.
+
+    Attributes:
+        strength: noise level in 0..1 at which the clip is taken up, or the next above it at which there are
+            latents; 1 makes a new clip.
+        seed: with which the latents are noised again; None goes on from them as they stood.
+        negative_prompt: None for that of the clip.
+    """
+
+    prompt: str
+    strength: float
+    seed: int | None
+    negative_prompt: str | None
+    options: JobOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """How it will be made; `told` as in `rushes.server.reuse.Plan`."""
+
+    request: GenerateRequest
+    told: Mapping[str, Json]
+
+
+def edit_of(
+    body: Mapping[str, Any],
+    *,
+    tenant: str,
+    idempotency_key: str | None = None,
+    traceparent: str | None = None,
+) -> EditAsk:
+    """An edit of JSON's fields. Raises `InvalidRequest`."""
+    conceal(body.get("prompt"), body.get("negative_prompt"))
+    for name in body:
+        if name not in FIELDS:
+            raise UnknownName("field", str(name)[:80], FIELDS)
+    if "prompt" not in body:
+        raise InvalidRequest("prompt", "is required: the text that describes the new video")
+    strength, seed = body.get("strength"), body.get("seed")
+    if seed is not None:
+        seed = int(REQUEST_FIELDS["seed"].check(seed))
+    negative = body.get("negative_prompt")
+    return EditAsk(
+        prompt=_text("prompt", body["prompt"]),
+        strength=STRENGTH if strength is None else number_of("strength", strength, 0.0, 1.0),
+        seed=seed,
+        negative_prompt=None if negative is None else _text("negative_prompt", negative, may_be_empty=True),
+        options=options_of(body, tenant=tenant, idempotency_key=idempotency_key, traceparent=traceparent),
+    )
+
+
+def edit(parent: JobRecord, ask: EditAsk, snapshots: Sequence[Snapshot], *, whole_s: float = 0.0) -> Edit:
+    """The clip's request with the new prompt, from its latents where there are fitting ones.
+
+    Without, it is a new clip of the same settings, and says so (`miss`).
+
+    Args:
+        snapshots: that are there, of the clip that is edited.
+        whole_s: device seconds that all steps take.
+    """
+    request = _changed(parent.request, ask)
+    told: dict[str, Json] = {
+        "kind": "miss",
+        "remixed_from": parent.id,
+        "strength": ask.strength,
+    }
+    schedule = known_schedule(request.sampling)
+    if schedule is None or not snapshots:
+        return Edit(request=request, told={**told, "reason": "missing"})
+    boundary = load_rules(request.pipeline).boundary
+    snapshot = pick_snapshot(snapshots, lowest_kept(schedule.sigmas, ask.strength, boundary))
+    source = None
+    if snapshot is not None:
+        source = source_at(snapshot, schedule.sigmas, is_renoised=ask.seed is not None)
+    if source is None:
+        return Edit(request=request, told={**told, "reason": "strength"})
+    saved = source.step / len(schedule)
+    told |= {
+        "kind": "edit",
+        "source": parent.id,
+        "sigma": schedule.sigmas[source.step],
+        "steps_saved": source.step,
+        "seconds_saved": round(whole_s * saved, 3),
+    }
+    return Edit(request=replace(request, source=source), told=told)
+
+
+def parent_of(record: JobRecord) -> str | None:
+    """The video that this one is an edit of."""
+    found = reuse_of(record).get("remixed_from")
+    return None if found is None else str(found)
+
+
+def history_of(jobs: JobStore, record: JobRecord) -> Sequence[dict[str, Json]]:
+    """A video and those that it came from, itself first. One that was deleted ends it."""
+    links: list[dict[str, Json]] = []
+    next_id: str | None = record.id
+    while next_id is not None and len(links) < MAX_CHAIN:
+        try:
+            each = record if next_id == record.id else jobs.get(next_id)
+        except UnknownJob:
+            each = None
+        if each is None or each.options.tenant != record.options.tenant:
+            links.append({"id": next_id, "is_deleted": True})
+            break
+        told = reuse_of(each)
+        links.append(
+            {
+                "id": each.id,
+                "is_deleted": False,
+                "status": STATUS[each.status],
+                "prompt": each.request.prompt,
+                "seed": each.request.sampling.seed,
+                "created_at": int(each.created_at),
+                "strength": told.get("strength"),
+                "sigma": told.get("sigma"),
+                "source": None if each.request.source is None else each.request.source.name,
+                "remixed_from_video_id": parent_of(each),
+            }
+        )
+        next_id = parent_of(each)
+    return links
+
+
+def _changed(request: GenerateRequest, ask: EditAsk) -> GenerateRequest:
+    sampling = request.sampling
+    if ask.seed is not None:
+        sampling = replace(sampling, seed=ask.seed)
+    negative = request.negative_prompt if ask.negative_prompt is None else ask.negative_prompt
+    return replace(request, prompt=ask.prompt, negative_prompt=negative, sampling=sampling, source=None)
+
+
+def _text(field: str, value: object, *, may_be_empty: bool = False) -> str:
+    """As `rushes.pipelines.rules.resolve` has it."""
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidRequest(field, f"must be text, got {shown(value)}")
+    if len(value) > MAX_PROMPT_CHARACTERS:
+        raise InvalidRequest(field, f"must have at most {MAX_PROMPT_CHARACTERS} characters, got {len(value)}")
+    if not may_be_empty and not clean_prompt(value):
+        raise InvalidRequest(field, f"must not be empty, got {shown(value)}")
+    return value

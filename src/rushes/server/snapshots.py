@@ -1,0 +1,160 @@
+"""Snapshots of latents as jobs leave them: whose they are, and the thread that puts them into the index."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from rushes.engine.workplace import Workplace
+from rushes.errors import RushesError, StoreError, UnknownJob
+from rushes.reuse.entries import Entry, Snapshot
+from rushes.server.latent_reuse import LatentReuse
+from rushes.server.reuse import reuse_of
+from rushes.stores.base import JobRecord, JobStore
+from rushes.stores.disk import BlobFolder
+from rushes.types import JobEvent
+
+log = logging.getLogger(__name__)
+
+TIDY_S = 60.0
+"""Between two looks for snapshots that nobody told of, and for entries without files."""
+
+
+def snapshots_of(jobs: JobStore, job_id: str) -> Sequence[Snapshot]:
+    """What a job's `snapshot` events tell; a file that was written again counts once. Raises `UnknownJob`."""
+    found: dict[str, Snapshot] = {}
+    for event in jobs.events(job_id):
+        if event.kind == "snapshot":
+            snapshot = _snapshot(event.data)
+            found[snapshot.name] = snapshot
+    return tuple(found.values())
+
+
+def _snapshot(data: Mapping[str, Any]) -> Snapshot:
+    return Snapshot(
+        name=str(data["name"]),
+        sigma=float(data["sigma"]),
+        step=int(data["step"]),
+        nbytes=int(data["bytes"]),
+    )
+
+
+def origin_of(jobs: JobStore, record: JobRecord) -> JobRecord:
+    """The job that made a record's clip: another one, where it was taken from that. Raises `UnknownJob`."""
+    told = reuse_of(record)
+    return jobs.get(str(told["job_id"])) if told.get("kind") == "exact" and "job_id" in told else record
+
+
+class SnapshotIndex:
+    """A thread that takes snapshots of completed jobs in. A context manager.
+
+    What it hears from the feed it takes in at once; what nobody told, since every gateway was away, it finds
+    by the files' names. Several gateways may take in the same: an entry is there once.
+
+    Args:
+        identity: of the model that a pipeline's workers run, None where nobody can tell.
+    """
+
+    def __init__(self, place: Workplace, latents: LatentReuse, identity: Callable[[str], str | None]) -> None:
+        self._place, self._latents, self._identity = place, latents, identity
+        self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
+
+    def __enter__(self) -> SnapshotIndex:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._heard.put(None)
+        self._thread.join()
+
+    def hear(self, event: JobEvent) -> None:
+        """Of every event that the feed tells; returns at once."""
+        if event.kind == "completed":
+            self._heard.put(event.job_id)
+
+    def tidy(self) -> None:
+        """Take in what nobody told; evict; drop entries whose job is gone. Raises `StoreError`."""
+        cache = self._latents.cache
+        job_ids = {name.partition(".")[0] for name in self._place.latents.names()}
+        for job_id in job_ids - set(cache.ids()):
+            self.add(job_id)
+        for job_id in set(cache.ids()) - job_ids:
+            cache.remove(job_id)
+        cache.evict()
+
+    def add(self, job_id: str) -> bool:
+        """Whether a job's snapshots are in now. Raises `StoreError`."""
+        jobs = self._place.jobs
+        try:
+            record = jobs.get(job_id)
+            snapshots = snapshots_of(jobs, job_id) if _may_be_kept(record) else ()
+        except UnknownJob:
+            return False
+        identity = self._identity(record.request.pipeline)
+        if not snapshots or identity is None or self._latents.cache.has(job_id):
+            return False
+        self._latents.add(
+            job_id,
+            record.request,
+            identity=identity,
+            tenant=record.options.tenant,
+            snapshots=snapshots,
+            saved_s=steps_s(jobs, record),
+        )
+        return True
+
+    def _run(self) -> None:
+        due_at = time.monotonic()
+        while True:
+            if time.monotonic() >= due_at:
+                self._quietly(self.tidy)
+                due_at = time.monotonic() + TIDY_S
+            with suppress(queue.Empty):
+                job_id = self._heard.get(timeout=max(0.0, due_at - time.monotonic()))
+                if job_id is None:
+                    return
+                self._quietly(partial(self.add, job_id))
+
+    @staticmethod
+    def _quietly(step: Callable[[], object]) -> None:
+        try:
+            step()
+        except RushesError as error:
+            log.warning("snapshots will be taken in later: %s", error)
+        except Exception:  # one damaged event must not end the thread
+            log.exception("snapshots could not be taken in")
+
+
+def steps_s(jobs: JobStore, record: JobRecord) -> float:
+    """Device seconds that all steps of a job's clip take when none is saved, by how long its own took."""
+    event = jobs.latest_event(record.id, "completed")
+    timings: Any = () if event is None else event.data.get("timings", ())
+    took_s = sum(float(timing["seconds"]) for timing in timings if timing["stage"] == "denoise")
+    saved = 0 if record.request.source is None else record.request.source.step
+    num_steps = record.request.sampling.num_inference_steps
+    whole_s = took_s * num_steps / max(1, num_steps - saved)
+    return whole_s or record.actual_s or 0.0
+
+
+def deleter(latents: BlobFolder) -> Callable[[Sequence[Entry]], None]:
+    """What deletes the files of entries that were evicted."""
+
+    def delete(entries: Sequence[Entry]) -> None:
+        for snapshot in (snapshot for entry in entries for snapshot in entry.snapshots):
+            try:
+                latents.delete(snapshot.name)
+            except StoreError as error:
+                log.warning("%s", error)
+
+    return delete
+
+
+def _may_be_kept(record: JobRecord) -> bool:
+    return record.status == "completed" and reuse_of(record).get("kind") != "off"
