@@ -14,6 +14,7 @@ import click
 from rushes.cli.observe import Observing, observed, observing_options
 from rushes.cli.options import device_options, model_option
 from rushes.cli.plans import plan_of_file, plan_option
+from rushes.cli.snapshots import snapshot_options
 from rushes.cli.workplace import service_options, store_option
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="bytes of results that stay; the oldest go first",
 )
+@snapshot_options
 @service_options
 @observing_options
 def worker(
@@ -87,6 +89,8 @@ def worker(
     reserve_gb: float,
     keep_days: float,
     keep_gb: float,
+    snapshots: tuple[float, ...],
+    snapshots_gb: float,
     observing: Observing,
     **services: str | None,
 ) -> None:
@@ -97,6 +101,7 @@ def worker(
     import rushes
     from rushes.engine.announcements import Elsewhere, announce, withdraw
     from rushes.engine.housekeeping import Housekeeping
+    from rushes.engine.latent_shelf import LatentShelf
     from rushes.engine.peaks import CudaMeter
     from rushes.engine.planner import calibrate, planner_for
     from rushes.engine.scheduler import Policy, Scheduler
@@ -123,7 +128,12 @@ def worker(
         policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)
 
         owner = owner_name()
-        clean = Housekeeping(place, ttl_s=86_400 * keep_days, max_bytes=int(1e9 * keep_gb))
+        clean = Housekeeping(
+            place,
+            ttl_s=86_400 * keep_days,
+            max_bytes=int(1e9 * keep_gb),
+            max_latent_bytes=int(1e9 * snapshots_gb),
+        )
         metrics_url = stack.enter_context(observed(observing, place, owner, model, planner))
 
         def serve(who: str) -> None:
@@ -146,6 +156,7 @@ def worker(
             most_elsewhere=Elsewhere(place.workers, model.rules.name, owner),
             announce=serve,
             on_preview=place.keep_preview,
+            shelf=LatentShelf(place.latents, model, snapshots),
         )
         with clean:
             runs.start()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from math import inf
 
-from rushes.engine.workplace import Workplace
+from rushes.engine.workplace import MOST_LATENT_BYTES, Workplace
 from rushes.errors import RushesError
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,22 @@ class Housekeeping:
     """A thread that sweeps, so that a slow store keeps nobody from saying that it lives. A context manager.
 
     Args:
-        ttl_s, max_bytes: see `Workplace.sweep`.
+        ttl_s, max_bytes, max_latent_bytes: see `Workplace.sweep`.
     """
 
-    def __init__(self, place: Workplace, *, ttl_s: float, max_bytes: int, sweep_s: float = SWEEP_S) -> None:
-        self._place, self._ttl_s, self._max_bytes, self._sweep_s = place, ttl_s, max_bytes, sweep_s
+    def __init__(
+        self,
+        place: Workplace,
+        *,
+        ttl_s: float,
+        max_bytes: int,
+        max_latent_bytes: int = MOST_LATENT_BYTES,
+        sweep_s: float = SWEEP_S,
+    ) -> None:
+        self._place, self._sweep_s = place, sweep_s
+        self._sweep = partial(
+            place.sweep, ttl_s=ttl_s, max_bytes=max_bytes, max_latent_bytes=max_latent_bytes
+        )
         self._stops = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -41,7 +53,7 @@ class Housekeeping:
         cleaned_at = -inf
         while not self._stops.is_set():
             try:
-                self._place.sweep(ttl_s=self._ttl_s, max_bytes=self._max_bytes)
+                self._sweep()
                 if time.monotonic() > cleaned_at + ORPHANS_S:
                     cleaned_at = time.monotonic()
                     self._place.remove_orphans()

@@ -10,6 +10,7 @@ from rushes.engine.announcements import StoreAdmission
 from rushes.engine.artefacts import Artefacts, result_name
 from rushes.engine.client import StoreClient
 from rushes.engine.job_traces import trace_name
+from rushes.engine.latent_files import job_of
 from rushes.engine.mp4_outlet import Mp4Outlet
 from rushes.errors import ConfigError, StoreError, UnknownJob
 from rushes.stores.base import JobRecord, Swept
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 MOST_JOBS = 100_000
 """Ended jobs that a store keeps."""
+
+MOST_LATENT_BYTES = 20 * 10**9
+"""Of latents that a store keeps."""
 
 
 LIVE_ENDING = ".live.webp"
@@ -48,6 +52,7 @@ class Workplace:
     Attributes:
         bell: how to hear of writes; without one that was given, of those of this process.
         artefacts: what finished jobs left: videos and the pictures that belong to them.
+        latents: of clips at some noise levels, for others to go on from; see `rushes.engine.latent_files`.
         previews: by `live_name`, of jobs that are being denoised and asked for previews.
     """
 
@@ -60,6 +65,7 @@ class Workplace:
         self.bell: Bell = bell or LocalBell()
         self.jobs = SqliteJobStore(folder / "jobs.sqlite", on_write=self.bell.ring)
         self.checkpoints = BlobFolder(folder / "checkpoints")
+        self.latents = BlobFolder(folder / "latents")
         self.results = BlobFolder(folder / "results")
         self.previews = BlobFolder(folder / "previews")
         self.traces = BlobFolder(folder / "traces")
@@ -123,11 +129,19 @@ class Workplace:
         except OSError:
             return None
 
-    def sweep(self, *, ttl_s: float, max_bytes: int, max_jobs: int = MOST_JOBS) -> int:
+    def sweep(
+        self,
+        *,
+        ttl_s: float,
+        max_bytes: int,
+        max_jobs: int = MOST_JOBS,
+        max_latent_bytes: int = MOST_LATENT_BYTES,
+    ) -> int:
         """Forget ended jobs older than `ttl_s`, or more than `max_jobs`, or with results of more than
         `max_bytes` on this disk, oldest first, with their files; returns how many jobs. Safe beside other
-        sweeps. May wait for another store for half a minute."""
+        sweeps. Beyond `max_latent_bytes` the oldest latents go, whose jobs stay. May wait for another store for half a minute."""
         self._delete_what_is_due()
+        self.latents.shrink(max_latent_bytes)
         num = self._sweep(ttl_s, max_jobs)
         while self.results.total_bytes() > max_bytes and (left := self.jobs.count(statuses=FINAL)):
             num += self._sweep(ttl_s, left - max(1, left // 10))
@@ -157,6 +171,9 @@ class Workplace:
             self.checkpoints.delete(name)
         for job_id in swept.job_ids:
             self.traces.delete(trace_name(job_id))
+        for name in self.latents.names() if swept.job_ids else ():
+            if job_of(name) in swept.job_ids:
+                self.latents.delete(name)
         try:
             self.artefacts.forget(swept.results)
         except StoreError as error:

@@ -110,6 +110,23 @@ class BlobFolder:
         """Names of the complete files, sorted."""
         return tuple(sorted(entry.name for entry in self._files() if _is_complete(entry.name)))
 
+    def shrink(self, max_bytes: int) -> int:
+        """Delete complete files, the oldest first, until no more than `max_bytes` are left; how many. A file
+        that was written again is new."""
+        kept: list[tuple[float, str, int]] = []
+        for entry in self._files():
+            with suppress(FileNotFoundError):
+                stat = entry.stat(follow_symlinks=False)
+                kept.append((stat.st_mtime, entry.name, stat.st_size))
+        num, left = 0, sum(size for _, _, size in kept)
+        for _, name, size in sorted(kept):
+            if left <= max_bytes:
+                break
+            if _is_complete(name):
+                self.delete(name)
+                num, left = num + 1, left - size
+        return num
+
     def total_bytes(self) -> int:
         """Bytes of all files, those that are being written too."""
         return sum(size for entry in self._files() if (size := _size(entry)) is not None)
