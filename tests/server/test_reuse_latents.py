@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.service_processes import wait_for
 from hand_worker import HandWorker
+from prometheus_client import CollectorRegistry, generate_latest
 
 from rushes.engine.workplace import Workplace
+from rushes.server.audits import AUDIT_TENANT
 from rushes.server.auth import LOCAL, Caller
 from rushes.server.gateway import Gateway
 from rushes.server.run import opened_service
@@ -182,8 +186,6 @@ def test_workers_of_two_models_share_nothing(bench: Bench) -> None:
 
 
 def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:
-    import asyncio
-
     source = bench.made(RED)
     asyncio.run(bench.gateway.delete("default", source.id))
     bench.until_indexed(source.id, is_in=False)
@@ -219,3 +221,38 @@ def test_what_has_no_room_loses_its_files(tmp_path: Path) -> None:
         bench.until_indexed(first.id, is_in=False)
         names = bench.place.latents.names()
         assert {name.partition(".")[0] for name in names} == {second.id}
+
+
+def test_a_share_of_hits_is_made_again(tmp_path: Path) -> None:
+    with opened(tmp_path, audit_share=1.0) as bench:
+        bench.made(RED)
+        bench.ask(LIKE, seed=5)
+        hit = bench.worker.complete()
+        wait_for(lambda: bench.place.jobs.count(tenant=AUDIT_TENANT) == 1)
+        audit = bench.worker.complete()
+        assert audit.request == replace(hit.request, source=None)
+        assert (audit.options.lane, audit.options.tenant) == ("batch", AUDIT_TENANT)
+        wait_for(lambda: 'rushes_reuse_audits_total{verdict="unknown"} 1.0' in metrics(bench))
+        assert bench.gateway.list("default").records[0].id == hit.id
+
+
+def test_metrics_tell_hits_misses_and_seconds(bench: Bench) -> None:
+    bench.made(RED)
+    for prompt in (RED, LIKE, "something else entirely"):
+        bench.cache(prompt)
+    told = metrics(bench)
+    for line in (
+        'rushes_reuse_requests_total{kind="exact"} 1.0',
+        'rushes_reuse_requests_total{kind="latent"} 1.0',
+        'rushes_reuse_requests_total{kind="miss"} 2.0',
+        'rushes_reuse_misses_total{reason="similarity"} 1.0',
+        'rushes_reuse_saved_seconds_total{kind="exact"} 5.0',
+        "rushes_reuse_entries 1.0",
+    ):
+        assert line in told
+
+
+def metrics(bench: Bench) -> str:
+    registry = CollectorRegistry()
+    registry.register(bench.gateway.reuse.metrics)
+    return generate_latest(registry).decode()
