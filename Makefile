@@ -14,7 +14,7 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PROTO := src/rushes/server/proto/rushes/v1/videos.proto
 
-.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report bench-reuse chaos proto clean
+.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report bench-reuse chaos serve-demo bench-service soak audit proto clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -73,6 +73,18 @@ bench-reuse: $(RUNTIME)  ## two workloads with reuse: shares of hits, waiting, d
 
 chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos
+
+serve-demo: $(RUNTIME)  ## the service with the toy: one video through HTTP, its first frames timed; STAY=--stay keeps the studio open
+	@$(BIN)/python -m benchmarks.serve_demo --prompt "$$PROMPT" $(STAY)
+
+bench-service: $(RUNTIME)  ## what the service adds to the engine: overhead, first fragment, 200 streams, reads, downloads
+	@$(BIN)/python -m benchmarks.service
+
+soak: $(RUNTIME)  ## ten minutes under load with kills of gateway and worker, cancels and dropped clients: nothing lost, no leak
+	@$(BIN)/python -m benchmarks.soak
+
+audit: $(DEV)  ## known vulnerabilities of the installed packages, as PyPI knows them
+	@$(BIN)/pip-audit --local --skip-editable
 
 proto: $(DEV)  ## make the Python modules of the gRPC service from its .proto file
 	@$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src $(PROTO)

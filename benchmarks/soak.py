@@ -6,8 +6,8 @@
 Two gateways and two workers (`benchmarks.sleeping_worker`) share one store. One of each lives through it: its
 memory must not grow. The others are killed (SIGKILL) and started again, in turn. Clients create videos at
 random moments, at either gateway, come again where they were when it dies, play or drop their streams, and
-cancel some. At the end every job that was accepted has exactly one result or one stated failure, its events are whole, and
-equal requests have equal bytes. Exits with 1 when a goal falls short.
+cancel some. At the end every accepted job has exactly one result or one stated failure, its events are whole
+and equal requests have equal bytes. Exits with 1 when a goal falls short.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from benchmarks.service_processes import Process, Service
 
 from rushes.engine.workplace import Workplace
 from rushes.server.bounds import Bounds
+from rushes.server.feed import Feed
 from rushes.server.run import Server, listen, make_config, opened_service, url_of
 from rushes.server.settings import ServerSettings
 from rushes.stores.sqlite import SqliteJobStore
@@ -111,6 +112,7 @@ class Inside:
     url: str
     place: Workplace
     server: Server
+    feed: Feed
     client: httpx2.Client
 
     @property
@@ -148,7 +150,7 @@ def gateway_inside(
             assert ready.wait(30)
             url = url_of(asked, found)
             with client_of(url) as client:
-                yield Inside(url, place, server, client)
+                yield Inside(url, place, server, service.gateway.feed, client)
         finally:
             server.should_exit = True
             thread.join()

@@ -74,7 +74,8 @@ class Counts:
 class LatentCache:
     """Look up by embedding, then by meaning. Safe for threads; each process has its own over one store.
 
-    Other processes' entries are seen within `REFRESH_S`, hits are written at the same pace.
+    Other processes' entries are seen within `REFRESH_S`. Hits are written with the next insert, `evict` or
+    `close`, so that no look-up waits for a writer; a process that is killed forgets those since.
 
     Args:
         store: what holds the entries; the cache closes it.
@@ -111,7 +112,7 @@ class LatentCache:
 
     def close(self) -> None:
         """Write what was counted and close the store."""
-        with self._lock, suppress(StoreError):
+        with suppress(StoreError):
             self._write_hits()
         self._store.close()
 
@@ -151,6 +152,7 @@ class LatentCache:
         Args:
             saved_s: device seconds that a hit is taken to save: what the clip took, in doubt.
         """
+        self._write_hits()
         vector = np.ascontiguousarray(embedding, np.float32)
         assert vector.shape == (DIM,), vector.shape
         _, gone = self._store.insert(
@@ -191,7 +193,8 @@ class LatentCache:
             return True
 
     def evict(self) -> Sequence[Entry]:
-        """Take out what has had its time or no more room. To be called now and then; `insert` does so too."""
+        """Take out what has had its time or no more room. To be called every few seconds: it writes hits."""
+        self._write_hits()
         gone = self._store.evict(now=self._clock())
         with self._lock:
             self._read_news()
@@ -234,15 +237,12 @@ class LatentCache:
     def _refresh(self) -> None:
         if abs(time.monotonic() - self._refreshed_at) >= REFRESH_S:
             self._read_news()
-            try:
-                self._write_hits()
-            except StoreError:
-                self.counts.num_errors += 1
 
     def _write_hits(self) -> None:
-        if self._hits:
-            self._store.count_hits(self._hits, now=self._clock())
-            self._hits.clear()
+        with self._lock:
+            hits, self._hits = self._hits, Counter()
+        if hits:
+            self._store.count_hits(hits, now=self._clock())
 
     def _read_news(self) -> None:
         news = self._store.news(self._number)

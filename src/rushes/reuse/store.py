@@ -18,10 +18,9 @@ REUSE_FILE = "reuse.sqlite"
 
 TIMEOUT_S = 2.0
 KEPT_CHANGES = 10_000
-"""An index that is further behind reads everything again."""
 
-_SLACK = 0.99
-"""Eviction goes down to this share of a bound, so that not every insert has to evict."""
+_SLACK = 100
+"""Eviction makes room for one in so many, so that not every insert has to evict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +57,8 @@ class ReuseStore:
         policy_name: a name of `rushes.reuse.eviction.POLICIES`. When another one scored the entries until
             now, they are scored again.
         bounds: how much is kept.
+        timeout_s: how long a write waits for another process's.
+        kept_changes: an index that is further behind than so many reads everything again.
 
     Raises:
         StoreError: from every method: path and cause in one line; nothing is changed then.
@@ -71,9 +72,11 @@ class ReuseStore:
         policy_name: str = "cost",
         bounds: Bounds | None = None,
         timeout_s: float = TIMEOUT_S,
+        kept_changes: int = KEPT_CHANGES,
     ) -> None:
         self._policy, self._policy_name = policy(policy_name), policy_name
         self.level, self.bounds = level, bounds or Bounds()
+        self._kept_changes = kept_changes
         self._database = Database(path, REUSE, timeout_s=timeout_s)
         self._adopt_policy()
 
@@ -115,7 +118,7 @@ class ReuseStore:
             ).lastrowid
             assert place is not None
             connection.execute("INSERT INTO vectors (place, vector) VALUES (?, ?)", (place, vector))
-            _note_change(connection, place)
+            self._note_change(connection, place)
             self._add(connection, tenant, 1, nbytes)
             gone = self._evict(connection, now, tenant, spared=place)
         return place, (*_replaced(old, snapshots), *gone)
@@ -224,6 +227,10 @@ class ReuseStore:
         row = connection.execute("SELECT floor FROM floors WHERE level = ?", (self.level,)).fetchone()
         return 0.0 if row is None else float(row["floor"])
 
+    def _note_change(self, connection: sqlite3.Connection, place: int) -> None:
+        number = connection.execute("INSERT INTO changes (place) VALUES (?)", (place,)).lastrowid or 0
+        connection.execute("DELETE FROM changes WHERE number <= ?", (number - self._kept_changes,))
+
     def _add(self, connection: sqlite3.Connection, tenant: str, num: int, nbytes: int) -> None:
         connection.execute(
             "INSERT INTO totals (level, tenant, num_entries, nbytes) VALUES (?, ?, ?, ?)"
@@ -235,7 +242,7 @@ class ReuseStore:
     def _delete(self, connection: sqlite3.Connection, row: sqlite3.Row) -> None:
         connection.execute("DELETE FROM entries WHERE place = ?", (row["place"],))
         connection.execute("DELETE FROM vectors WHERE place = ?", (row["place"],))
-        _note_change(connection, row["place"])
+        self._note_change(connection, row["place"])
         self._add(connection, row["tenant"], -1, -row["nbytes"])
 
     def _evict(
@@ -274,7 +281,7 @@ class ReuseStore:
         if not _is_over(*held, room):
             return gone
         num, nbytes = held
-        low_num, low_nbytes = (None if bound is None else int(bound * _SLACK) for bound in room)
+        low_num, low_nbytes = (None if bound is None else bound - bound // _SLACK for bound in room)
         where = "level = ? AND is_pinned = 0 AND place IS NOT ?" + (
             "" if tenant is None else " AND tenant = ?"
         )
@@ -341,8 +348,3 @@ def _replaced(old: sqlite3.Row | None, snapshots: Sequence[Snapshot]) -> tuple[E
 def _is_over(num: int, nbytes: int, room: tuple[int | None, int | None]) -> bool:
     max_entries, max_bytes = room
     return (max_entries is not None and num > max_entries) or (max_bytes is not None and nbytes > max_bytes)
-
-
-def _note_change(connection: sqlite3.Connection, place: int) -> None:
-    number = connection.execute("INSERT INTO changes (place) VALUES (?)", (place,)).lastrowid or 0
-    connection.execute("DELETE FROM changes WHERE number <= ?", (number - KEPT_CHANGES,))

@@ -22,7 +22,8 @@ class AccessLogMiddleware:
     as nginx says, where nothing had been answered by then).
 
     Args:
-        quiet: paths whose good answers are told at DEBUG only; they are asked for all the time.
+        quiet: paths whose good answers, and whose "not now", are told at DEBUG only; they are asked for all
+            the time.
     """
 
     def __init__(self, app: ASGIApp, *, quiet: Iterable[str] = ("/health", "/ready", "/metrics")) -> None:
@@ -55,7 +56,7 @@ class AccessLogMiddleware:
             self._tell(scope, answered, perf_counter() - begin, num_bytes)
 
     def _tell(self, scope: Scope, status: int, seconds: float, num_bytes: int) -> None:
-        is_quiet = scope["path"] in self._quiet and status < 500
+        is_quiet = scope["path"] in self._quiet and (status < 500 or status == 503)
         level = logging.DEBUG if is_quiet else logging.WARNING if status >= 500 else logging.INFO
         client = scope.get("client")
         log.log(
