@@ -65,7 +65,6 @@ class Workplace:
         self.bell: Bell = bell or LocalBell()
         self.jobs = SqliteJobStore(folder / "jobs.sqlite", on_write=self.bell.ring)
         self.checkpoints = BlobFolder(folder / "checkpoints")
-        self.latents = BlobFolder(folder / "latents")
         self.results = BlobFolder(folder / "results")
         self.previews = BlobFolder(folder / "previews")
         self.traces = BlobFolder(folder / "traces")
