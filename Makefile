@@ -14,7 +14,7 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PROTO := src/rushes/server/proto/rushes/v1/videos.proto
 
-.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report chaos serve-demo bench-service soak audit proto clean
+.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report bench-reuse chaos serve-demo bench-service soak audit proto clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -67,6 +67,9 @@ bench-engine: $(RUNTIME)  ## the engine with the toy on this machine: its overhe
 
 bench-report: $(RUNTIME)  ## every stored speed figure in one table, a fresh sample on this CPU, and whether the goals are met
 	@$(BIN)/python -m benchmarks.bench_report
+
+bench-reuse: $(RUNTIME)  ## two workloads with reuse: shares of hits, waiting, device time, eviction; 10 minutes
+	@$(BIN)/python -m benchmarks.reuse
 
 chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos

@@ -27,6 +27,7 @@ from rushes.pipelines.model import Model
 from rushes.pipelines.wan import WanPipeline
 from rushes.stages.base import BatchKey, DenoiseState, Job, Stage
 from rushes.stages.denoise import start
+from rushes.stages.source import Snapshot
 from rushes.stages.text_encode import Conditioning, EncodedText
 from rushes.types import ForwardCounts, Frames
 
@@ -89,6 +90,9 @@ class SleepingPipeline(WanPipeline):
 
     def _step(self, job: Job) -> None:
         state = job.denoise if isinstance(job.denoise, DenoiseState) else start(job, self._device)
+        if state.step in job.snapshot_steps:
+            sigma, x = state.sigmas[state.step], state.latents
+            job.snapshots.append(Snapshot(step=state.step, sigma=sigma, latents=x, clean=x))
         state = replace(state, step=state.step + 1)
         job.forwards = ForwardCounts(conditional=job.forwards.conditional + 1)
         if state.is_finished:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from rushes.engine.artefacts import VARIANTS, all_names, final_name, name_of, result_name
+from rushes.engine.latent_files import snapshot_name
 from rushes.engine.workplace import Workplace, live_name
 from rushes.errors import StoreError, UnknownJob, UnknownName
 from rushes.pipelines.rules import load_rules, resolve
@@ -27,8 +28,9 @@ def place(tmp_path: Path):
         yield place
 
 
-def leased(place: Workplace) -> JobRecord:
-    place.jobs.create(resolve(load_rules("wan2.2-ti2v-5b"), "a dog", seed=1, **SIZE), JobOptions())
+def leased(place: Workplace, exact_key: str | None = None) -> JobRecord:
+    request = resolve(load_rules("wan2.2-ti2v-5b"), "a dog", seed=1, **SIZE)
+    place.jobs.create(request, JobOptions(), exact_key=exact_key)
     (record,) = place.jobs.lease("w", pipelines=["wan2.2-ti2v-5b"], limit=1, ttl_s=60)
     return record
 
@@ -52,8 +54,8 @@ def written(place: Workplace, record: JobRecord):
     return outlet
 
 
-def completed(place: Workplace) -> JobRecord:
-    record = leased(place)
+def completed(place: Workplace, exact_key: str | None = None) -> JobRecord:
+    record = leased(place, exact_key)
     outlet = written(place, record)
     place.jobs.finish(lease_of(record), result=outlet.finish(), actual_s=1.0)
     outlet.committed()
@@ -185,3 +187,36 @@ def test_a_preview_that_cannot_be_kept_harms_nobody(place: Workplace) -> None:
     place.keep_preview(record.id, a_preview())
     with pytest.raises(StoreError):
         place.previews.read(live_name(record.id))
+
+
+def test_a_shared_video_goes_with_the_last_job_that_names_it(place: Workplace) -> None:
+    record = completed(place, exact_key="k")
+    hits = [place.jobs.create(record.request, record.options, exact_key="k", joins=True) for _ in range(2)]
+    kept = files(place)
+    for gone in (record, hits[0]):
+        place.forget(gone.id)
+        assert place.remove_orphans() == 0
+        assert files(place) == kept
+    hit = hits[1]
+    found = place.artefacts.find(place.jobs.get(hit.id), "thumbnail")
+    assert found is not None
+    assert found.path is not None
+    assert found.path.exists()
+    place.forget(hit.id)
+    assert files(place) == []
+
+
+def test_latents_go_with_their_job(place: Workplace) -> None:
+    record = completed(place)
+    for name in (snapshot_name(record.id, 3), snapshot_name(record.id, 12), snapshot_name("0f3a", 3)):
+        place.latents.write(name, b"latents")
+    place.forget(record.id)
+    assert place.latents.names() == (snapshot_name("0f3a", 3),)
+
+
+def test_the_oldest_latents_go_first(place: Workplace) -> None:
+    for age, name in enumerate(("a", "b", "c")):
+        place.latents.write(name, bytes(10))
+        os.utime(place.latents.path(name), (age, age))
+    place.sweep(ttl_s=1e9, max_bytes=10**9, max_latent_bytes=25)
+    assert place.latents.names() == ("b", "c")

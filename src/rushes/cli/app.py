@@ -11,6 +11,7 @@ from rushes import __version__
 from rushes.cli.batch import batch
 from rushes.cli.bench import bench
 from rushes.cli.compare import compare
+from rushes.cli.edit import edit
 from rushes.cli.generate import generate
 from rushes.cli.inspect import inspect
 from rushes.cli.jobs import cancel, jobs, submit
@@ -45,6 +46,7 @@ COMMANDS: tuple[click.Command, ...] = (
     serve,
     gateway,
     submit,
+    edit,
     batch,
     jobs,
     cancel,

@@ -40,7 +40,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(("off", "on")),
             help="let requests go on from latents of like ones  [default: off]",
         ),
-        click.option("--reuse-gb", type=float, help="of latents that are kept  [default: 20]"),
+        click.option("--reuse-gb", type=float, help="of latents that are kept for it  [default: 10]"),
         click.option(
             "--reuse-policy",
             type=click.Choice(("cost", "lru", "lfu", "fifo")),

@@ -12,7 +12,7 @@ from rushes.sampling.levels import LEVELS
 Command = Callable[..., None]
 
 
-class NoiseLevels(click.ParamType):
+class NoiseLevels(click.ParamType):  # type: ignore[type-arg]
     """`none`, `default`, or numbers between 0 and 1 with commas between them, as a tuple."""
 
     name = "levels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -50,6 +50,10 @@ class Clip:
         """End it at its next step."""
         self.video = self._connection.json("POST", f"{self._path}/cancel")
         return self
+
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The clip and those that it is an edit of, itself first."""
+        return list(self._connection.json("GET", f"{self._path}/history")["data"])
 
     def delete(self) -> None:
         """Take it away, with everything made of it."""

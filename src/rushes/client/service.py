@@ -62,6 +62,19 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         return self._clip(self._connection.json("POST", "/v1/videos", json=body, headers=headers))
 
+    def remix(self, clip_id: str, prompt: str, *, idempotency_key: str | None = None, **fields: Any) -> Clip:
+        """Queue an edit of a completed clip: it goes on from that clip's latents with another prompt, where
+        they were kept; the new clip's `video["cache"]` says so.
+
+        Args:
+            idempotency_key: as in `create`.
+            fields: `strength`, the noise level in 0..1 at which it is taken up; `seed`; ...
+        """
+        body = {"prompt": prompt, **{name: value for name, value in fields.items() if value is not None}}
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        path = f"/v1/videos/{_name(clip_id)}/remix"
+        return self._clip(self._connection.json("POST", path, json=body, headers=headers))
+
     def get(self, clip_id: str) -> Clip:
         """One clip. Raises `UnknownJob`."""
         return self._clip(self._connection.json("GET", f"/v1/videos/{_name(clip_id)}"))

@@ -40,8 +40,8 @@ def live_name(job_id: str) -> str:
 
 
 class Workplace:
-    """`jobs.sqlite` and folders: `checkpoints`, `results`, `previews`, `traces`, `workers`, and `deletions`:
-    names of videos that another store still has to forget. A context manager.
+    """`jobs.sqlite` and folders: `checkpoints`, `latents`, `results`, `previews`, `traces`, `workers`, and
+    `deletions`: names of videos that another store still has to forget. A context manager.
 
     Args:
         folder: made where it is missing. Raises `ConfigError` when that fails, `StoreError` when what is
@@ -65,7 +65,6 @@ class Workplace:
         self.bell: Bell = bell or LocalBell()
         self.jobs = SqliteJobStore(folder / "jobs.sqlite", on_write=self.bell.ring)
         self.checkpoints = BlobFolder(folder / "checkpoints")
-        self.latents = BlobFolder(folder / "latents")
         self.results = BlobFolder(folder / "results")
         self.previews = BlobFolder(folder / "previews")
         self.traces = BlobFolder(folder / "traces")
@@ -139,7 +138,8 @@ class Workplace:
     ) -> int:
         """Forget ended jobs older than `ttl_s`, or more than `max_jobs`, or with results of more than
         `max_bytes` on this disk, oldest first, with their files; returns how many jobs. Safe beside other
-        sweeps. Beyond `max_latent_bytes` the oldest latents go, whose jobs stay. May wait for another store for half a minute."""
+        sweeps. Beyond `max_latent_bytes` the oldest latents go, whose jobs stay. May wait for another store
+        for half a minute."""
         self._delete_what_is_due()
         self.latents.shrink(max_latent_bytes)
         num = self._sweep(ttl_s, max_jobs)

@@ -174,7 +174,7 @@ def cache_of(record: JobRecord) -> dict[str, Any]:
             "steps_saved": record.request.sampling.num_inference_steps,
             **told,
         }
-    found = {name: told.get(name) for name in _TOLD}
+    found = {**{name: told.get(name) for name in _TOLD}, "reason": None}
     return found | ({"is_in_flight": told.get("is_in_flight", False)} if kind == "exact" else {})
 
 

@@ -20,6 +20,7 @@ from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
 from rushes.server.app import create_app
+from rushes.server.audits import Audits
 from rushes.server.auth import Authenticator
 from rushes.server.batch_runner import batching_over
 from rushes.server.ends import Ends
@@ -117,6 +118,9 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
         if latents is not None:
             index = stack.enter_context(SnapshotIndex(place, latents, gateway.reuse.identity))
             gateway.feed.listen(index.hear)
+        if settings.audit_share:
+            audits = Audits(gateway.client, settings.audit_share, gateway.reuse.metrics)
+            gateway.feed.listen(stack.enter_context(audits).hear)
         more: list[Collector] = [WorkerScrape.of(place.workers), gateway.reuse.metrics]
         if tracing.batches is not None:
             more.append(SpanDelivery("gateway", tracing.batches))

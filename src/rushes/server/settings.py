@@ -52,7 +52,7 @@ class ServerSettings:
     has_prompts_in_logs: bool = False
     allows_private_webhooks: bool = False
     latent_reuse: str = "off"
-    reuse_gb: float = 20.0
+    reuse_gb: float = 10.0
     reuse_policy: str = "cost"
     audit_share: float = 0.0
 

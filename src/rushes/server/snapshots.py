@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from rushes.engine.latent_files import job_of
 from rushes.engine.workplace import Workplace
 from rushes.errors import RushesError, StoreError, UnknownJob
 from rushes.reuse.entries import Entry, Snapshot
@@ -82,7 +83,7 @@ class SnapshotIndex:
     def tidy(self) -> None:
         """Take in what nobody told; evict; drop entries whose job is gone. Raises `StoreError`."""
         cache = self._latents.cache
-        job_ids = {name.partition(".")[0] for name in self._place.latents.names()}
+        job_ids = set(filter(None, map(job_of, self._place.latents.names())))
         for job_id in job_ids - set(cache.ids()):
             self.add(job_id)
         for job_id in set(cache.ids()) - job_ids:

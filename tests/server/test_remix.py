@@ -1,0 +1,131 @@
+"""Edits over a real service with the embedded model: OpenAI's remix, the chain, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from running_service import SMALL, Running, serving
+
+import rushes
+
+pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+
+FEW = {**SMALL, "num_inference_steps": 6}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving(tmp_path_factory.mktemp("store"), "--no-auth", "--latent-reuse", "on") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(running: Running) -> Iterator[rushes.Client]:
+    with rushes.Client(running.url) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def made(client: rushes.Client) -> str:
+    return client.create("a red dog runs in a park", seed=4, **FEW).wait().id
+
+
+def test_remix_of_the_openai_client(running: Running, made: str) -> None:
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as api:
+        queued: Any = api.videos.remix(made, prompt="a red dog runs in snow")
+        assert queued.remixed_from_video_id == made
+        video: Any = api.videos.poll(queued.id, poll_interval_ms=100)
+    assert (video.status, video.prompt) == ("completed", "a red dog runs in snow")
+    assert (video.cache["kind"], video.cache["source"]) == ("edit", made)
+    assert 0 < video.cache["steps_saved"] < 6
+    assert 0.7 < video.cache["sigma"] < 1
+    assert video.seed == 4
+
+
+def test_fewer_steps_are_run(client: rushes.Client, made: str) -> None:
+    clip = client.remix(made, "a red dog runs at night", strength=0.7).wait()
+    (done,) = [event for event in clip.events() if event.kind == "completed"]
+    assert done.data["forwards"]["conditional"] == 6 - clip.video["cache"]["steps_saved"]
+
+
+def test_edits_of_edits_and_the_way_back(client: rushes.Client, made: str) -> None:
+    first = client.remix(made, "a red dog runs in the rain").wait()
+    second = client.remix(first.id, "a blue dog runs in the rain", seed=9).wait()
+    chain = second.history()
+    assert [link["id"] for link in chain] == [second.id, first.id, made]
+    assert [link["seed"] for link in chain] == [9, 4, 4]
+    assert chain[1]["remixed_from_video_id"] == made
+    client.delete(first.id)
+    assert [link["is_deleted"] for link in second.history()] == [False, True]
+    assert client.get(second.id).status == "completed"
+
+
+def test_the_same_edit_again_is_the_same_clip(client: rushes.Client, made: str) -> None:
+    first = client.remix(made, "a red dog sleeps").wait()
+    again = client.remix(made, "a red dog sleeps")
+    assert (again.status, again.video["cache"]["source"]) == ("completed", first.id)
+    assert again.video["remixed_from_video_id"] == made
+
+
+def test_without_latents_it_is_a_new_clip_that_says_so(running: Running, client: rushes.Client) -> None:
+    source = client.create("a cat sits", seed=5, **FEW).wait()
+    for file in (running.store / "latents").glob(f"{source.id}.*"):
+        file.unlink()
+    clip = client.remix(source.id, "a cat jumps").wait()
+    assert (clip.video["cache"]["kind"], clip.video["cache"]["reason"]) == ("miss", "missing")
+    assert clip.video["remixed_from_video_id"] == source.id
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a snapshot"])
+def test_poisoned_latents_are_a_miss(running: Running, client: rushes.Client, damage: bytes) -> None:
+    source = client.create("a bird flies", seed=len(damage), **FEW).wait()
+    for file in (running.store / "latents").glob(f"{source.id}.*"):
+        size = file.stat().st_size
+        file.write_bytes(damage.ljust(size, b"x"))
+    clip = client.remix(source.id, "a bird sings").wait()
+    assert (clip.video["cache"]["kind"], clip.video["cache"]["reason"]) == ("miss", "snapshot")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "prompt"),
+        ({"prompt": " "}, "prompt"),
+        ({"prompt": "x", "strength": 2}, "strength"),
+        ({"prompt": "x", "seed": -1}, "seed"),
+        ({"prompt": "x", "stength": 1}, "field"),
+    ],
+)
+def test_what_is_no_edit_is_refused_by_name(
+    running: Running, made: str, body: dict[str, Any], field: str
+) -> None:
+    answer = httpx2.post(f"{running.url}/v1/videos/{made}/remix", json=body)
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, field)
+
+
+def test_only_a_finished_clip_can_be_edited(running: Running, client: rushes.Client) -> None:
+    clip = client.create("a slow clip", seed=6, **{**FEW, "num_inference_steps": 40})
+    answer = httpx2.post(f"{running.url}/v1/videos/{clip.id}/remix", json={"prompt": "x"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_ready")
+    clip.cancel()
+    assert httpx2.post(f"{running.url}/v1/videos/{'0' * 32}/remix", json={"prompt": "x"}).status_code == 404
+
+
+def test_the_command(running: Running, made: str, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    clip = tmp_path / "snow.mp4"
+    command = [sys.executable, "-m", "rushes", "edit", made, "now in snow", "--strength", "0.8"]
+    for where in (["--url", running.url], ["--store", str(running.store)]):
+        ended = subprocess.run([*command, *where, "-o", str(clip)], capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.strip() == str(clip)
+        assert clip.stat().st_size > 1000
+        assert "edit" in ended.stderr or "exact" in ended.stderr
+        clip.unlink()

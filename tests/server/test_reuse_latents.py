@@ -1,0 +1,258 @@
+"""Latents of like requests: found by meaning, within one tenant and model, and never in a request's way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.service_processes import wait_for
+from hand_worker import HandWorker
+from prometheus_client import CollectorRegistry, generate_latest
+
+from rushes.engine.workplace import Workplace
+from rushes.server.audits import AUDIT_TENANT
+from rushes.server.auth import LOCAL, Caller
+from rushes.server.gateway import Gateway
+from rushes.server.run import opened_service
+from rushes.server.settings import ServerSettings
+from rushes.server.wishes import Wish
+from rushes.stores.base import JobRecord
+
+RED = "a red ball rolls over fresh snow"
+LIKE = "A red ball rolling over fresh snow"
+LEFT, RIGHT = "a dog walks from left to right", "a dog walks from right to left"
+FIELDS: dict[str, Any] = {"width": 64, "height": 64, "num_frames": 9, "num_inference_steps": 20}
+STEPS = (2, 6, 10)
+
+
+class Bench:
+    """A gateway without its edges, and a worker that is the test."""
+
+    def __init__(self, place: Workplace, gateway: Gateway) -> None:
+        self.place, self.gateway = place, gateway
+        self.worker = HandWorker(place=place)
+        self.worker.announce()
+
+    def ask(
+        self, prompt: str, *, caller: Caller = LOCAL, level: Any = "on", has_seed: bool = False, **fields: Any
+    ) -> JobRecord:
+        body = {"prompt": prompt, "model": "toy", "seed": 1, **FIELDS, **fields}
+        request, options = self.gateway.ask(body, tenant=caller.tenant)
+        return self.gateway.create(request, options, caller, Wish(level=level, has_seed=has_seed))
+
+    def cache(self, prompt: str, **more: Any) -> dict[str, Any]:
+        """Of a request that is taken back at once."""
+        record = self.ask(prompt, **more)
+        self.place.jobs.cancel(record.id)
+        found: dict[str, Any] = self.gateway.video(record)["cache"]
+        return found
+
+    def made(self, prompt: str, **more: Any) -> JobRecord:
+        """A clip whose snapshots are in the index."""
+        self.ask(prompt, **more)
+        record = self.worker.complete(STEPS)
+        self.until_indexed(record.id)
+        return record
+
+    def until_indexed(self, job_id: str, *, is_in: bool = True) -> None:
+        assert self.gateway.reuse.latents is not None
+        deadline = time.monotonic() + 20
+        while self.gateway.reuse.latents.cache.has(job_id) != is_in:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@contextmanager
+def opened(folder: Path, **settings: Any) -> Iterator[Bench]:
+    asked = ServerSettings(store=folder, has_auth=False, latent_reuse="on", **settings)
+    with Workplace(folder) as place, opened_service(place, asked) as service:
+        service.gateway.feed.start()
+        try:
+            yield Bench(place, service.gateway)
+        finally:
+            service.gateway.feed.stop()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with opened(tmp_path) as found:
+        yield found
+
+
+def test_a_like_prompt_goes_on_from_stored_latents(bench: Bench) -> None:
+    source = bench.made(RED)
+    record = bench.ask(LIKE, seed=5)
+    cache = bench.gateway.video(record)["cache"]
+    assert (cache["kind"], cache["source"]) == ("latent", source.id)
+    assert record.request.source is not None
+    assert not record.request.source.is_renoised
+    assert cache["steps_saved"] == record.request.source.step in STEPS
+    assert cache["seconds_saved"] == pytest.approx(4.0 * cache["steps_saved"] / 20)
+    assert cache["similarity"] >= 0.92
+    assert record.request.prompt == LIKE
+    assert bench.place.jobs.asked(record.id).source is None
+
+
+def test_a_seed_that_was_given_is_kept_by_noise(bench: Bench) -> None:
+    bench.made(RED)
+    record = bench.ask(LIKE, seed=5, has_seed=True)
+    assert record.request.source is not None
+    assert record.request.source.is_renoised
+    assert record.request.sampling.seed == 5
+
+
+def test_another_meaning_is_refused_however_near(bench: Bench) -> None:
+    bench.made(LEFT)
+    cache = bench.cache(RIGHT)
+    assert (cache["kind"], cache["reason"]) == ("miss", "guard: order")
+    assert cache["source"] is None
+
+
+@pytest.mark.parametrize("fields", [{"width": 96}, {"flow_shift": 4.0}, {"guidance_high": 9.0}])
+def test_latents_of_another_kind_of_clip_are_not_found(bench: Bench, fields: dict[str, Any]) -> None:
+    bench.made(RED)
+    assert bench.cache(LIKE, **fields)["reason"] == "empty"
+
+
+def test_another_tenant_finds_nothing(bench: Bench) -> None:
+    bench.made(RED)
+    stranger = replace(LOCAL, tenant="other", key_id="k")
+    assert bench.cache(LIKE, caller=stranger)["reason"] == "empty"
+    assert bench.cache(RED, caller=stranger)["reason"] == "empty"
+    assert bench.cache(RED)["kind"] == "exact"
+
+
+@pytest.mark.parametrize("level", ["off", "exact"])
+def test_who_wants_no_latents_gets_none(bench: Bench, level: str) -> None:
+    bench.made(RED)
+    assert bench.cache(LIKE, level=level)["kind"] == ("off" if level == "off" else "miss")
+
+
+def test_a_key_without_cache_gets_and_gives_nothing(bench: Bench) -> None:
+    own = replace(LOCAL, is_cache_allowed=False)
+    bench.ask(RED, caller=own)
+    record = bench.worker.complete(STEPS)
+    time.sleep(0.5)
+    assert bench.gateway.reuse.latents is not None
+    assert not bench.gateway.reuse.latents.cache.has(record.id)
+    assert bench.cache(RED)["kind"] == "miss"
+    assert bench.cache(RED, caller=own)["kind"] == "off"
+
+
+def test_a_repeated_hit_is_exact_and_says_what_it_is(bench: Bench) -> None:
+    bench.made(RED)
+    bench.ask(LIKE, seed=5)
+    first = bench.worker.complete()
+    again = bench.gateway.video(bench.ask(LIKE, seed=5))["cache"]
+    assert (again["kind"], again["source"]) == ("exact", first.id)
+    assert again["sigma"] == bench.gateway.video(first)["cache"]["sigma"]
+    strict = bench.cache(LIKE, seed=5, level="exact")
+    assert strict["kind"] == "miss", "what was made of another's latents is no exact clip"
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_snapshot_that_is_no_more_is_a_miss(bench: Bench, damage: str) -> None:
+    source = bench.made(RED)
+    for name in bench.place.latents.names():
+        if damage == "gone":
+            bench.place.latents.delete(name)
+        else:
+            bench.place.latents.path(name).write_bytes(b"lat")
+    cache = bench.cache(LIKE)
+    assert (cache["kind"], cache["reason"]) == ("miss", "missing")
+    bench.until_indexed(source.id, is_in=False)
+
+
+def test_a_worker_that_cannot_use_a_snapshot_makes_it_a_miss(bench: Bench) -> None:
+    bench.made(RED)
+    bench.ask(LIKE, seed=5)
+    lease, record = bench.worker.lease()
+    bench.place.jobs.miss_source(lease, reason="/some/folder/x: holds NaN or infinity")
+    cache = bench.gateway.video(bench.place.jobs.get(record.id))["cache"]
+    assert cache == {**dict.fromkeys(cache), "kind": "miss", "reason": "snapshot"}
+
+
+def test_workers_of_two_models_share_nothing(bench: Bench) -> None:
+    bench.made(RED)
+    HandWorker(place=bench.place, identity="model-2", owner="v").announce()
+    time.sleep(1.1)  # what is known of workers may be as old
+    assert bench.cache(RED)["reason"] == "model"
+
+
+def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:
+    source = bench.made(RED)
+    asyncio.run(bench.gateway.delete("default", source.id))
+    bench.until_indexed(source.id, is_in=False)
+    assert bench.cache(LIKE)["kind"] == "miss"
+
+
+def test_the_index_outlives_the_gateway(tmp_path: Path) -> None:
+    with opened(tmp_path) as first:
+        source = first.made(RED)
+    with opened(tmp_path) as second:
+        assert second.cache(LIKE)["source"] == source.id
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_nobody_heard_of_is_found_by_its_files(tmp_path: Path, is_lost: bool) -> None:
+    with Workplace(tmp_path) as place:
+        asked = ServerSettings(store=tmp_path, has_auth=False)
+        with opened_service(place, asked) as service:
+            away = Bench(place, service.gateway)
+            away.ask(RED)
+            record = away.worker.complete(STEPS)
+    if is_lost:
+        for file in tmp_path.glob("reuse.sqlite*"):
+            file.unlink()
+    with opened(tmp_path) as bench:
+        bench.until_indexed(record.id)
+        assert bench.cache(LIKE)["source"] == record.id
+
+
+def test_what_has_no_room_loses_its_files(tmp_path: Path) -> None:
+    with opened(tmp_path, reuse_gb=30e-9) as bench:  # 30 bytes: one clip's three snapshots of 7
+        first, second = bench.made(RED), bench.made("a yellow bird flies over the sea")
+        bench.until_indexed(first.id, is_in=False)
+        names = bench.place.latents.names()
+        assert {name.partition(".")[0] for name in names} == {second.id}
+
+
+def test_a_share_of_hits_is_made_again(tmp_path: Path) -> None:
+    with opened(tmp_path, audit_share=1.0) as bench:
+        bench.made(RED)
+        bench.ask(LIKE, seed=5)
+        hit = bench.worker.complete()
+        wait_for(lambda: bench.place.jobs.count(tenant=AUDIT_TENANT) == 1)
+        audit = bench.worker.complete()
+        assert audit.request == replace(hit.request, source=None)
+        assert (audit.options.lane, audit.options.tenant) == ("batch", AUDIT_TENANT)
+        wait_for(lambda: 'rushes_reuse_audits_total{verdict="unknown"} 1.0' in metrics(bench))
+        assert bench.gateway.list("default").records[0].id == hit.id
+
+
+def test_metrics_tell_hits_misses_and_seconds(bench: Bench) -> None:
+    bench.made(RED)
+    for prompt in (RED, LIKE, "something else entirely"):
+        bench.cache(prompt)
+    told = metrics(bench)
+    for line in (
+        'rushes_reuse_requests_total{kind="exact"} 1.0',
+        'rushes_reuse_requests_total{kind="latent"} 1.0',
+        'rushes_reuse_requests_total{kind="miss"} 2.0',
+        'rushes_reuse_misses_total{reason="similarity"} 1.0',
+        'rushes_reuse_saved_seconds_total{kind="exact"} 5.0',
+        "rushes_reuse_entries 1.0",
+    ):
+        assert line in told
+
+
+def metrics(bench: Bench) -> str:
+    registry = CollectorRegistry()
+    registry.register(bench.gateway.reuse.metrics)
+    return generate_latest(registry).decode()
