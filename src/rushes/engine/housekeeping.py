@@ -18,7 +18,7 @@ SWEEP_S = 5.0
 ORPHANS_S = 3600.0
 """Between two looks for files that belong to no job."""
 
-TRIM_S = 20.0
+TRIM_S = 10.0
 """Between two times that freed memory is returned to the system."""
 
 
