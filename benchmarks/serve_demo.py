@@ -23,7 +23,7 @@ from benchmarks.http_load import Connection
 from benchmarks.service_load import has_fragment
 
 READY_S = 300.0
-CLIP = {"preset": "fast", "seed": 7}
+CLIP = {"preset": "fast", "seed": 7, "cache": "off"}
 
 
 class Demo:

@@ -17,7 +17,14 @@ from urllib.parse import urlsplit
 from benchmarks.http_load import Connection, ConnectionGone
 from benchmarks.service_processes import Process
 
-SMALL = {"prompt": "a dog", "width": 64, "height": 64, "num_frames": 5, "num_inference_steps": 2}
+SMALL = {
+    "prompt": "a dog",
+    "width": 64,
+    "height": 64,
+    "num_frames": 5,
+    "num_inference_steps": 2,
+    "cache": "off",  # every clip is made
+}
 
 
 @dataclass(slots=True)

@@ -48,6 +48,9 @@ DRAIN_S = 120.0
 CANCELLED, DROPPED = 0.15, 0.25
 """Parts of the clients that cancel their job, and that drop their stream in mid-way and come again."""
 
+SHARED = 0.1
+"""Part of the clients that take the clip of an equal request, or wait for it to be made."""
+
 KILL_EVERY_S = 45.0
 LEASE_S = 3.0
 WARM_S = 120.0
@@ -108,7 +111,8 @@ class Soak:
     async def _client(self, number: int) -> None:
         """One user: asks, watches to the end whatever happens to the gateway, and fetches."""
         clip = (self._chance.randrange(SEEDS), self._chance.choice(LENGTHS))
-        body = {**BODY, "seed": clip[0], "num_frames": clip[1]}
+        cache = "exact" if self._chance.random() < SHARED else "off"
+        body = {**BODY, "seed": clip[0], "num_frames": clip[1], "cache": cache}
         job_id = await self._create(number, body)
         if job_id is None:
             return

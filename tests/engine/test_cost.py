@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from rushes.engine.cost import CostModel
+from rushes.engine.degrade import Limits, degrade
 from rushes.engine.rates import CPU, H200, StageFit, rates_for
 from rushes.engine.shapes import (
     UMT5_XXL,
@@ -31,6 +32,7 @@ from rushes.models.wan_vae import WanVAE
 from rushes.pipelines.rules import load_rules, resolve
 from rushes.sampling.step_cache import StepCache, new_cache, plan_step
 from rushes.stages.base import BatchKey
+from rushes.types import LatentSource
 
 TERA = 1e12
 A14B, TI2V_5B = "wan2.2-t2v-a14b", "wan2.2-ti2v-5b"
@@ -394,3 +396,28 @@ def test_what_batches_save_is_learned_from_batches():
     alone_s, eight_s = take(work), take(joint_work("denoise", [work] * 8))
     assert eight_s < 8 * alone_s / 1.5
     assert cost.batch_seconds(key, alone_s, 8) == pytest.approx(eight_s, rel=0.2)
+
+
+@pytest.mark.parametrize("pipeline", [A14B, TI2V_5B])
+def test_steps_before_a_source_are_not_counted(pipeline):
+    """They are the whole clip's last ones; the first of them makes the text's keys."""
+    asked = resolve(load_rules(pipeline), "a dog")
+    step = 5
+    source = LatentSource(name="n", sigma=0.9, step=step, is_renoised=True)
+    whole, rest = (spans_of(each, SHAPES[pipeline]) for each in (asked, replace(asked, source=source)))
+    steps, fewer = (
+        [span.work for span in spans["denoise"] for _ in range(span.count)] for spans in (whole, rest)
+    )
+    assert len(fewer) == len(steps) - step
+    assert fewer[1:] == steps[step + 1 :]
+    assert fewer[0] == steps[step] + context_work(SHAPES[pipeline])
+    assert {**rest, "denoise": ()} == {**whole, "denoise": ()}
+
+
+def test_a_smaller_clip_goes_on_from_no_source():
+    rules = load_rules(A14B)
+    source = LatentSource(name="n", sigma=0.9, step=5, is_renoised=True)
+    asked = replace(resolve(rules, "a dog"), source=source)
+    smaller = degrade(asked, rules, lambda each: each.video.num_frames < 81, Limits())
+    assert smaller is not None
+    assert smaller.source is None

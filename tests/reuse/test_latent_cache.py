@@ -268,3 +268,12 @@ def test_threads_may_use_one_cache(path: Path) -> None:
     assert len(cache) <= 40
     assert cache.counts.num_errors == 0
     cache.close()
+
+
+def test_the_right_variant_of_a_template_is_found_behind_many_nearer_ones(path: Path) -> None:
+    cache = LatentCache(ReuseStore(path))
+    add(cache, "right", "a shoe on a red table", at=vector(0.3))
+    for number in range(150):
+        add(cache, str(number), f"a shoe on table {number}", at=vector(0.001 * number))
+    assert hit_id(cache.lookup(vector(), "k", "A shoe on the red table")) == "right"
+    cache.close()

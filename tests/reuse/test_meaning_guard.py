@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.reuse.guard import differs
+from rushes.reuse.guard import differs, gist
 
 PAIRS = Path(__file__).parent / "pairs"
 
@@ -61,6 +61,7 @@ OTHER = [
 def test_the_same_in_other_words_passes(one: str, other: str) -> None:
     assert differs(one, other) is None
     assert differs(other, one) is None
+    assert gist(one) == gist(other)
 
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
@@ -84,6 +85,14 @@ def test_another_meaning_of_nearly_the_same_words_is_refused(one: str, other: st
 )
 def test_the_reason_says_what_differs(one: str, other: str, reason: str) -> None:
     assert differs(one, other) == reason
+
+
+def test_prompts_of_two_gists_differ() -> None:
+    for file in sorted(PAIRS.glob("*/same/*.txt")):
+        for line in file.read_text("utf-8").splitlines():
+            one, other = line.split(" | ")
+            assert gist(one) == gist(other) or differs(one, other), line
+    assert gist("a dog") != gist("a cat")
 
 
 def test_no_pair_of_two_meanings_passes_in_either_set() -> None:
@@ -113,6 +122,7 @@ def _sides(file: Path) -> list[str]:
 def test_any_text_can_be_judged_both_ways_alike(one: str, other: str) -> None:
     assert differs(one, one) is None
     assert (differs(one, other) is None) == (differs(other, one) is None)
+    assert differs(one, other) or gist(one) == gist(other)
 
 
 @given(st.permutations(["dog", "sees", "cat", "bites", "man"]))

@@ -22,6 +22,7 @@ def insert(
         tenant=tenant,
         compat="k",
         prompt=id,
+        gist="",
         vector=vector().tobytes(),
         snapshots=snapshots(id, int(given.get("nbytes", 10)) // 2),
         saved_s=given.get("saved_s", 1.0),

@@ -30,6 +30,7 @@ SMALL: dict[str, Any] = {
     "num_frames": 9,
     "num_inference_steps": 3,
     "seed": 7,
+    "cache": "off",  # every clip is made
 }
 
 

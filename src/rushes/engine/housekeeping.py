@@ -1,4 +1,4 @@
-"""Keeps a workplace clean beside the work: old jobs, files that are nobody's. No torch here."""
+"""Keeps a workplace clean beside the work: old jobs, files that are nobody's, memory. No torch here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from functools import partial
 from math import inf
 
+from rushes.engine.host_heap import give_back
 from rushes.engine.workplace import MOST_LATENT_BYTES, Workplace
 from rushes.errors import RushesError
 
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 SWEEP_S = 5.0
 ORPHANS_S = 3600.0
 """Between two looks for files that belong to no job."""
+
+TRIM_S = 20.0
+"""Between two times that freed memory is returned to the system."""
 
 
 class Housekeeping:
@@ -50,7 +54,7 @@ class Housekeeping:
         self._thread.join()
 
     def _run(self) -> None:
-        cleaned_at = -inf
+        cleaned_at = trimmed_at = -inf
         while not self._stops.is_set():
             try:
                 self._sweep()
@@ -59,4 +63,7 @@ class Housekeeping:
                     self._place.remove_orphans()
             except RushesError as error:
                 log.error("the store could not be cleaned: %s", error)
+            if time.monotonic() > trimmed_at + TRIM_S:
+                trimmed_at = time.monotonic()
+                give_back()
             self._stops.wait(self._sweep_s)

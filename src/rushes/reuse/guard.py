@@ -8,12 +8,13 @@ refused: a miss costs time, a wrong video costs trust.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from functools import cache
+from hashlib import blake2b
 
 from rushes.reuse.inflection import Word, is_same_word, read_word
-from rushes.reuse.lexicon import lexicon
+from rushes.reuse.lexicon import fingerprint, lexicon
 from rushes.reuse.phrases import Clause, Phrase, read, variants
 
 _MAX_PHRASES = 12
@@ -48,8 +49,17 @@ def differs(one: str, other: str) -> str | None:
     return "order: the same words in another order"
 
 
+def gist(prompt: str) -> str:
+    """16 hex digits: prompts of two gists differ, so that only those of one have to be compared. It follows
+    the words without their forms and order, and the word lists."""
+    stems = [word.stem for word in read(prompt).words]
+    return blake2b("\n".join((fingerprint(), *stems)).encode(), digest_size=8).hexdigest()
+
+
 def _words_differ(first: Sequence[Word], second: Sequence[Word]) -> str | None:
     """Words of one stem are matched in the order of their forms."""
+    if len(first) == len(second) and all(map(_can_match, first, second)):
+        return None
     left, right = _by_stem(first), _by_stem(second)
     mine: list[str] = []
     others: list[str] = []
@@ -58,13 +68,17 @@ def _words_differ(first: Sequence[Word], second: Sequence[Word]) -> str | None:
         if len(ours) != len(theirs) or not all(map(is_same_word, ours, theirs)):
             mine += [word.text for word in ours]
             others += [word.text for word in theirs]
-    return _named(mine, others) if mine or others else None
+    return _named(mine, others)
+
+
+def _can_match(one: Word, other: Word) -> bool:
+    return one is other or (one.stem == other.stem and is_same_word(one, other))
 
 
 def _by_stem(words: Sequence[Word]) -> dict[str, list[Word]]:
-    found: dict[str, list[Word]] = defaultdict(list)
-    for word in sorted(words, key=lambda word: (word.form, word.text)):
-        found[word.stem].append(word)
+    found: dict[str, list[Word]] = {}
+    for word in words:
+        found.setdefault(word.stem, []).append(word)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from rushes.reuse.lexicon import lexicon
@@ -30,6 +31,7 @@ class Word:
     form: Form
 
 
+@lru_cache(maxsize=8192)
 def read_word(text: str) -> Word:
     """Take a word apart.
 

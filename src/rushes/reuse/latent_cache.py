@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import numpy as np
 from rushes.errors import StoreError
 from rushes.reuse.encoder import DIM
 from rushes.reuse.entries import Entry, Snapshot
-from rushes.reuse.guard import differs
+from rushes.reuse.guard import differs, gist
 from rushes.reuse.index import VectorIndex
 from rushes.reuse.plain_index import Neighbour, Vectors
 from rushes.reuse.store import ReuseStore, entry_of
@@ -26,8 +27,8 @@ opposite meaning, which is why there is a guard (docs/reuse.md)."""
 REFRESH_S = 0.25
 """How old the view of other processes' entries may be."""
 
-_MAX_CANDIDATES = 64
-"""The nearest, which are shown to the guard."""
+_MAX_CANDIDATES = 256
+"""The nearest that are looked at: a template may have as many variants that are near."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,8 @@ class Miss:
     """Nothing may be used.
 
     Attributes:
-        reason: "empty", "similarity", "guard: ..." with what differs, or "store: ..." when it cannot be read.
+        reason: "empty", "similarity", "guard: ..." with what differs, "gone" where the nearest was removed or
+            is damaged, or "store: ..." when it cannot be read.
         similarity: of the nearest that was above the threshold; None when none was.
     """
 
@@ -80,6 +82,7 @@ class LatentCache:
     Args:
         store: what holds the entries; the cache closes it.
         differs: why two prompts do not mean the same; None when they do.
+        gist: of a prompt: those of two gists differ, and are not compared.
         on_evicted: called with entries that went, after they went, so that their files can be deleted.
             Whoever still reads one of those has a miss.
         clock: seconds since the epoch.
@@ -93,10 +96,11 @@ class LatentCache:
         store: ReuseStore,
         *,
         differs: Callable[[str, str], str | None] = differs,
+        gist: Callable[[str], str] = gist,
         on_evicted: Callable[[Sequence[Entry]], None] = lambda entries: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._differs = store, differs
+        self._store, self._differs, self._gist = store, differs, gist
         self._on_evicted, self._clock = on_evicted, clock
         self._lock = threading.Lock()
         self._indexes: dict[str, VectorIndex] = {}
@@ -104,6 +108,7 @@ class LatentCache:
         self._hits: Counter[int] = Counter()
         self._number, self._refreshed_at = -1, -REFRESH_S
         self.counts = Counts(hits=0, misses=Counter(), num_corrupt=0, num_errors=0)
+        self._gist("")  # reads the word lists, which the first look-up would wait for
         with self._lock:
             self._read_news()
 
@@ -160,6 +165,7 @@ class LatentCache:
             tenant=tenant,
             compat=compat,
             prompt=prompt,
+            gist=self._gist(prompt),
             vector=vector.tobytes(),
             snapshots=snapshots,
             saved_s=saved_s,
@@ -213,16 +219,10 @@ class LatentCache:
         return self._first_alike(near, compat, prompt)
 
     def _first_alike(self, near: Sequence[Neighbour], compat: str, prompt: str) -> Hit | Miss:
-        rows, now = self._store.rows([one.key for one in near]), self._clock()
-        reason = "similarity"
+        rows = self._store.rows([one.key for one in near], gist=self._gist(prompt))
         for one in near:
             row = rows.get(one.key)
-            if row is None or row["compat"] != compat:
-                continue
-            if row["expires_at"] is not None and row["expires_at"] <= now and not row["is_pinned"]:
-                continue
-            if difference := self._differs(prompt, row["prompt"]):
-                reason = f"guard: {difference}" if reason == "similarity" else reason
+            if row is None or not self._is_live(row, compat) or self._differs(prompt, row["prompt"]):
                 continue
             try:
                 entry = entry_of(row)
@@ -232,7 +232,17 @@ class LatentCache:
             with self._lock:
                 self._hits[one.key] += 1
             return Hit(entry=entry, similarity=one.similarity)
-        return Miss(reason=reason, similarity=near[0].similarity)
+        return Miss(reason=self._why_unlike(near[0], prompt), similarity=near[0].similarity)
+
+    def _is_live(self, row: sqlite3.Row, compat: str) -> bool:
+        is_over = row["expires_at"] is not None and row["expires_at"] <= self._clock()
+        return row["compat"] == compat and (bool(row["is_pinned"]) or not is_over)
+
+    def _why_unlike(self, nearest: Neighbour, prompt: str) -> str:
+        """What the guard says of the nearest; "gone" where that had its time, was removed or is damaged."""
+        row = self._store.rows([nearest.key]).get(nearest.key)
+        difference = None if row is None else self._differs(prompt, row["prompt"])
+        return f"guard: {difference}" if difference else "gone"
 
     def _refresh(self) -> None:
         if abs(time.monotonic() - self._refreshed_at) >= REFRESH_S:

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b
 from importlib.resources import files
 from typing import Any
 
@@ -45,7 +46,7 @@ class Lexicon:
 @cache
 def lexicon() -> Lexicon:
     """Read once."""
-    content: dict[str, Any] = tomllib.loads(files("rushes.reuse").joinpath("lexicon.toml").read_text("utf-8"))
+    content: dict[str, Any] = tomllib.loads(_text())
     classes: dict[str, str] = {}
     for name, text in content["classes"].items():
         for word in _words(text):
@@ -60,6 +61,16 @@ def lexicon() -> Lexicon:
         whole=_words(forms["whole"]),
         spellings={word: spelled for spelled, text in content["spellings"].items() for word in _words(text)},
     )
+
+
+@cache
+def fingerprint() -> str:
+    """Of the lists: what was made with others cannot be compared."""
+    return blake2b(_text().encode(), digest_size=8).hexdigest()
+
+
+def _text() -> str:
+    return files("rushes.reuse").joinpath("lexicon.toml").read_text("utf-8")
 
 
 def _words(text: str) -> Words:

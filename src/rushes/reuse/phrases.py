@@ -49,7 +49,7 @@ class Reading:
     """A prompt, read.
 
     Attributes:
-        words: that count, in their order.
+        words: that count, by stem.
         adverbs: that may stand anywhere, in their order.
         clauses: in their order.
         is_joined: of each clause, whether "and" stands before it.
@@ -74,16 +74,15 @@ def read(prompt: str) -> Reading:
 def _tokens(prompt: str) -> Sequence[str]:
     text = unicodedata.normalize("NFKC", prompt).casefold().replace("’", "'")
     text = _SHORT.sub(lambda match: _whole_verb(match[1]) + " not", text.replace("can't", "can not"))
-    for spelled, pattern in _spellings():
-        text = pattern.sub(spelled, text)
+    text = _spellings().sub(lambda match: lexicon().spellings[match[0]], text)
     tokens = [token for token in _TOKEN.findall(text) if token not in _SILENT]
     return _joined([_numeral(token) for token in tokens])
 
 
 @lru_cache(maxsize=1)
-def _spellings() -> Sequence[tuple[str, re.Pattern[str]]]:
-    found = sorted(lexicon().spellings.items(), key=lambda pair: -len(pair[0]))
-    return [(spelled, re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")) for word, spelled in found]
+def _spellings() -> re.Pattern[str]:
+    longest_first = sorted(lexicon().spellings, key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
 
 def _whole_verb(verb: str) -> str:
@@ -138,7 +137,7 @@ class _Reader:
     def finish(self) -> Reading:
         self._end_clause(is_joined=False)
         return Reading(
-            words=tuple(self._words),
+            words=tuple(sorted(self._words, key=lambda word: (word.stem, word.form, word.text))),
             adverbs=tuple(self._adverbs),
             clauses=_with_lone_phrases(self._clauses),
             is_joined=tuple(self._joined),

@@ -13,6 +13,7 @@ _ENTRIES = (
         tenant TEXT NOT NULL,
         compat TEXT NOT NULL,
         prompt TEXT NOT NULL,
+        gist TEXT NOT NULL,              -- of the prompt: those of another one mean something else
         snapshots TEXT NOT NULL,         -- JSON
         nbytes INTEGER NOT NULL,
         saved_s REAL NOT NULL,           -- device seconds that one hit saves

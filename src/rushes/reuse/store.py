@@ -90,6 +90,7 @@ class ReuseStore:
         tenant: str,
         compat: str,
         prompt: str,
+        gist: str,
         vector: bytes,
         snapshots: Sequence[Snapshot],
         saved_s: float,
@@ -106,12 +107,12 @@ class ReuseStore:
             usage = Usage(created_at=now, used_at=now, hits=hits, saved_s=saved_s, nbytes=nbytes)
             ttl_s = self.bounds.ttl_s
             place = connection.execute(
-                "INSERT INTO entries (id, level, tenant, compat, prompt, snapshots, nbytes, saved_s, hits,"
-                " created_at, used_at, expires_at, is_pinned, score)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO entries (id, level, tenant, compat, prompt, gist, snapshots, nbytes, saved_s,"
+                " hits, created_at, used_at, expires_at, is_pinned, score)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(id, self.level, tenant, compat, prompt, snapshots_to_json(snapshots), nbytes, saved_s),
-                    *(hits, now, now, None if ttl_s is None else now + ttl_s),
+                    *(id, self.level, tenant, compat, prompt, gist, snapshots_to_json(snapshots)),
+                    *(nbytes, saved_s, hits, now, now, None if ttl_s is None else now + ttl_s),
                     0 if old is None else old["is_pinned"],
                     self._policy(usage, self._floor(connection)),
                 ),
@@ -182,12 +183,13 @@ class ReuseStore:
             query = "SELECT id FROM entries WHERE level = ?"
             return frozenset(row["id"] for row in connection.execute(query, (self.level,)))
 
-    def rows(self, places: Sequence[int]) -> Mapping[int, sqlite3.Row]:
-        """Rows of `entries` by place, as they are now, for `entry_of`; those that are gone are left out."""
+    def rows(self, places: Sequence[int], *, gist: str | None = None) -> Mapping[int, sqlite3.Row]:
+        """Rows of `entries` by place, as they are now, for `entry_of`; those that are gone, or of another
+        gist where one is given, are left out."""
         marks = ", ".join("?" * len(places))
-        query = f"SELECT * FROM entries WHERE level = ? AND place IN ({marks})"
+        query = f"SELECT * FROM entries WHERE level = ? AND coalesce(gist = ?, 1) AND place IN ({marks})"
         with self._database.read() as connection:
-            return {row["place"]: row for row in connection.execute(query, (self.level, *places))}
+            return {row["place"]: row for row in connection.execute(query, (self.level, gist, *places))}
 
     def news(self, number: int) -> News:
         """What happened after change `number`."""
