@@ -29,7 +29,7 @@ from benchmarks.reuse_served import one_by_one, queued
 OUT = Path("benchmarks/results/reuse_cpu.json")
 WORKLOADS = ("templated-ads", "hot-80-20")
 PARTS = ("eviction", "rates", "served")
-NUM_SERVED, NUM_QUEUED = 160, 100
+NUM_SERVED, NUM_QUEUED = 100, 60
 BETTER = 0.005
 """By how much one policy has to save more than another to be called better."""
 

@@ -35,9 +35,12 @@ class Sender:
     def send(self, number: int) -> None:
         """Ask, and wait for the clip's end."""
         prompt = self._prompts[number]
-        parent = self._ids.get(-1 if prompt.of is None else prompt.of)
+        call = prompt
+        while call.kind == "exact" and call.of is not None:  # who repeats a request repeats its call
+            call = self._prompts[call.of]
+        parent = self._ids.get(-1 if call.of is None else call.of)
         begin = time.perf_counter()
-        if prompt.kind == "edit" and parent is not None and self._cache == "on":
+        if call.kind == "edit" and parent is not None and self._cache == "on":
             clip = self._client.remix(parent, prompt.prompt)
         else:
             clip = self._client.create(prompt.prompt, seed=prompt.seed, cache=self._cache, **FIELDS)

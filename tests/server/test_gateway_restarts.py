@@ -65,7 +65,7 @@ def test_a_worker_that_dies_costs_no_event_and_no_byte(service: Sleeping, kind: 
     """Killed while it denoises, and half way through the frames that a client plays already."""
     expected = ended(service.client, created(service.client, **LONG, seed=1)["id"])
     whole = service.client.get(f"/v1/videos/{expected['id']}/content").content
-    video = created(service.client, **LONG, seed=1)
+    video = created(service.client, **LONG, seed=1, cache="off")
     events: list[dict] = []
     stream: list[bytes] = []
     threads = [watch(service.url, video["id"], events), play(service.url, video["id"], stream)]

@@ -56,6 +56,11 @@ export const api = {
     headers: { "Content-Type": "application/json", "Idempotency-Key": key },
     body: JSON.stringify(request),
   }),
+  remix: (id, ask, key) => json(`${videoPath(id)}/remix`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "Idempotency-Key": key },
+    body: JSON.stringify(ask),
+  }),
   list: ({ after = null, limit = 24 } = {}) =>
     json(`/v1/videos?order=desc&limit=${limit}${after ? `&after=${encodeURIComponent(after)}` : ""}`),
   get: id => json(videoPath(id)),

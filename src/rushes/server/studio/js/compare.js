@@ -19,8 +19,9 @@ export function buildCompare() {
   draw();
 }
 
-export function openCompare() {
-  const takes = store.compared.map(id => store.takes.get(id)).filter(Boolean);
+export const openCompare = () => openPair(store.compared.map(id => store.takes.get(id)).filter(Boolean));
+
+export function openPair(takes) {
   if (takes.length < 2) {
     toast("Mark two finished takes first: C, or the pair on their cards");
     return;

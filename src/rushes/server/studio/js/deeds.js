@@ -2,6 +2,7 @@
 
 import { download } from "./api.js";
 import { $, h, icon, say, setAttribute, toast } from "./dom.js";
+import { isEdit, openBefore, openEdit } from "./edit.js";
 import { cancel, remove, requestOf, submit } from "./jobs.js";
 import { currentModel, refuse, tune } from "./slate.js";
 import { store } from "./store.js";
@@ -11,6 +12,8 @@ export const DEEDS = [
   { key: "r", icon: "again", label: "Same again", hint: "with the same seed", can: () => true, act: again },
   { key: "e", icon: "tune", label: "Use settings", hint: "in the form", can: () => true, act: take => tune(requestOf(take, currentModel(take.video.model))) },
   { key: "c", icon: "pair", label: "Compare", hint: "mark for comparison", can: isDone, act: take => store.compare(take.id) },
+  { key: "m", icon: "pen", label: "Edit", hint: "other words, from its latents", can: isDone, act: openEdit },
+  { key: "b", icon: "pair", label: "Before, after", hint: "beside what it is an edit of", can: take => isDone(take) && isEdit(take), act: openBefore },
   { key: "d", icon: "down", label: "Download", hint: "as mp4", can: isDone, act: take => download(take.video).catch(error => toast(error.message)) },
   { key: "x", icon: "stop", label: "Cancel", hint: "stop making it", can: take => !isEnded(take), act: cancel },
   { key: "Delete", icon: "bin", label: "Delete", hint: "take and files", can: isEnded, act: remove },
@@ -18,7 +21,7 @@ export const DEEDS = [
 
 export async function again(take) {
   try {
-    await submit({ ...requestOf(take, currentModel(take.video.model)), preview_every: 1 });
+    await submit({ ...requestOf(take, currentModel(take.video.model)), preview_every: 1, cache: "off" });
     say("The same take again, with the same seed");
   } catch (error) {
     refuse(error);

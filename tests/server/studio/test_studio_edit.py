@@ -1,0 +1,31 @@
+"""An edit beside its take, and both on one clock."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+from studio_parts import CLIP_MS, SHORT, SHOTS, roll
+
+
+def test_a_take_is_edited_and_shown_before_and_after(studio: Page, url: str) -> None:
+    roll(studio, "a red dog in a park", **SHORT, seed=7)
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    studio.click("#deeds button:has-text('Edit')")
+    studio.fill("#edit-prompt", "a red dog in the snow")
+    studio.click("#dialog button:has-text('Roll the edit')")
+    expect(studio.locator("#shot")).to_have_text("a red dog in the snow")
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    studio.click("#deeds button:has-text('Before, after')")
+    captions = studio.locator("#dialog figcaption")
+    expect(captions).to_have_text(["a red dog in a park", "a red dog in the snow"])
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    studio.screenshot(path=SHOTS / "edit.png")
+
+
+def test_an_edit_that_is_refused_stays_in_the_dialog(studio: Page) -> None:
+    roll(studio, "a red balloon over a lake", **SHORT, seed=8)
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    studio.keyboard.press("m")
+    studio.fill("#edit-prompt", "   ")
+    studio.click("#dialog button:has-text('Roll the edit')")
+    expect(studio.locator("#dialog .wrong")).to_contain_text("prompt")
+    expect(studio.locator("#shot")).to_have_text("a red balloon over a lake")
