@@ -1,8 +1,8 @@
 """The C library's heap of this process.
 
-glibc gives every new thread an arena of its own, up to eight for each core, and keeps what the thread has freed
-there. A worker has several threads for every clip: after some hundred clips it holds 60 MB that nobody uses, and
-looks as if it leaked. Elsewhere than under glibc nothing here does anything.
+glibc gives every new thread an arena of its own, up to eight for each core, and keeps what the thread has
+freed there. A worker has several threads for every clip: after some hundred clips it holds 60 MB that nobody
+uses, and looks as if it leaked. Elsewhere than under glibc nothing here does anything.
 """
 
 from __future__ import annotations
