@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,16 @@ def test_braces_and_numbers_in_a_template() -> None:
     ask = BatchAsk(template="{{{n}}} of {n}, {other_1}", rows=[{"n": 3, "other_1": "}{"}], fields={})
     assert ask.bodies()[0]["prompt"] == "{3} of 3, }{"
     assert names_in(ask.template) == ("n", "other_1")
+
+
+def test_a_prompt_too_long_is_never_put_together() -> None:
+    ask = BatchAsk(template="{a}{{" * 90_000, rows=[{"a": "x" * 500_000}], fields={})
+    tracemalloc.start()
+    with pytest.raises(InvalidRequest, match="the filled template has 45000090000") as caught:
+        ask.bodies()
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    assert caught.value.field == "rows[0].prompt"
 
 
 def test_rows_that_are_no_objects() -> None:
