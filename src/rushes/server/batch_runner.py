@@ -70,6 +70,11 @@ class BatchRunner:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def has_died(self) -> bool:
+        """Whether the thread was started and is gone."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
     def wake(self) -> None:
         """There is a new batch."""
         self._wakes.set()
