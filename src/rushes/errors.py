@@ -125,6 +125,10 @@ class TooManyJobs(LimitReached):
     """As many jobs as the key may have at once are queued or running."""
 
 
+class TooManyBatches(LimitReached):
+    """As many batches as a tenant may have at once still wait for their jobs."""
+
+
 class QuotaExceeded(LimitReached):
     """The job would take more device seconds than the key has left today."""
 

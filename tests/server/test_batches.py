@@ -15,14 +15,16 @@ from running_service import SMALL
 
 import rushes
 from rushes.engine.workplace import Workplace
-from rushes.errors import IdempotencyConflict, InvalidRequest, UnknownBatch
+from rushes.errors import IdempotencyConflict, InvalidRequest, TooManyBatches, UnknownBatch
 from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS
 from rushes.server.asks import ask_of
-from rushes.server.auth import LOCAL
+from rushes.server.auth import LOCAL, Caller
 from rushes.server.batch_asks import BatchAsk, names_in, read_batch
 from rushes.server.batch_runner import WINDOW, BatchRunner, batching_over
+from rushes.server.batches import MOST_OPEN
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
+from rushes.server.problems import problem_of
 from rushes.stores.accounts import AccountStore
 from rushes.stores.api_keys import KeyLimits
 
@@ -122,7 +124,7 @@ def test_one_bad_row_and_nothing_is_queued(
 
 def test_braces_and_numbers_in_a_template() -> None:
     ask = BatchAsk(template="{{{n}}} of {n}, {other_1}", rows=[{"n": 3, "other_1": "}{"}], fields={})
-    assert ask.bodies()[0]["prompt"] == "{3} of 3, }{"
+    assert ask.body(1)["prompt"] == "{3} of 3, }{"
     assert names_in(ask.template) == ("n", "other_1")
 
 
@@ -130,7 +132,7 @@ def test_a_prompt_too_long_is_never_put_together() -> None:
     ask = BatchAsk(template="{a}{{" * 90_000, rows=[{"a": "x" * 500_000}], fields={})
     tracemalloc.start()
     with pytest.raises(InvalidRequest, match="the filled template has 45000090000") as caught:
-        ask.bodies()
+        next(ask.bodies())
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
     assert caught.value.field == "rows[0].prompt"
@@ -220,6 +222,22 @@ def test_a_row_whose_key_is_taken_fails_alone(place: Workplace, caplog: pytest.L
     assert BatchRunner(batching.desk, place.jobs, submit, lambda _: LOCAL).step() == 3
     assert accounts.batches.get(fourth.id).num_rows == 3
     assert third.id in caplog.text
+    accounts.close()
+
+
+def test_a_tenant_has_so_many_open_batches(place: Workplace) -> None:
+    accounts = AccountStore(":memory:")
+    desk = batching_over(Gateway(place, Feed(place.jobs), models=("toy",)), accounts).desk
+    ask = read_batch({"template": "a dog", "rows": [{}], **SMALL})
+    made = [desk.create(ask, LOCAL, f"k{number}") for number in range(MOST_OPEN)]
+    assert desk.create(ask, LOCAL, "k0") == made[0]
+    with pytest.raises(TooManyBatches, match=f"it may have {MOST_OPEN} at once") as caught:
+        desk.create(ask, LOCAL)
+    problem = problem_of(caught.value)
+    assert (problem.status, problem.code) == (429, "too_many_batches")
+    desk.create(ask, Caller(key_id="k", tenant="other", scopes=LOCAL.scopes, limits=LOCAL.limits))
+    desk.cancel(made[3].id, LOCAL)
+    desk.create(ask, LOCAL)
     accounts.close()
 
 

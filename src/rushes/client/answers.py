@@ -26,6 +26,7 @@ from rushes.errors import (
     RushesError,
     ServiceError,
     StageError,
+    TooManyBatches,
     TooManyJobs,
     Unauthenticated,
     UnknownBatch,
@@ -35,7 +36,7 @@ from rushes.errors import (
 )
 
 _LIMITS: Mapping[str, type[LimitReached]] = {
-    snake(kind.__name__): kind for kind in (RateLimited, TooManyJobs, QuotaExceeded)
+    snake(kind.__name__): kind for kind in (RateLimited, TooManyJobs, TooManyBatches, QuotaExceeded)
 }
 _ENDS: Mapping[str, type[RushesError]] = {
     snake(kind.__name__): kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,19 +33,25 @@ class BatchAsk:
     rows: Sequence[Mapping[str, Any]]
     fields: Mapping[str, Any]
 
-    def bodies(self) -> list[dict[str, Any]]:
-        """The fields of each row's request: the batch's, and over them the row's own. Raises
-        `InvalidRequest` with row and field."""
+    def bodies(self) -> Iterator[dict[str, Any]]:
+        """The fields of each row's request: the batch's, and over them the row's own. One at a time: filled
+        templates may be far longer than what was sent. Raises `InvalidRequest` with row and field."""
         names = names_in(self.template)
-        found = []
-        for number, row in enumerate(self.rows, start=1):
-            own = {name: row[name] for name in row if name in COLUMNS and row[name] is not None}
-            for name in row:
-                if name not in names and name not in COLUMNS:
-                    raise in_row(number, UnknownName(name, name, (*names, *COLUMNS)))
-            prompt = fill(self.template, row, number)
-            found.append({**self.fields, **own, "prompt": prompt, "priority": "batch"})
-        return found
+        for number in range(1, len(self.rows) + 1):
+            yield self._body(number, names)
+
+    def body(self, number: int) -> dict[str, Any]:
+        """The fields of one row, from 1. Raises as `bodies`."""
+        return self._body(number, names_in(self.template))
+
+    def _body(self, number: int, names: Sequence[str]) -> dict[str, Any]:
+        row = self.rows[number - 1]
+        own = {name: row[name] for name in row if name in COLUMNS and row[name] is not None}
+        for name in row:
+            if name not in names and name not in COLUMNS:
+                raise in_row(number, UnknownName(name, name, (*names, *COLUMNS)))
+        prompt = fill(self.template, row, number)
+        return {**self.fields, **own, "prompt": prompt, "priority": "batch"}
 
 
 def read_batch(body: Mapping[str, Any]) -> BatchAsk:

@@ -7,18 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from rushes.errors import LimitReached, QueueFull, RequestError, RushesError
 from rushes.server.asks import ask_of
 from rushes.server.auth import LOCAL, Caller, caller_of
+from rushes.server.batch_asks import BatchAsk
 from rushes.server.batches import BatchDesk
 from rushes.server.gateway import Gateway
 from rushes.server.problems import ProblemError
 from rushes.server.wishes import Wish, wish_of
 from rushes.stores.accounts import AccountStore
 from rushes.stores.base import JobRecord, JobStore
-from rushes.stores.batches import BatchRecord
+from rushes.stores.batches import OpenBatch
 from rushes.types import FINAL, GenerateRequest, JobOptions
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,13 @@ class BatchRunner:
         desk: BatchDesk,
         jobs: JobStore,
         submit: Submit,
-        caller_of: Callable[[BatchRecord], Caller],
+        caller_of: Callable[[OpenBatch], Caller],
         *,
         window: int | None = WINDOW,
     ) -> None:
         self._desk, self._jobs, self._submit, self._caller_of = desk, jobs, submit, caller_of
         self._window = window
-        self._asks: dict[str, list[dict[str, Any]]] = {}
+        self._asks: dict[str, BatchAsk] = {}
         self._open: dict[str, set[str]] = {}
         self._wakes, self._stops = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
@@ -87,7 +87,7 @@ class BatchRunner:
             del self._asks[batch_id], self._open[batch_id]
         return sum(self._step_of(record) for record in records if not self._stops.is_set())
 
-    def _step_of(self, record: BatchRecord) -> int:
+    def _step_of(self, record: OpenBatch) -> int:
         """What goes wrong with one batch must not stop the others."""
         try:
             return self._queue_some(record)
@@ -108,35 +108,35 @@ class BatchRunner:
             self._wakes.wait(LOOK_S)
             self._wakes.clear()
 
-    def _queue_some(self, record: BatchRecord) -> int:
+    def _queue_some(self, record: OpenBatch) -> int:
         try:
             caller = self._caller_of(record)
         except RequestError as error:
             log.warning("batch %s is cancelled: %s", record.id, error)
             self._desk.batches.cancel(record.id, now=record.created_at)
             return 0
-        asks, open_ = self._remembered(record)
+        ask, open_ = self._remembered(record)
         num = 0
         for number in range(record.num_rows + 1, record.total + 1):
             if self._stops.is_set() or (self._window is not None and len(open_) >= self._window):
                 break
             try:
-                job = self._queue_row(record, number, asks[number - 1], caller)
+                job = self._queue_row(record, number, ask, caller)
             except (QueueFull, LimitReached):
                 break  # there will be room later
             open_ |= set() if job is None else {job.id}
             num += 1
         return num
 
-    def _queue_row(
-        self, record: BatchRecord, number: int, ask: dict[str, Any], caller: Caller
-    ) -> JobRecord | None:
-        models, key = (str(ask["model"]),), f"{record.id}/{number}"
+    def _queue_row(self, record: OpenBatch, number: int, ask: BatchAsk, caller: Caller) -> JobRecord | None:
+        key = f"{record.id}/{number}"
         try:
+            body = ask.body(number)
+            models = (str(body["model"]),)
             request, options = ask_of(
-                ask, models=models, tenant=record.tenant, idempotency_key=key, is_ours=True
+                body, models=models, tenant=record.tenant, idempotency_key=key, is_ours=True
             )
-            job = self._submit(request, options, caller, wish_of(ask))
+            job = self._submit(request, options, caller, wish_of(body))
         except (QueueFull, LimitReached):
             raise
         except RequestError as error:  # it fits no worker, say, or its key is that of another job
@@ -145,12 +145,12 @@ class BatchRunner:
         self._desk.batches.add_row(record.id, number, job_id=job.id)
         return job
 
-    def _remembered(self, record: BatchRecord) -> tuple[list[dict[str, Any]], set[str]]:
-        """Each row's fields, and the batch's jobs that have not ended."""
+    def _remembered(self, record: OpenBatch) -> tuple[BatchAsk, set[str]]:
+        """What was asked for, and the batch's jobs that have not ended."""
         if record.id not in self._asks:
-            self._asks[record.id] = self._desk.asks(record)
             rows = self._desk.batches.rows(record.id)
             self._open[record.id] = {row.job_id for row in rows if row.job_id is not None}
+            self._asks[record.id] = self._desk.ask(record.id)
         open_ = self._open[record.id]
         open_ -= {job_id for job_id in open_ if self._has_ended(job_id)}
         return self._asks[record.id], open_
@@ -173,7 +173,7 @@ class Batching:
 def batching_over(gateway: Gateway, accounts: AccountStore) -> Batching:
     """Of a gateway whose batches lie in this store."""
 
-    def caller(record: BatchRecord) -> Caller:
+    def caller(record: OpenBatch) -> Caller:
         if record.key_id == LOCAL.key_id:
             return LOCAL
         return caller_of(accounts.keys.get(record.key_id), now=time.time())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rushes.engine.announcements import Estimate, StoreAdmission
@@ -16,9 +19,21 @@ from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.batches import Batches, BatchRecord, BatchRow
 from rushes.types import FINAL, GenerateRequest, JobOptions
 
+MOST_OPEN = 20
+"""Batches of a tenant of which rows are still to be queued: their templates and rows are held in memory."""
+
 COUNTS = ("waiting", "queued", "running", "completed", "failed", "cancelled", "expired")
 MOST_KEPT = 100_000
-"""Ended jobs whose end is kept in memory, for quick answers."""
+"""Ended jobs whose end is kept in memory, for quick answers: those that were asked for last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """What a batch's counts and sums need of a job."""
+
+    status: str
+    predicted_s: float
+    actual_s: float
 
 
 class BatchDesk:
@@ -41,12 +56,13 @@ class BatchDesk:
     ) -> None:
         self.batches = batches
         self._jobs, self._admission, self._models, self._clock = jobs, admission, models, clock
-        self._ended: dict[str, JobRecord] = {}
+        self._ended: OrderedDict[str, _Standing] = OrderedDict()
+        self._turn = threading.Lock()
 
     def estimate(self, ask: BatchAsk, caller: Caller) -> dict[str, Any]:
         """What it would take: GPU-seconds by the cost model, and when it would be ready; None where no worker
         tells. Raises `InvalidRequest` with row and field."""
-        found = self._estimate(self._requests(ask, caller), caller)
+        found = self._estimate(list(self._requests(ask, caller)), caller)
         return {"object": "batch.estimate", "total": len(ask.rows), **_figures(found)}
 
     def create(self, ask: BatchAsk, caller: Caller, idempotency_key: str | None = None) -> BatchRecord:
@@ -56,8 +72,10 @@ class BatchDesk:
         Raises:
             InvalidRequest: with row and field; nothing is queued then.
             IdempotencyConflict: the key belongs to another batch.
+            TooManyBatches: `MOST_OPEN` of the tenant still wait for their jobs.
         """
-        self._requests(ask, caller)
+        for _ in self._requests(ask, caller):
+            pass
         # What is the default may change while rows wait.
         fields = {**ask.fields, "model": ask.fields.get("model") or self._models()[0]}
         spec: dict[str, Any] = {
@@ -72,6 +90,7 @@ class BatchDesk:
             total=len(ask.rows),
             now=self._clock(),
             idempotency_key=key_of(idempotency_key),
+            most_open=MOST_OPEN,
         )
 
     def get(self, batch_id: str, caller: Caller) -> BatchRecord:
@@ -89,13 +108,13 @@ class BatchDesk:
     def batch(self, record: BatchRecord) -> dict[str, Any]:
         """The object that every call answers with; docs/service.md has its fields."""
         rows = self.batches.rows(record.id)
-        found = [(row, self._job(row)) for row in rows]
+        found = [(row, self._standing(row)) for row in rows]
         counts = dict.fromkeys(COUNTS, 0)
         counts["waiting"] = 0 if record.cancelled_at is not None else record.total - len(rows)
         counts["cancelled"] = record.total - len(rows) if record.cancelled_at is not None else 0
-        for row, job in found:
-            counts[_status(row, job)] += 1
-        jobs = [job for _, job in found if job is not None]
+        for row, standing in found:
+            counts[_status(row, None if standing is None else standing.status)] += 1
+        standings = [standing for _, standing in found if standing is not None]
         return {
             "id": record.id,
             "object": "batch",
@@ -105,8 +124,8 @@ class BatchDesk:
             "template": record.spec["template"],
             "total": record.total,
             "counts": counts,
-            "predicted_s": sum(job.predicted_s or 0.0 for job in jobs),
-            "actual_s": sum(job.actual_s or 0.0 for job in jobs),
+            "predicted_s": sum(each.predicted_s for each in standings),
+            "actual_s": sum(each.actual_s for each in standings),
         }
 
     def page(self, record: BatchRecord, *, after: int, limit: int) -> dict[str, Any]:
@@ -119,21 +138,22 @@ class BatchDesk:
         error = None if job is None else error_of(job)
         if row.error is not None:
             error = {"code": "invalid_request", "message": row.error}
-        return {"row": row.number, "video_id": row.job_id, "status": _status(row, job), "error": error}
+        status = _status(row, None if job is None else job.status)
+        return {"row": row.number, "video_id": row.job_id, "status": status, "error": error}
 
-    def asks(self, record: BatchRecord) -> list[dict[str, Any]]:
-        """The fields of each row's request."""
-        spec: Mapping[str, Any] = record.spec
-        return BatchAsk(template=spec["template"], rows=spec["rows"], fields=spec["fields"]).bodies()
+    def ask(self, batch_id: str) -> BatchAsk:
+        """As it was asked for. Raises `UnknownBatch`."""
+        spec: Mapping[str, Any] = self.batches.get(batch_id).spec
+        return BatchAsk(template=spec["template"], rows=spec["rows"], fields=spec["fields"])
 
-    def _requests(self, ask: BatchAsk, caller: Caller) -> list[GenerateRequest]:
-        models, found = self._models(), []
+    def _requests(self, ask: BatchAsk, caller: Caller) -> Iterator[GenerateRequest]:
+        models = self._models()
         for number, body in enumerate(ask.bodies(), start=1):
             try:
-                found.append(ask_of(body, models=models, tenant=caller.tenant)[0])
+                request, _ = ask_of(body, models=models, tenant=caller.tenant)
             except InvalidRequest as error:
                 raise in_row(number, error) from error
-        return found
+            yield request
 
     def _estimate(self, requests: Sequence[GenerateRequest], caller: Caller) -> Estimate | None:
         """Of all rows; None where one of their pipelines is served by nobody."""
@@ -154,15 +174,28 @@ class BatchDesk:
     def _job(self, row: BatchRow) -> JobRecord | None:
         if row.job_id is None:
             return None
-        if row.job_id in self._ended:
-            return self._ended[row.job_id]
         try:
-            job = self._jobs.get(row.job_id)
+            return self._jobs.get(row.job_id)
         except UnknownJob:
             return None
-        if job.status in FINAL and len(self._ended) < MOST_KEPT:
-            self._ended[row.job_id] = job
-        return job
+
+    def _standing(self, row: BatchRow) -> _Standing | None:
+        if row.job_id is None:
+            return None
+        with self._turn:
+            if row.job_id in self._ended:
+                self._ended.move_to_end(row.job_id)
+                return self._ended[row.job_id]
+        job = self._job(row)
+        if job is None:
+            return None
+        found = _Standing(status=job.status, predicted_s=job.predicted_s or 0.0, actual_s=job.actual_s or 0.0)
+        if job.status in FINAL:
+            with self._turn:
+                self._ended[row.job_id] = found
+                if len(self._ended) > MOST_KEPT:
+                    self._ended.popitem(last=False)
+        return found
 
 
 def _figures(found: Estimate | None) -> dict[str, Any]:
@@ -175,9 +208,9 @@ def _figures(found: Estimate | None) -> dict[str, Any]:
     }
 
 
-def _status(row: BatchRow, job: JobRecord | None) -> str:
-    if job is not None:
-        return job.status
+def _status(row: BatchRow, of_job: str | None) -> str:
+    if of_job is not None:
+        return of_job
     return "failed" if row.error is not None else "expired"
 
 

@@ -24,7 +24,14 @@ from rushes.server.routes import method_of, route_of
 from rushes.stores.base import Depth, JobStore
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-REFUSALS = ("queue_full", "rate_limited", "too_many_jobs", "quota_exceeded", "draining")
+REFUSALS = (
+    "queue_full",
+    "rate_limited",
+    "too_many_jobs",
+    "too_many_batches",
+    "quota_exceeded",
+    "draining",
+)
 """Codes of what is refused for want of room, rather than for what was asked."""
 
 

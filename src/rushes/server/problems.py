@@ -20,6 +20,7 @@ from rushes.errors import (
     RequestError,
     RushesError,
     StoreError,
+    TooManyBatches,
     TooManyJobs,
     Unauthenticated,
     UnknownBatch,
@@ -138,6 +139,7 @@ _ANSWERS: Mapping[type[RushesError], tuple[int, str, str]] = {
 _LIMITS: Mapping[type[LimitReached], str] = {
     RateLimited: "rate_limited",
     TooManyJobs: "too_many_jobs",
+    TooManyBatches: "too_many_batches",
     QuotaExceeded: "quota_exceeded",
 }
 _FIGURES = ("limit", "used", "remaining", "reset_s", "retry_after_s")

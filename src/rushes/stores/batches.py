@@ -7,29 +7,41 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rushes.errors import IdempotencyConflict, UnknownBatch
+from rushes.errors import IdempotencyConflict, TooManyBatches, UnknownBatch
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.sqlite_database import Database
 from rushes.types import Json
 
+RETRY_S = 60.0
+_OPEN = "num_rows < total AND cancelled_at IS NULL"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRecord:
-    """Attributes:
-    spec: as it was asked.
-    total: jobs that it is to have.
-    num_rows: the first so many rows have their job, or an error.
-    idempotency_key: the same key and spec again is the same batch.
-    cancelled_at: when somebody did not want the rest of them any more.
+class OpenBatch:
+    """What of a batch is small.
+
+    Attributes:
+        total: jobs that it is to have.
+        num_rows: the first so many rows have their job, or an error.
     """
 
     id: str
     key_id: str
     tenant: str
     created_at: float
-    spec: Mapping[str, Json]
     total: int
     num_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord(OpenBatch):
+    """Attributes:
+    spec: as it was asked.
+    idempotency_key: the same key and spec again is the same batch.
+    cancelled_at: when somebody did not want the rest of them any more.
+    """
+
+    spec: Mapping[str, Json]
     cancelled_at: float | None = None
     idempotency_key: str | None = None
 
@@ -58,14 +70,24 @@ class Batches:
         total: int,
         now: float,
         idempotency_key: str | None = None,
+        most_open: int | None = None,
     ) -> BatchRecord:
-        """A new batch, or the tenant's earlier one with the same key. Raises `IdempotencyConflict` for the
-        same key with another spec."""
+        """A new batch, or the tenant's earlier one with the same key.
+
+        Args:
+            most_open: batches that the tenant may have of which rows are still to be queued; None for any.
+
+        Raises:
+            IdempotencyConflict: the same key with another spec.
+            TooManyBatches: nothing is made.
+        """
         with self._database.write() as connection:
             if idempotency_key is not None and (
                 earlier := _earlier(connection, tenant, idempotency_key, spec)
             ):
                 return earlier
+            if most_open is not None:
+                _check_open(connection, tenant, most_open)
             last: str | None = connection.execute("SELECT max(id) FROM batches").fetchone()[0]
             batch_id = "batch_" + next_job_id(last and last.removeprefix("batch_"), now)
             connection.execute(
@@ -75,11 +97,12 @@ class Batches:
             )
             return _get(connection, batch_id, tenant)
 
-    def unfinished(self) -> Sequence[BatchRecord]:
+    def unfinished(self) -> Sequence[OpenBatch]:
         """Of all tenants, oldest first: those of which rows are still to be queued."""
-        query = "SELECT * FROM batches WHERE num_rows < total AND cancelled_at IS NULL ORDER BY id"
+        columns = "id, key_id, tenant, created_at, total, num_rows"
+        query = f"SELECT {columns} FROM batches WHERE {_OPEN} ORDER BY id"
         with self._database.read() as connection:
-            return tuple(_record(row) for row in connection.execute(query).fetchall())
+            return tuple(OpenBatch(**dict(row)) for row in connection.execute(query).fetchall())
 
     def add_row(
         self, batch_id: str, number: int, *, job_id: str | None = None, error: str | None = None
@@ -143,6 +166,19 @@ def _earlier(
     if record.spec != json.loads(json.dumps(spec)):
         raise IdempotencyConflict(f"idempotency key {idempotency_key!r} belongs to another batch")
     return record
+
+
+def _check_open(connection: sqlite3.Connection, tenant: str, most: int) -> None:
+    query = f"SELECT count(*) FROM batches WHERE {_OPEN} AND tenant = ?"
+    num: int = connection.execute(query, (tenant,)).fetchone()[0]
+    if num >= most:
+        raise TooManyBatches(
+            f"{num} batches of this tenant still wait for their jobs, and it may have {most} at once",
+            retry_after_s=RETRY_S,
+            limit=most,
+            used=num,
+            reset_s=RETRY_S,
+        )
 
 
 def _get(connection: sqlite3.Connection, batch_id: str, tenant: str | None) -> BatchRecord:
