@@ -241,6 +241,25 @@ def test_a_tenant_has_so_many_open_batches(place: Workplace) -> None:
     accounts.close()
 
 
+def test_a_batch_is_kept_as_long_as_its_jobs(place: Workplace) -> None:
+    accounts = AccountStore(":memory:")
+    batching = batching_over(Gateway(place, Feed(place.jobs), models=("toy",)), accounts)
+    desk, ask = batching.desk, read_batch({"template": "a {animal}", "rows": ROWS, **SMALL})
+    old = desk.create(ask, LOCAL)
+    batching.runner.step()
+    waiting = desk.create(ask, LOCAL)
+    assert (desk.sweep(keep_days=1.0), desk.sweep(keep_days=-1.0)) == (0, 0)
+    for row in accounts.batches.rows(old.id):
+        place.jobs.cancel(str(row.job_id))
+        assert desk.sweep(keep_days=-1.0) == 0
+    for row in accounts.batches.rows(old.id):
+        place.forget(str(row.job_id))
+    assert (desk.sweep(keep_days=1.0), desk.sweep(keep_days=-1.0)) == (0, 1)
+    assert [record.id for record in accounts.batches.list()] == [waiting.id]
+    assert accounts.batches.rows(old.id) == ()
+    accounts.close()
+
+
 def test_keys_of_rows_are_no_clients(client: rushes.Client) -> None:
     with pytest.raises(InvalidRequest, match="must not begin with 'batch_'"):
         client.create("a dog", **SMALL, idempotency_key="batch_1/5")

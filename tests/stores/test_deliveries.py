@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,20 @@ def test_a_message_is_added_once(accounts: AccountStore, deliveries: Deliveries,
     clock.now += 1000
     assert claim(deliveries, clock) == ()
     assert (deliveries.count(is_open=True), deliveries.count(is_open=False)) == (0, 1)
+
+
+@pytest.mark.parametrize("end", ["delivered", "given_up"])
+def test_what_was_told_is_not_kept(tmp_path: Path, clock: Clock, end: str) -> None:
+    accounts = AccountStore(tmp_path / "told.sqlite")
+    accounts.deliveries.add("job", key_id=new_key(accounts), body="a secret dog", now=clock())
+    (delivery,) = claim(accounts.deliveries, clock)
+    if end == "delivered":
+        accounts.deliveries.delivered(delivery, now=clock())
+    else:
+        accounts.deliveries.given_up(delivery, "answered 410", now=clock())
+    accounts.close()
+    with closing(sqlite3.connect(tmp_path / "told.sqlite")) as other:
+        assert other.execute("SELECT body FROM deliveries").fetchall() == [("",)]
 
 
 def test_one_of_a_key_at_a_time_oldest_first(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ WINDOW = 64
 stays short, whatever a batch holds."""
 
 LOOK_S = 1.0
+SWEEP_S = 3600.0
+KEEP_DAYS = 30.0
 
 Submit = Callable[[GenerateRequest, JobOptions, Caller, Wish], JobRecord]
 
@@ -41,6 +44,7 @@ class BatchRunner:
         caller_of: who asked for a batch, with the limits of now. Raises `RequestError` for a key that is not
             good any more: its batches are cancelled then.
         window: None for all rows at once.
+        keep_days: how old a batch is at least before the thread forgets it; see `BatchDesk.sweep`.
     """
 
     def __init__(
@@ -51,9 +55,10 @@ class BatchRunner:
         caller_of: Callable[[OpenBatch], Caller],
         *,
         window: int | None = WINDOW,
+        keep_days: float = KEEP_DAYS,
     ) -> None:
         self._desk, self._jobs, self._submit, self._caller_of = desk, jobs, submit, caller_of
-        self._window = window
+        self._window, self._keep_days = window, keep_days
         self._asks: dict[str, BatchAsk] = {}
         self._open: dict[str, set[str]] = {}
         self._wakes, self._stops = threading.Event(), threading.Event()
@@ -98,9 +103,13 @@ class BatchRunner:
         return 0
 
     def _run(self) -> None:
+        swept_at = -math.inf
         while not self._stops.is_set():
             try:
                 self.step()
+                if time.monotonic() >= swept_at + SWEEP_S:
+                    swept_at = time.monotonic()
+                    self._desk.sweep(self._keep_days)
             except (RushesError, ProblemError) as error:
                 log.warning("batches cannot be queued just now: %s", error)
             except Exception:
@@ -170,7 +179,7 @@ class Batching:
     runner: BatchRunner
 
 
-def batching_over(gateway: Gateway, accounts: AccountStore) -> Batching:
+def batching_over(gateway: Gateway, accounts: AccountStore, *, keep_days: float = KEEP_DAYS) -> Batching:
     """Of a gateway whose batches lie in this store."""
 
     def caller(record: OpenBatch) -> Caller:
@@ -180,4 +189,5 @@ def batching_over(gateway: Gateway, accounts: AccountStore) -> Batching:
 
     jobs = gateway.place.jobs
     desk = BatchDesk(accounts.batches, jobs, gateway.admission, lambda: gateway.models)
-    return Batching(desk=desk, runner=BatchRunner(desk, jobs, gateway.create, caller))
+    runner = BatchRunner(desk, jobs, gateway.create, caller, keep_days=keep_days)
+    return Batching(desk=desk, runner=runner)

@@ -105,6 +105,16 @@ class BatchDesk:
                 self._jobs.cancel(row.job_id)
         return record
 
+    def sweep(self, keep_days: float) -> int:
+        """Forget batches, prompts and all, that are as old and whose jobs are all swept away; returns how
+        many."""
+        found = self.batches.closed_before(self._clock() - 86_400 * keep_days)
+        # The last job is swept last, so that one look mostly tells.
+        gone = [one for one in found if not any(map(self._job, reversed(self.batches.rows(one))))]
+        for batch_id in gone:
+            self.batches.forget(batch_id)
+        return len(gone)
+
     def batch(self, record: BatchRecord) -> dict[str, Any]:
         """The object that every call answers with; docs/service.md has its fields."""
         rows = self.batches.rows(record.id)

@@ -134,7 +134,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             limits=limits,
             ends=ends,
             accounts=accounts,
-            batching=batching_over(gateway, accounts),
+            batching=batching_over(gateway, accounts, keep_days=settings.keep_days),
             cors=settings.cors,
             media_origin=media_origin(settings),
             metrics=GatewayMetrics(place.jobs, more=more),

@@ -144,6 +144,20 @@ class Batches:
             rows = connection.execute(query, {"tenant": tenant, "after": after, "limit": limit}).fetchall()
         return tuple(_record(row) for row in rows)
 
+    def closed_before(self, moment: float) -> Sequence[str]:
+        """Ids of those that were asked for or cancelled before, and need no more jobs; oldest first."""
+        query = f"""
+            SELECT id FROM batches WHERE NOT ({_OPEN}) AND coalesce(cancelled_at, created_at) < ? ORDER BY id
+        """
+        with self._database.read() as connection:
+            return tuple(row["id"] for row in connection.execute(query, (moment,)).fetchall())
+
+    def forget(self, batch_id: str) -> None:
+        """With its rows, but for its jobs; nothing where there is none."""
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM batch_rows WHERE batch_id = ?", (batch_id,))
+            connection.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
+
     def cancel(self, batch_id: str, *, tenant: str | None = None, now: float) -> BatchRecord:
         """No more jobs are to be made of it; a second time changes nothing. Raises `UnknownBatch`."""
         with self._database.write() as connection:

@@ -84,16 +84,16 @@ class Deliveries:
         return tuple(_delivery(row, lease) for row in rows)
 
     def delivered(self, delivery: Delivery, *, now: float) -> None:
-        """The receiver has it."""
-        self._end_try(delivery, "delivered_at = ?, error = NULL", now)
+        """The receiver has it; its body, with the prompt, is not kept."""
+        self._end_try(delivery, "delivered_at = ?, error = NULL, body = ''", now)
 
     def failed(self, delivery: Delivery, error: str, *, next_at: float) -> None:
         """To be tried again."""
         self._end_try(delivery, "next_at = ?, error = ?", next_at, error)
 
     def given_up(self, delivery: Delivery, error: str, *, now: float) -> None:
-        """Not to be tried again."""
-        self._end_try(delivery, "given_up_at = ?, error = ?", now, error)
+        """Not to be tried again; its body is not kept."""
+        self._end_try(delivery, "given_up_at = ?, error = ?, body = ''", now, error)
 
     def count(self, *, is_open: bool) -> int:
         """Messages that are still to be delivered, or those that are not."""
