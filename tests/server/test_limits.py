@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from rushes.engine.workplace import Workplace
 from rushes.errors import QuotaExceeded, RateLimited, StoreError, TooManyJobs
-from rushes.server.auth import LOCAL, Caller
+from rushes.server.auth import LOCAL, Authenticator, Caller
+from rushes.server.feed import Feed
+from rushes.server.gateway import Gateway
 from rushes.server.limits import Limits, spent_s
 from rushes.server.problems import problem_of
+from rushes.server.service import Service as GatewayService
+from rushes.server.service import authorized
 from rushes.stores.accounts import AccountStore
 from rushes.stores.api_keys import KeyLimits
 from rushes.stores.base import JobRecord, Lease
@@ -178,3 +185,29 @@ def test_a_job_costs_its_gateway_little(service: Service) -> None:
         service.limits.settle(f"job {i}", 1.0)
         seconds.append(time.perf_counter() - start)
     assert sorted(seconds)[50] < 0.02
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_redis_that_says_nothing_stops_nobody_else(tmp_path: Path, is_shared: bool) -> None:
+    """The event loop goes on while a request waits to be counted; what is counted here waits for nothing."""
+    accounts = AccountStore(tmp_path / "accounts.sqlite")
+    _, secret = accounts.keys.create("k", limits=KeyLimits(requests_per_minute=9))
+
+    async def count_ticks(service: GatewayService) -> int:
+        num = 0
+        asked = asyncio.create_task(authorized(service, f"Bearer {secret}", "videos:read"))
+        while not asked.done():
+            await asyncio.sleep(0.001)
+            num += 1
+        assert (await asked).may("videos:read")
+        return num
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, Workplace(tmp_path / "store") as place:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        limits = Limits(accounts, redis=url if is_shared else None)
+        gateway = Gateway(place, Feed(place.jobs), models=("toy",), limits=limits)
+        service = GatewayService(gateway=gateway, authenticator=Authenticator(accounts), limits=limits)
+        num = asyncio.run(count_ticks(service))
+        assert num > 10 if is_shared else num == 1
+        limits.close()
+    accounts.close()

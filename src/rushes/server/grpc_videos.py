@@ -47,7 +47,7 @@ def answers(scope: Scope) -> Callable[[Call], Callable[[Videos, Any, Any], Await
         async def handle(self: Videos, request: Any, context: Any) -> Any:
             self.num_open += 1
             try:
-                caller = authorized(self.service, _metadata(context, "authorization"), scope)
+                caller = await authorized(self.service, _metadata(context, "authorization"), scope)
                 return await call(self, request, caller, context)
             except Exception as error:
                 first = _first(error)

@@ -49,6 +49,10 @@ class Limits:
         self._clock = clock
         self.rate: Rate = LocalRate() if redis is None else RedisRate(redis)
 
+    def may_wait(self, caller: Caller) -> bool:
+        """Whether `check_rate` asks Redis for this caller: not to be called on an event loop then."""
+        return isinstance(self.rate, RedisRate) and caller.limits.requests_per_minute is not None
+
     def check_rate(self, caller: Caller) -> None:
         """Count one request. Raises `RateLimited`; such a request is not counted."""
         limit = caller.limits.requests_per_minute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
@@ -67,10 +68,10 @@ def service_of(request: Request) -> Service:
 
 async def caller_of(request: Request, scope: Scope) -> Caller:
     """Who asks over HTTP; see `authorized`."""
-    return authorized(service_of(request), request.headers.get("authorization"), scope)
+    return await authorized(service_of(request), request.headers.get("authorization"), scope)
 
 
-def authorized(service: Service, authorization: str | None, scope: Scope) -> Caller:
+async def authorized(service: Service, authorization: str | None, scope: Scope) -> Caller:
     """Who asks, allowed to do this and within its rate.
 
     Raises:
@@ -81,7 +82,10 @@ def authorized(service: Service, authorization: str | None, scope: Scope) -> Cal
     caller = service.authenticator.caller(authorization)
     caller.require(scope)
     if service.limits is not None:
-        service.limits.check_rate(caller)
+        if service.limits.may_wait(caller):
+            await asyncio.to_thread(service.limits.check_rate, caller)
+        else:
+            service.limits.check_rate(caller)
     return caller
 
 
