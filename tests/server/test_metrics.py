@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 from observed_app import served
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from promtool import check_metrics, needs_promtool
 from rushes.engine.otlp import tracer_provider
 from rushes.engine.worker_metrics import MetricsServer, WorkerMetrics
 from rushes.errors import StoreError
+from rushes.server.instrument import FRESH_S
 from rushes.server.metrics import REFUSALS, GatewayMetrics
 from rushes.server.worker_scrape import WorkerScrape
 from rushes.stores.sqlite import SqliteJobStore
@@ -74,6 +77,37 @@ def test_a_stream_is_open_while_it_goes_on_and_takes_no_long_time_to_start() -> 
             time.sleep(0.01)
     assert value(metrics, "rushes_http_response_bytes_total", route=route) == num_bytes
     assert value(metrics, "rushes_http_response_start_seconds_sum", method="GET", route=route) < 0.2
+
+
+def test_many_scrapers_cost_one_look(jobs) -> None:
+    num_looks, at_once = [], []
+
+    class Slow(Collector):
+        def collect(self):
+            num_looks.append(1)
+            at_once.append(turn.acquire(blocking=False))
+            time.sleep(0.1)
+            turn.release()
+            return ()
+
+    turn = threading.Lock()
+    metrics = GatewayMetrics(jobs, more=[Slow()])
+    num_looks.clear(), at_once.clear()
+    with tracer_provider("gateway", None) as tracing, served(metrics, tracing.tracer) as url:
+
+        def scrape(number: int) -> str:
+            accept = f"application/openmetrics-text;version=1.0.{number}" if number % 2 else "text/plain"
+            return httpx2.get(f"{url}/metrics", headers={"accept": accept}).headers["content-type"]
+
+        with ThreadPoolExecutor(8) as threads:
+            types = list(threads.map(scrape, range(8)))
+        assert [each.startswith("application/openmetrics-text") for each in types] == [False, True] * 4
+        assert all(at_once), "one after another"
+        assert 2 <= len(num_looks) < 6
+        num_looks.clear()
+        time.sleep(FRESH_S)
+        scrape(0)
+        assert len(num_looks) == 1
 
 
 @needs_promtool
