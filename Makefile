@@ -25,7 +25,7 @@ demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMP
 	@$(BIN)/rushes generate "$$PROMPT" --seed $(SEED) --output demo.mp4 --sheet demo.png
 
 test: $(DEV)  ## every test; its first lines say which servers are there to test with, the last which were started
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(DEV)  ## lint, format, types, import contracts
 	@$(BIN)/ruff check

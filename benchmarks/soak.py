@@ -285,7 +285,9 @@ def report(seen: Seen, ends: dict[str, int], seconds: float, seed: int) -> tuple
         "ends": ends,
         "counts": dict(sorted(seen.counts.items())),
         "MB a minute after minute 2": {name: slope and round(slope, 3) for name, slope in slopes.items()},
-        "MB at the end": {name: round(samples[-1][1], 1) for name, samples in seen.rss.items()},
+        "MB every half minute": {
+            name: [round(megabytes) for _, megabytes in samples[::30]] for name, samples in seen.rss.items()
+        },
         "problems": short,
     }
     return figures, short

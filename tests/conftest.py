@@ -7,7 +7,9 @@ from real_servers import (
     own_memcached,
     own_redis,
     pytest_report_header,
+    pytest_sessionfinish,
     pytest_terminal_summary,
+    pytest_testnodedown,
     redis_server,
     s3_server,
 )
@@ -17,7 +19,9 @@ __all__ = [
     "own_memcached",
     "own_redis",
     "pytest_report_header",
+    "pytest_sessionfinish",
     "pytest_terminal_summary",
+    "pytest_testnodedown",
     "redis_server",
     "s3_server",
 ]

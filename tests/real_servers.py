@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,18 @@ def pytest_report_header() -> str:
         return line
     fate = "fail" if os.environ.get("CI") else "are skipped"
     return f"{line}; MISSING, so that their tests {fate}: {', '.join(missing)}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several test processes tells the first what it has started."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["servers"] = list(_started)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The first hears it."""
+    _started.extend(getattr(node, "workeroutput", {}).get("servers", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

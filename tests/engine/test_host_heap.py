@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +18,38 @@ def resident_bytes() -> int:
     return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the heap of glibc")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the heap of glibc")
+
+IN_ARENAS = """
+import ctypes, sys, threading
+from rushes.engine.host_heap import limit_arenas
+if sys.argv[1] == "limited":
+    assert limit_arenas()
+meet, libc = threading.Barrier(12), ctypes.CDLL(None)
+def work():
+    kept = [bytes(1000) for _ in range(100)]
+    meet.wait()
+    meet.wait()
+threads = [threading.Thread(target=work) for _ in range(11)]
+for thread in threads:
+    thread.start()
+meet.wait()
+libc.malloc_stats()
+meet.wait()
+"""
+
+
+def num_arenas(how: str) -> int:
+    """Of a process with a dozen threads, as glibc tells."""
+    told = subprocess.run([sys.executable, "-c", IN_ARENAS, how], capture_output=True, text=True, check=True)
+    return told.stderr.count("Arena ")
+
+
+def test_threads_share_arenas():
+    assert num_arenas("free") > 2
+    assert num_arenas("limited") <= 2
+
+
 def test_freed_memory_is_returned():
     kept: list[bytes] = []
 

@@ -22,9 +22,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sleeping]:
 
 
 def test_the_same_request_again_is_the_same_clip_at_once(sleeping: Sleeping) -> None:
-    first = sleeping.finished(seed=101)
+    first = sleeping.finished(cache="exact", seed=101)
     assert first["cache"]["kind"] == "miss"
-    again = sleeping.create(seed=101)
+    again = sleeping.create(cache="exact", seed=101)
     assert (again["status"], again["progress"]) == ("completed", 100)
     assert again["id"] != first["id"]
     cache = again["cache"]
@@ -39,15 +39,15 @@ def test_the_same_request_again_is_the_same_clip_at_once(sleeping: Sleeping) -> 
     "other", [{"seed": 8}, {"prompt": "a cat"}, {"num_inference_steps": 4}, {"width": 96}, {"cache": "off"}]
 )
 def test_another_request_is_a_miss(sleeping: Sleeping, other: dict[str, object]) -> None:
-    sleeping.finished(seed=102)
-    found = sleeping.create(**{"seed": 102, **other})
+    sleeping.finished(cache="exact", seed=102)
+    found = sleeping.create(**{"seed": 102, "cache": "exact", **other})
     assert found["status"] == "queued"
     assert found["cache"]["kind"] == ("off" if "cache" in other else "miss")
 
 
 def test_what_was_made_with_cache_off_is_not_for_others(sleeping: Sleeping) -> None:
     sleeping.finished(seed=103, cache="off")
-    assert sleeping.create(seed=103)["cache"]["kind"] == "miss"
+    assert sleeping.create(cache="exact", seed=103)["cache"]["kind"] == "miss"
 
 
 def test_an_unknown_level_is_refused_by_name(sleeping: Sleeping) -> None:
@@ -57,12 +57,12 @@ def test_an_unknown_level_is_refused_by_name(sleeping: Sleeping) -> None:
 
 
 def test_a_deleted_original_leaves_the_clip_to_who_took_it(sleeping: Sleeping) -> None:
-    first = sleeping.finished(seed=104)
-    again = sleeping.create(seed=104)
+    first = sleeping.finished(cache="exact", seed=104)
+    again = sleeping.create(cache="exact", seed=104)
     data = content(sleeping.client, first)
     assert sleeping.client.delete(f"/v1/videos/{first['id']}").status_code == 200
     assert content(sleeping.client, again) == data
-    third = sleeping.create(seed=104)
+    third = sleeping.create(cache="exact", seed=104)
     assert third["cache"]["kind"] == "exact"
     assert content(sleeping.client, third) == data
 
@@ -70,8 +70,8 @@ def test_a_deleted_original_leaves_the_clip_to_who_took_it(sleeping: Sleeping) -
 def test_a_twin_sees_its_originals_work_and_stream(slow: Sleeping) -> None:
     _, url = slow.service.start_gateway()
     with client_of(url) as other:
-        original = slow.create(seed=105)
-        twin = created(other, seed=105)
+        original = slow.create(cache="exact", seed=105)
+        twin = created(other, cache="exact", seed=105)
         assert (twin["status"], twin["cache"]["kind"]) == ("queued", "exact")
         assert twin["cache"]["source"] == original["id"]
         with other.stream("GET", f"/v1/videos/{twin['id']}/stream") as answer:
@@ -83,8 +83,8 @@ def test_a_twin_sees_its_originals_work_and_stream(slow: Sleeping) -> None:
 
 
 def test_a_twins_watcher_gets_progress_without_numbers(slow: Sleeping) -> None:
-    slow.create(seed=106)
-    twin = slow.create(seed=106)
+    slow.create(cache="exact", seed=106)
+    twin = slow.create(cache="exact", seed=106)
     kinds = unnumbered(slow.client, twin["id"])
     assert "progress" in kinds
     assert "frames" in kinds
@@ -96,8 +96,8 @@ def test_a_twin_survives_the_gateway_that_made_its_original(tmp_path: Path) -> N
     with sleeping_service(tmp_path, pace=SLOW) as running:
         _, url = running.service.start_gateway()
         with client_of(url) as other:
-            first = running.create(seed=107)
-            twin = created(other, seed=107)
+            first = running.create(cache="exact", seed=107)
+            twin = created(other, cache="exact", seed=107)
             assert twin["cache"]["source"] == first["id"]
             running.gateway.kill()
             assert ended(other, twin["id"])["status"] == "completed"
@@ -105,8 +105,8 @@ def test_a_twin_survives_the_gateway_that_made_its_original(tmp_path: Path) -> N
 
 def test_a_twin_survives_the_worker_and_the_cancellation_of_its_original(tmp_path: Path) -> None:
     with sleeping_service(tmp_path, pace=SLOW) as running:
-        first = running.create(seed=108)
-        twins = [running.create(seed=108) for _ in range(2)]
+        first = running.create(cache="exact", seed=108)
+        twins = [running.create(cache="exact", seed=108) for _ in range(2)]
         wait_for(lambda: status(running.client, first) == "in_progress")
         running.worker.kill()
         running.service.start_worker()
@@ -118,8 +118,8 @@ def test_a_twin_survives_the_worker_and_the_cancellation_of_its_original(tmp_pat
 
 
 def test_a_twin_that_is_cancelled_leaves_its_original_alone(slow: Sleeping) -> None:
-    original = slow.create(seed=109)
-    twin = slow.create(seed=109)
+    original = slow.create(cache="exact", seed=109)
+    twin = slow.create(cache="exact", seed=109)
     assert slow.client.post(f"/v1/videos/{twin['id']}/cancel").json()["error"]["code"] == "cancelled"
     assert ended(slow.client, original["id"])["status"] == "completed"
 

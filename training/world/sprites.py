@@ -1,6 +1,6 @@
 """The sprite sheet: Noto Color Emoji glyphs, trimmed, centred and committed, so that training needs no font.
 
-`python -m training.world.sprites` rebuilds `training/assets/sprites.png` from the installed font.
+`python -m training.world.sprites` rebuilds `training/assets/sprites.webp` from the installed font.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.world.subjects import ASSETS, subjects
 
 SPRITE_SIZE = 80
 SHEET_COLUMNS = 13
-SHEET = ASSETS / "sprites.png"
+SHEET = ASSETS / "sprites.webp"
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_SIZE = 109  # the only bitmap strike of the font, in pixels
 RADIUS = 47.0  # no opaque pixel lies further from the centre: a spinning sprite keeps its cell
@@ -69,7 +69,7 @@ def _resize(glyph: Image.Image, size: tuple[int, int]) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--font", type=Path, default=FONT)
-    build_sheet(parser.parse_args().font).save(SHEET, optimize=True)
+    build_sheet(parser.parse_args().font).save(SHEET, lossless=True, exact=True, quality=100, method=6)
 
 
 if __name__ == "__main__":

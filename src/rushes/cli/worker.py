@@ -100,6 +100,7 @@ def worker(
     """
     import rushes
     from rushes.engine.announcements import Elsewhere, announce, withdraw
+    from rushes.engine.host_heap import limit_arenas
     from rushes.engine.housekeeping import Housekeeping
     from rushes.engine.latent_shelf import LatentShelf
     from rushes.engine.peaks import CudaMeter
@@ -109,6 +110,7 @@ def worker(
     from rushes.engine.worker import WorkerPolicy, owner_name
     from rushes.engine.workplace import Workplace
 
+    limit_arenas()
     redactor = observing.configure_logs()
     stops = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -18,7 +18,7 @@ SWEEP_S = 5.0
 ORPHANS_S = 3600.0
 """Between two looks for files that belong to no job."""
 
-TRIM_S = 20.0
+TRIM_S = 10.0
 """Between two times that freed memory is returned to the system."""
 
 
@@ -58,6 +58,7 @@ class Housekeeping:
         while not self._stops.is_set():
             try:
                 self._sweep()
+                self._place.artefacts.send_rest(self._place.jobs)
                 if time.monotonic() > cleaned_at + ORPHANS_S:
                     cleaned_at = time.monotonic()
                     self._place.remove_orphans()

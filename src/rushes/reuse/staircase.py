@@ -66,8 +66,8 @@ STAIRCASE = Staircase(
         Stair(similarity=0.985, sigma=0.5),
     )
 )
-"""Calibrated on the toy by `benchmarks.reuse_quality`: prompts of one meaning keep their adherence at every level
-down to 0.35, while two seeds grow alike; the further down, the surer one should be that the meaning is one."""
+"""Calibrated on the toy by `benchmarks.reuse_quality`: prompts of one meaning keep their adherence at every
+level down to 0.35, while two seeds grow alike; the lower, the surer one should be of the meaning."""
 
 
 def pick_step(sigmas: Sequence[float], lowest_sigma: float) -> int:
