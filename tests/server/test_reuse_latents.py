@@ -16,12 +16,14 @@ from hand_worker import HandWorker
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rushes.engine.workplace import Workplace
+from rushes.errors import TooManyJobs
 from rushes.server.audits import AUDIT_TENANT
-from rushes.server.auth import LOCAL, Caller
+from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.gateway import Gateway
 from rushes.server.run import opened_service
 from rushes.server.settings import ServerSettings
 from rushes.server.wishes import Wish
+from rushes.stores.api_keys import KeyLimits
 from rushes.stores.base import JobRecord
 
 RED = "a red ball rolls over fresh snow"
@@ -256,3 +258,21 @@ def metrics(bench: Bench) -> str:
     registry = CollectorRegistry()
     registry.register(bench.gateway.reuse.metrics)
     return generate_latest(registry).decode()
+
+
+def test_hits_hold_no_slot_and_cost_nothing(tmp_path: Path) -> None:
+    asked = ServerSettings(store=tmp_path, latent_reuse="on")
+    with Workplace(tmp_path) as place, opened_service(place, asked) as service:
+        assert service.accounts is not None
+        key, _ = service.accounts.keys.create("k", limits=KeyLimits(concurrent_jobs=1))
+        caller = caller_of(key, now=0.0)
+        bench = Bench(place, service.gateway)
+        bench.ask(RED, caller=caller)
+        with pytest.raises(TooManyJobs):
+            bench.ask(RED, caller=caller)  # a twin is an open job too
+        assert service.limits is not None
+        service.limits.ended(bench.worker.complete())
+        for _ in range(3):
+            assert bench.ask(RED, caller=caller).status == "completed"
+        (day,) = service.accounts.charges.by_day(days=1, now=time.time())
+        assert (day.num_jobs, day.actual_s) == (4, 5.0)
