@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import rushes
 from rushes.engine.workplace import Workplace
 from rushes.errors import IdempotencyConflict, InvalidRequest, UnknownBatch
 from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS
+from rushes.server.asks import ask_of
 from rushes.server.auth import LOCAL
 from rushes.server.batch_asks import BatchAsk, names_in, read_batch
 from rushes.server.batch_runner import WINDOW, BatchRunner, batching_over
@@ -124,6 +126,16 @@ def test_braces_and_numbers_in_a_template() -> None:
     assert names_in(ask.template) == ("n", "other_1")
 
 
+def test_a_prompt_too_long_is_never_put_together() -> None:
+    ask = BatchAsk(template="{a}{{" * 90_000, rows=[{"a": "x" * 500_000}], fields={})
+    tracemalloc.start()
+    with pytest.raises(InvalidRequest, match="the filled template has 45000090000") as caught:
+        ask.bodies()
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    assert caught.value.field == "rows[0].prompt"
+
+
 def test_rows_that_are_no_objects() -> None:
     with pytest.raises(InvalidRequest, match="in row 2: must be an object"):
         read_batch({"template": "a dog", "rows": [{}, "x"]})
@@ -158,7 +170,7 @@ def test_a_crash_between_job_and_row_makes_nothing_twice(place: Workplace) -> No
     record = batching.desk.create(ask, LOCAL)
     made = []
 
-    class Crash(Exception):
+    class Crash(BaseException):
         """The process is gone."""
 
     def submit(*arguments: Any) -> Any:
@@ -178,6 +190,42 @@ def test_a_crash_between_job_and_row_makes_nothing_twice(place: Workplace) -> No
     assert [row.job_id for row in rows[:2]] == [job.id for job in made]
     assert place.jobs.count() == 3
     accounts.close()
+
+
+def test_a_row_whose_key_is_taken_fails_alone(place: Workplace, caplog: pytest.LogCaptureFixture) -> None:
+    accounts = AccountStore(":memory:")
+    gateway = Gateway(place, Feed(place.jobs), models=("toy",))
+    batching = batching_over(gateway, accounts)
+    ask = read_batch({"template": "a {animal}", "rows": ROWS, **SMALL})
+    first, second = (batching.desk.create(ask, LOCAL) for _ in range(2))
+    asked, options = ask_of(
+        {"prompt": "a bird", **SMALL},
+        models=("toy",),
+        tenant=LOCAL.tenant,
+        idempotency_key=f"{first.id}/2",
+        is_ours=True,
+    )
+    gateway.create(asked, options, LOCAL)
+    assert batching.runner.step() == 6
+    rows = [accounts.batches.rows(record.id) for record in (first, second)]
+    assert [row.error is None for row in rows[0]] == [True, False, True]
+    assert [row.error for row in rows[1]] == [None] * 3
+
+    def submit(*arguments: Any) -> Any:
+        if arguments[1].idempotency_key.startswith(third.id):
+            raise ZeroDivisionError
+        return gateway.create(*arguments)
+
+    third, fourth = (batching.desk.create(ask, LOCAL) for _ in range(2))
+    assert BatchRunner(batching.desk, place.jobs, submit, lambda _: LOCAL).step() == 3
+    assert accounts.batches.get(fourth.id).num_rows == 3
+    assert third.id in caplog.text
+    accounts.close()
+
+
+def test_keys_of_rows_are_no_clients(client: rushes.Client) -> None:
+    with pytest.raises(InvalidRequest, match="must not begin with 'batch_'"):
+        client.create("a dog", **SMALL, idempotency_key="batch_1/5")
 
 
 def test_limits_and_tenants(place: Workplace) -> None:

@@ -21,6 +21,9 @@ TEXTS = ("prompt", "negative_prompt", "preset", "mode")
 OPENAI = ("model", "seconds", "size", "input_reference")
 OPTIONS = ("priority", "degrade", "deadline_s", "preview_every", "cache")
 MAX_KEY_CHARACTERS = 255
+OWN_KEYS = "batch_"
+"""Idempotency keys that begin so are those of batches' rows."""
+
 MAX_DEADLINE_S = 30 * 86_400.0
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
@@ -32,12 +35,14 @@ def ask_of(
     tenant: str,
     idempotency_key: str | None = None,
     traceparent: str | None = None,
+    is_ours: bool = False,
 ) -> tuple[GenerateRequest, JobOptions]:
     """A request and how to treat it.
 
     Args:
         body: fields as JSON gives them.
         models: pipelines that may be asked for; the first is the default.
+        is_ours: the idempotency key is the server's own, not a client's.
 
     Raises:
         InvalidRequest: with the field, its value and the rule.
@@ -51,7 +56,8 @@ def ask_of(
     if body.get("input_reference") is not None:
         raise InvalidRequest("input_reference", f"{rules.name} makes video from text only; leave it out")
     wish_of(body)  # to refuse what is none; who creates the job asks for it again
-    options = options_of(body, tenant=tenant, idempotency_key=idempotency_key, traceparent=traceparent)
+    key = idempotency_key if is_ours else key_of(idempotency_key)
+    options = options_of(body, tenant=tenant, idempotency_key=key, traceparent=traceparent)
     fields = {name: body[name] for name in body if name not in (*TEXTS, *OPENAI, *OPTIONS)}
     fields |= {name: value for name, value in size_of(body).items() if fields.get(name) is None}
     fields |= frames_of(body, rules, fields)
@@ -107,7 +113,7 @@ def frames_of(body: Mapping[str, Any], rules: PipelineRules, fields: Mapping[str
 def options_of(
     body: Mapping[str, Any], *, tenant: str, idempotency_key: str | None, traceparent: str | None
 ) -> JobOptions:
-    """How the job is treated. Raises `InvalidRequest`."""
+    """How the job is treated, by a key that `key_of` has seen. Raises `InvalidRequest`."""
     lanes: tuple[str, ...] = get_args(Lane)
     lane = body.get("priority")
     lane = "interactive" if lane is None else lane
@@ -123,7 +129,7 @@ def options_of(
         tenant=tenant,
         deadline_s=None if deadline is None else number_of("deadline_s", deadline, 0.001, MAX_DEADLINE_S),
         degrade=bool(degrade),
-        idempotency_key=key_of(idempotency_key),
+        idempotency_key=idempotency_key,
         preview_every=0 if every is None else _whole("preview_every", every, 0, 1000),
         traceparent=traceparent,
     )
@@ -153,10 +159,12 @@ def _of_form(name: str, value: object, rules_fields: Mapping[str, Any]) -> objec
 
 
 def key_of(key: str | None) -> str | None:
-    """An idempotency key. Raises `InvalidRequest`."""
+    """A client's idempotency key. Raises `InvalidRequest`."""
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isprintable() and key.isascii()):
         rule = f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
         raise InvalidRequest("Idempotency-Key", f"{rule}, got {shown(key)}")
+    if key is not None and key.startswith(OWN_KEYS):
+        raise InvalidRequest("Idempotency-Key", f"must not begin with {OWN_KEYS!r}, got {shown(key)}")
     return key
 
 

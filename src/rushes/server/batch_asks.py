@@ -86,22 +86,27 @@ def names_in(template: str) -> tuple[str, ...]:
 
 
 def fill(template: str, row: Mapping[str, Any], number: int) -> str:
-    """The prompt of a row. Raises `InvalidRequest`."""
-
-    def value(part: re.Match[str]) -> str:
-        if part[1] is None:
-            return part[0][0]
-        given = row.get(part[1])
-        if given is None or isinstance(given, (bool, dict, list)) or str(given).strip() == "":
-            rule = f"{{{part[1]}}} of the template needs a text or a number, got {shown(given)}"
-            raise in_row(number, InvalidRequest(part[1], rule))
-        return str(given)
-
-    prompt = _PART.sub(value, template)
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        rule = f"may have {MAX_PROMPT_CHARACTERS} characters, the filled template has {len(prompt)}"
+    """The prompt of a row. Raises `InvalidRequest`, before it is put together."""
+    values: dict[str, str] = {}
+    length = len(template)
+    for part in _PART.finditer(template):
+        name = part[1]
+        if name is not None and name not in values:
+            values[name] = _value(row, name, number)
+        length += (1 if name is None else len(values[name])) - len(part[0])
+    if length > MAX_PROMPT_CHARACTERS:
+        rule = f"may have {MAX_PROMPT_CHARACTERS} characters, the filled template has {length}"
         raise in_row(number, InvalidRequest("prompt", rule))
-    return prompt
+    return _PART.sub(lambda part: part[0][0] if part[1] is None else values[part[1]], template)
+
+
+def _value(row: Mapping[str, Any], name: str, number: int) -> str:
+    given = row.get(name)
+    text = "" if given is None or isinstance(given, (bool, dict, list)) else str(given)
+    if not text.strip():
+        rule = f"{{{name}}} of the template needs a text or a number, got {shown(given)}"
+        raise in_row(number, InvalidRequest(name, rule))
+    return text
 
 
 def in_row(number: int, error: InvalidRequest) -> InvalidRequest:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rushes.errors import InvalidRequest, LimitReached, QueueFull, RequestError, RushesError
+from rushes.errors import LimitReached, QueueFull, RequestError, RushesError
 from rushes.server.asks import ask_of
 from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.batches import BatchDesk
@@ -70,6 +70,11 @@ class BatchRunner:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def has_died(self) -> bool:
+        """Whether the thread was started and is gone."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
     def wake(self) -> None:
         """There is a new batch."""
         self._wakes.set()
@@ -80,7 +85,17 @@ class BatchRunner:
         gone = self._asks.keys() - {record.id for record in records}
         for batch_id in gone:
             del self._asks[batch_id], self._open[batch_id]
-        return sum(self._queue_some(record) for record in records)
+        return sum(self._step_of(record) for record in records if not self._stops.is_set())
+
+    def _step_of(self, record: BatchRecord) -> int:
+        """What goes wrong with one batch must not stop the others."""
+        try:
+            return self._queue_some(record)
+        except (RushesError, ProblemError) as error:
+            log.warning("batch %s cannot be queued just now: %s", record.id, error)
+        except Exception:
+            log.exception("batch %s cannot be queued", record.id)
+        return 0
 
     def _run(self) -> None:
         while not self._stops.is_set():
@@ -88,8 +103,8 @@ class BatchRunner:
                 self.step()
             except (RushesError, ProblemError) as error:
                 log.warning("batches cannot be queued just now: %s", error)
-            except Exception:  # a batch that stands still must not end the others for ever
-                log.exception("a batch failed")
+            except Exception:
+                log.exception("batches cannot be queued")
             self._wakes.wait(LOOK_S)
             self._wakes.clear()
 
@@ -118,9 +133,13 @@ class BatchRunner:
     ) -> JobRecord | None:
         models, key = (str(ask["model"]),), f"{record.id}/{number}"
         try:
-            request, options = ask_of(ask, models=models, tenant=record.tenant, idempotency_key=key)
+            request, options = ask_of(
+                ask, models=models, tenant=record.tenant, idempotency_key=key, is_ours=True
+            )
             job = self._submit(request, options, caller, wish_of(ask))
-        except InvalidRequest as error:  # it fits no worker, say
+        except (QueueFull, LimitReached):
+            raise
+        except RequestError as error:  # it fits no worker, say, or its key is that of another job
             self._desk.batches.add_row(record.id, number, error=str(error))
             return None
         self._desk.batches.add_row(record.id, number, job_id=job.id)

@@ -14,7 +14,7 @@ from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS, load_rules
 from rushes.reuse.entries import Snapshot
 from rushes.reuse.levels import known_schedule, lowest_kept, source_at
 from rushes.reuse.staircase import pick_snapshot
-from rushes.server.asks import number_of, options_of
+from rushes.server.asks import key_of, number_of, options_of
 from rushes.server.logs import conceal
 from rushes.server.reuse import reuse_of
 from rushes.server.videos import STATUS
@@ -86,7 +86,9 @@ def edit_of(
         strength=STRENGTH if strength is None else number_of("strength", strength, 0.0, 1.0),
         seed=seed,
         negative_prompt=None if negative is None else _text("negative_prompt", negative, may_be_empty=True),
-        options=options_of(body, tenant=tenant, idempotency_key=idempotency_key, traceparent=traceparent),
+        options=options_of(
+            body, tenant=tenant, idempotency_key=key_of(idempotency_key), traceparent=traceparent
+        ),
     )
 
 

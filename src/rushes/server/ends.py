@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 import time
-from contextlib import suppress
 
 from rushes.errors import RushesError, UnknownJob
 from rushes.server.limits import Limits
@@ -39,6 +38,11 @@ class Ends:
         self._heard.put(None)
         self._thread.join()
 
+    @property
+    def has_died(self) -> bool:
+        """Whether the thread was started and is gone."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
     def hear(self, event: JobEvent) -> None:
         """Of every event that the feed tells; returns at once."""
         if event.kind in FINAL:
@@ -50,11 +54,13 @@ class Ends:
             if time.monotonic() >= due_at:
                 self._reconcile()
                 due_at = time.monotonic() + RECONCILE_S
-            with suppress(queue.Empty):
+            try:
                 job_id = self._heard.get(timeout=max(0.0, due_at - time.monotonic()))
-                if job_id is None:
-                    return
-                self._settle(job_id)
+            except queue.Empty:
+                continue
+            if job_id is None:
+                return
+            self._settle(job_id)
 
     def _settle(self, job_id: str) -> None:
         try:
@@ -63,9 +69,13 @@ class Ends:
             self._reconcile()
         except RushesError as error:
             log.warning("job %s will be settled later: %s", job_id, error)
+        except Exception:  # a bug with one job must not end the thread, and with it everybody's bills
+            log.exception("job %s cannot be settled", job_id)
 
     def _reconcile(self) -> None:
         try:
             self._limits.reconcile(self._jobs)
         except RushesError as error:
             log.warning("ended jobs will be settled later: %s", error)
+        except Exception:
+            log.exception("ended jobs cannot be settled")

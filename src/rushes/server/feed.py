@@ -23,6 +23,10 @@ IDLE_S = 0.1
 AWAY_S = 0.5
 """After a look that failed."""
 
+MOST_AT_ONCE = 1000
+MOST_TRIES = 3
+"""Looks at one event that fail, by damage or a bug, before it is left out."""
+
 MAX_WAITING = 256
 """Events that may wait for one watcher; the rest it reads from the store."""
 
@@ -85,6 +89,7 @@ class Feed:
         self._store, self._bell, self._on_event = store, bell or Sleep(), tuple(on_event)
         self._watchers: dict[str, set[Watcher]] = {}
         self._is_dismissed = False
+        self._limit, self._num_failures = MOST_AT_ONCE, 0
         self._lock = threading.Lock()
         self._stops = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
@@ -103,6 +108,11 @@ class Feed:
         self._stops.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the thread was started and is gone."""
+        return self._thread.ident is not None and not self._thread.is_alive()
 
     def dismiss(self) -> None:
         """End all `events`, those that are asked for later too, after what has happened by now: their readers
@@ -169,16 +179,30 @@ class Feed:
     def _run(self) -> None:
         while not self._stops.is_set():
             try:
-                news = self._store.feed(after=self._place)
+                news = self._store.feed(after=self._place, limit=self._limit)
             except StoreError as error:
                 log.warning("the feed cannot read the store: %s", error)
                 self._stops.wait(AWAY_S)
                 continue
-            self._place = news.place
+            except Exception:
+                log.exception("the feed cannot read what follows place %d", self._place)
+                self._narrow()
+                self._stops.wait(AWAY_S)
+                continue
+            self._place, self._num_failures = news.place, 0
+            self._limit = min(2 * self._limit, MOST_AT_ONCE)
             for event in news.events:
                 self._tell(event)
             if not news.events:
                 self._bell.wait(WATCHED_S if self._watchers else IDLE_S)
+
+    def _narrow(self) -> None:
+        """Go on to the damaged event by itself, and past it once it has failed often enough."""
+        self._num_failures += self._limit == 1
+        self._limit = 1
+        if self._num_failures >= MOST_TRIES:
+            with suppress(StoreError):
+                self._place = min(self._place + 1, self._store.last_place())
 
     @staticmethod
     def _offer(watcher: Watcher, event: JobEvent | None) -> None:

@@ -41,6 +41,14 @@ def readiness(service: Service) -> dict[str, Any]:
         missing.append(f"the store: {type(error).__name__}")
     if not workers:
         missing.append("a worker")
+    missing += [f"the thread of {name}" for name in _dead(service)]
     if gateway.is_draining:
         missing.append("the server is stopping")
     return {"is_ready": not missing, "missing": missing, "workers": workers}
+
+
+def _dead(service: Service) -> list[str]:
+    """Threads that should run and do not: only a restart helps."""
+    runner = None if service.batching is None else service.batching.runner
+    threads = {"feed": service.gateway.feed, "ends": service.ends, "batches": runner}
+    return [name for name, thread in threads.items() if thread is not None and thread.has_died]

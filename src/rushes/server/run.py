@@ -132,6 +132,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             gateway=gateway,
             authenticator=Authenticator(accounts) if settings.has_auth else None,
             limits=limits,
+            ends=ends,
             accounts=accounts,
             batching=batching_over(gateway, accounts),
             cors=settings.cors,

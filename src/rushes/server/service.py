@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
     from rushes.server.batch_runner import Batching
+    from rushes.server.ends import Ends
     from rushes.server.limits import Limits
     from rushes.server.metrics import GatewayMetrics
     from rushes.stores.accounts import AccountStore
@@ -34,6 +35,7 @@ class Service:
     Attributes:
         authenticator: None where everybody is `LOCAL`.
         limits: None where nothing is limited.
+        ends: settles what has ended; None where nothing is limited.
         accounts: None where nothing is charged.
         batching: None where no batches are taken.
         bounds: of one request.
@@ -47,6 +49,7 @@ class Service:
     gateway: Gateway
     authenticator: Authenticator | None = None
     limits: Limits | None = None
+    ends: Ends | None = None
     accounts: AccountStore | None = None
     batching: Batching | None = None
     bounds: Bounds = field(default_factory=Bounds)
