@@ -18,7 +18,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from rushes.engine.workplace import Workplace
 from rushes.server.audits import AUDIT_TENANT
 from rushes.server.auth import LOCAL, Caller
+from rushes.server.edits import edit_of
 from rushes.server.gateway import Gateway
+from rushes.server.reuse import reuse_of
 from rushes.server.run import opened_service
 from rushes.server.settings import ServerSettings
 from rushes.server.wishes import Wish
@@ -167,6 +169,21 @@ def test_a_snapshot_that_is_no_more_is_a_miss(bench: Bench, damage: str) -> None
     cache = bench.cache(LIKE)
     assert (cache["kind"], cache["reason"]) == ("miss", "missing")
     bench.until_indexed(source.id, is_in=False)
+
+
+def test_an_edit_is_found_by_who_edits_it_only(bench: Bench) -> None:
+    parent = bench.made(RED)
+    other = "a yellow bird flies over the sea"
+    bench.gateway.remix(LOCAL, parent.id, edit_of({"prompt": other, "strength": 0.9}, tenant=LOCAL.tenant))
+    edited = bench.worker.complete(STEPS)
+    bench.made("a cat sleeps on a chair")  # so that the edit's end has been heard
+    assert reuse_of(edited)["kind"] == "edit"
+    assert bench.cache(other, seed=5)["kind"] == "miss"
+    again = bench.gateway.remix(
+        LOCAL, edited.id, edit_of({"prompt": RED, "strength": 0.9}, tenant=LOCAL.tenant)
+    )
+    assert again.request.source is not None
+    assert again.request.source.name.startswith(edited.id)
 
 
 def test_a_worker_that_cannot_use_a_snapshot_makes_it_a_miss(bench: Bench) -> None:

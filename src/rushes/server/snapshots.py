@@ -95,7 +95,7 @@ class SnapshotIndex:
         jobs = self._place.jobs
         try:
             record = jobs.get(job_id)
-            snapshots = snapshots_of(jobs, job_id) if _may_be_kept(record) else ()
+            snapshots = snapshots_of(jobs, job_id) if _may_be_found(record) else ()
         except UnknownJob:
             return False
         identity = self._identity(record.request.pipeline)
@@ -157,5 +157,7 @@ def deleter(latents: BlobFolder) -> Callable[[Sequence[Entry]], None]:
     return delete
 
 
-def _may_be_kept(record: JobRecord) -> bool:
-    return record.status == "completed" and reuse_of(record).get("kind") != "off"
+def _may_be_found(record: JobRecord) -> bool:
+    """Whether others may go on from it. An edit has its parent's layout, whatever its own words say: only who
+    edits it goes on from its snapshots."""
+    return record.status == "completed" and reuse_of(record).get("kind") not in ("off", "edit")
