@@ -187,12 +187,14 @@ def test_an_edit_is_found_by_who_edits_it_only(bench: Bench) -> None:
 
 
 def test_a_worker_that_cannot_use_a_snapshot_makes_it_a_miss(bench: Bench) -> None:
-    bench.made(RED)
+    source = bench.made(RED)
     bench.ask(LIKE, seed=5)
     lease, record = bench.worker.lease()
     bench.place.jobs.miss_source(lease, reason="/some/folder/x: holds NaN or infinity")
     cache = bench.gateway.video(bench.place.jobs.get(record.id))["cache"]
     assert cache == {**dict.fromkeys(cache), "kind": "miss", "reason": "snapshot"}
+    assert not {"sigma", "similarity", "steps_saved"} & set(reuse_of(bench.place.jobs.get(record.id)))
+    bench.until_indexed(source.id, is_in=False)
 
 
 def test_workers_of_two_models_share_nothing(bench: Bench) -> None:

@@ -64,7 +64,7 @@ class SnapshotIndex:
 
     def __init__(self, place: Workplace, latents: LatentReuse, identity: Callable[[str], str | None]) -> None:
         self._place, self._latents, self._identity = place, latents, identity
-        self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
 
     def __enter__(self) -> SnapshotIndex:
@@ -78,7 +78,9 @@ class SnapshotIndex:
     def hear(self, event: JobEvent) -> None:
         """Of every event that the feed tells; returns at once."""
         if event.kind == "completed":
-            self._heard.put(event.job_id)
+            self._heard.put(partial(self.add, event.job_id))
+        elif event.kind == "source_missed":
+            self._heard.put(partial(self.drop_source, event.job_id))
 
     def tidy(self) -> None:
         """Take in what nobody told; evict; drop entries whose job is gone. Raises `StoreError`."""
@@ -111,6 +113,14 @@ class SnapshotIndex:
         )
         return True
 
+    def drop_source(self, job_id: str) -> None:
+        """A worker could not use the latents that this job was to go on from: nobody is to be sent there again.
+        Raises `StoreError`."""
+        with suppress(UnknownJob):
+            source = self._place.jobs.get(job_id).request.source
+            if source is not None and (source_id := job_of(source.name)) is not None:
+                self._latents.cache.remove(source_id)
+
     def _run(self) -> None:
         due_at = time.monotonic()
         while True:
@@ -118,10 +128,10 @@ class SnapshotIndex:
                 self._quietly(self.tidy)
                 due_at = time.monotonic() + TIDY_S
             with suppress(queue.Empty):
-                job_id = self._heard.get(timeout=max(0.0, due_at - time.monotonic()))
-                if job_id is None:
+                step = self._heard.get(timeout=max(0.0, due_at - time.monotonic()))
+                if step is None:
                     return
-                self._quietly(partial(self.add, job_id))
+                self._quietly(step)
 
     @staticmethod
     def _quietly(step: Callable[[], object]) -> None:
@@ -138,7 +148,8 @@ def steps_s(jobs: JobStore, record: JobRecord) -> float:
     event = jobs.latest_event(record.id, "completed")
     timings: Any = () if event is None else event.data.get("timings", ())
     took_s = sum(float(timing["seconds"]) for timing in timings if timing["stage"] == "denoise")
-    saved = 0 if record.request.source is None else record.request.source.step
+    source = None if reuse_of(record).get("kind") == "miss" else record.request.source
+    saved = 0 if source is None else source.step
     num_steps = record.request.sampling.num_inference_steps
     whole_s = took_s * num_steps / max(1, num_steps - saved)
     return whole_s or record.actual_s or 0.0

@@ -279,7 +279,7 @@ class JobStore(Protocol):
 
     def miss_source(self, lease: Lease, *, reason: str) -> None:
         """The latents from which the job was to go on cannot be used, and it begins with noise: writes its
-        `source_missed` event, and a `miss` with the reason into its `reuse`."""
+        `source_missed` event, and a `miss` with the reason into its `reuse`, without what was to be saved."""
 
     def finish(
         self, lease: Lease, *, result: str, actual_s: float, data: Mapping[str, Json] | None = None

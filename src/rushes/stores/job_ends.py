@@ -22,6 +22,8 @@ _OF_THE_JOB = ("remixed_from", "strength")
 _OF_THE_CLIP = ("sigma", "similarity")
 """Of `JobRecord.reuse`: at which level latents were taken up for the clip, if any were."""
 
+_OF_THE_SOURCE = (*_OF_THE_CLIP, "steps_saved", "seconds_saved")
+
 _TWINS = "twin_of = ? AND status = 'queued'"
 
 
@@ -111,6 +113,12 @@ def overtake(connection: sqlite3.Connection, original: sqlite3.Row, job_id: str)
     connection.execute(
         f"UPDATE jobs SET twin_of = ? WHERE id = ? OR ({_TWINS})", (job_id, original["id"], original["id"])
     )
+
+
+def without_source(told: str | None, reason: str) -> str:
+    """A job's `reuse` when it turned out to begin with noise: nothing was saved."""
+    kept = {name: value for name, value in json.loads(told or "{}").items() if name not in _OF_THE_SOURCE}
+    return json.dumps({**kept, "kind": "miss", "reason": reason}, sort_keys=True, separators=(",", ":"))
 
 
 def _complete_twins(connection: sqlite3.Connection, job_id: str, now: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ from rushes.stores.base import (
     OpenWork,
     Swept,
 )
-from rushes.stores.job_ends import end_job, fail_job, free_twins
+from rushes.stores.job_ends import end_job, fail_job, free_twins, without_source
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
@@ -266,9 +265,8 @@ class SqliteJobStore:
 
     def miss_source(self, lease: Lease, *, reason: str) -> None:
         with self._database.write() as connection:
-            told = json.loads(leased_row(connection, lease)["reuse"] or "{}")
-            missed = json.dumps({**told, "kind": "miss", "reason": reason}, sort_keys=True)
-            update_job(connection, lease.job_id, reuse=missed)
+            told = without_source(leased_row(connection, lease)["reuse"], reason)
+            update_job(connection, lease.job_id, reuse=told)
             add_event(connection, lease.job_id, "source_missed", self._clock(), {"reason": reason})
 
     def finish(
