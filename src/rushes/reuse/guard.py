@@ -57,7 +57,7 @@ def differs(one: str, other: str) -> str | None:
 
 def gist(prompt: str) -> str:
     """16 hex digits: prompts of two gists differ, so that only those of one have to be compared. It follows
-    the words without their forms and order, and the word lists; of a prompt too long to be compared, its text."""
+    the words without their forms and order, and the word lists; of a prompt too long to be compared, all."""
     stems = [prompt] if len(prompt) > _MAX_CHARS else [word.stem for word in read(prompt).words]
     return blake2b("\n".join((fingerprint(), *stems)).encode(), digest_size=8).hexdigest()
 

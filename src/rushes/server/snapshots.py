@@ -85,10 +85,11 @@ class SnapshotIndex:
     def tidy(self) -> None:
         """Take in what nobody told; evict; drop entries whose job is gone. Raises `StoreError`."""
         cache = self._latents.cache
+        known = cache.ids()  # before the names: what another gateway takes in meanwhile has files
         job_ids = set(filter(None, map(job_of, self._place.latents.names())))
-        for job_id in job_ids - set(cache.ids()):
+        for job_id in job_ids - known:
             self.add(job_id)
-        for job_id in set(cache.ids()) - job_ids:
+        for job_id in known - job_ids:
             cache.remove(job_id)
         cache.evict()
 
@@ -114,7 +115,7 @@ class SnapshotIndex:
         return True
 
     def drop_source(self, job_id: str) -> None:
-        """A worker could not use the latents that this job was to go on from: nobody is to be sent there again.
+        """A worker could not use the latents that this job was to go on from: nobody is sent there again.
         Raises `StoreError`."""
         with suppress(UnknownJob):
             source = self._place.jobs.get(job_id).request.source
