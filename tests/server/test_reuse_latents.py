@@ -21,6 +21,7 @@ from rushes.server.auth import LOCAL, Caller
 from rushes.server.edits import edit_of
 from rushes.server.gateway import Gateway
 from rushes.server.reuse import reuse_of
+from rushes.server.reuse_setup import bounds_of
 from rushes.server.run import opened_service
 from rushes.server.settings import ServerSettings
 from rushes.server.wishes import Wish
@@ -240,6 +241,16 @@ def test_what_has_no_room_loses_its_files(tmp_path: Path) -> None:
         bench.until_indexed(first.id, is_in=False)
         names = bench.place.latents.names()
         assert {name.partition(".")[0] for name in names} == {second.id}
+
+
+def test_no_tenant_takes_more_than_its_part(tmp_path: Path) -> None:
+    assert bounds_of(ServerSettings(store=tmp_path)).tenant_bytes == 5 * 10**9
+    with opened(tmp_path, reuse_gb=90e-9, reuse_tenant_gb=30e-9) as bench:
+        stranger = replace(LOCAL, tenant="other", key_id="k")
+        theirs, first = bench.made(RED, caller=stranger), bench.made(RED)
+        bench.made("a yellow bird flies over the sea")
+        bench.until_indexed(first.id, is_in=False)
+        bench.until_indexed(theirs.id)
 
 
 def test_a_share_of_hits_is_made_again(tmp_path: Path) -> None:
