@@ -205,6 +205,16 @@ def test_workers_of_two_models_share_nothing(bench: Bench) -> None:
     assert bench.cache(RED)["reason"] == "model"
 
 
+def test_a_clip_by_another_model_than_was_there_is_nobody_elses(bench: Bench) -> None:
+    first, twin = bench.ask(RED), bench.ask(RED)
+    assert twin.twin_of == first.id
+    HandWorker(place=bench.place, identity="model-2", owner="v").complete()
+    freed = bench.place.jobs.get(twin.id)
+    assert (freed.status, freed.twin_of) == ("queued", None)
+    assert bench.worker.complete().id == twin.id
+    assert bench.cache(RED)["source"] == twin.id
+
+
 def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:
     source = bench.made(RED)
     asyncio.run(bench.gateway.delete("default", source.id))

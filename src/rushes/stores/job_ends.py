@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rushes.stores.exact_keys import is_for
 from rushes.stores.job_rows import Value, add_event, job_row, update_job
 from rushes.types import JobStatus, Json
 
@@ -106,6 +107,14 @@ def free_twins(connection: sqlite3.Connection, job_id: str, *, keeps_steps: bool
     if keeps_steps and job["checkpoint"] is not None and job["request"] == heir["request"]:
         update_job(connection, heir["id"], checkpoint=job["checkpoint"])
         update_job(connection, job_id, checkpoint=None)
+
+
+def disown(connection: sqlite3.Connection, row: sqlite3.Row, identity: str | None) -> None:
+    """Where the job's clip is another model's than its key is for, it is nobody else's."""
+    key = row["exact_key"]
+    if key is not None and identity is not None and not is_for(key, identity):
+        free_twins(connection, row["id"])
+        update_job(connection, row["id"], exact_key=None)
 
 
 def overtake(connection: sqlite3.Connection, original: sqlite3.Row, job_id: str) -> None:
