@@ -35,6 +35,7 @@ SERVICE = (
     "otlp",
     "latent_reuse",
     "reuse_gb",
+    "reuse_tenant_gb",
     "reuse_policy",
     "audit_share",
     "cors",

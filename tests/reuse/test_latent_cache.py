@@ -45,6 +45,21 @@ def test_the_nearest_of_the_same_meaning_is_a_hit(path: Path) -> None:
     cache.close()
 
 
+def test_the_guard_reads_a_few_only(path: Path) -> None:
+    read: list[str] = []
+
+    def refuse(one: str, other: str) -> str:
+        read.append(other)
+        return "order: other"
+
+    cache = LatentCache(ReuseStore(path), differs=refuse, gist=lambda prompt: "same")
+    for number in range(40):
+        add(cache, str(number), f"dog {number}", at=vector(0.001 * number))
+    assert isinstance(cache.lookup(vector(), "k", "a dog runs"), Miss)
+    assert read == [*(f"dog {number}" for number in range(16)), "dog 0"]
+    cache.close()
+
+
 def test_a_miss_says_why(path: Path) -> None:
     cache = LatentCache(ReuseStore(path))
     assert cache.lookup(vector(), "k", "a dog runs") == Miss(reason="empty")

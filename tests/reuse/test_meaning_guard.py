@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,13 @@ def test_any_text_can_be_judged_both_ways_alike(one: str, other: str) -> None:
 def test_words_of_one_phrase_may_not_be_shuffled(words: list[str]) -> None:
     straight = ["dog", "sees", "cat", "bites", "man"]
     assert (differs(" ".join(words), " ".join(straight)) is None) == (words == straight)
+
+
+def test_long_prompts_are_compared_by_their_text_and_at_once() -> None:
+    long = ", ".join(f"a red ball rolls over hill {number}" for number in range(300))
+    moved = ", ".join(reversed(long.split(", ")))
+    began = time.perf_counter()
+    assert differs(long, long) is None
+    assert str(differs(long, moved)).startswith("length: ")
+    assert gist(long) != gist(moved)
+    assert time.perf_counter() - began < 0.2

@@ -78,5 +78,11 @@ class HandWorker:
             self.place.jobs.append(lease, "snapshot", told)
         self.place.results.write(result_name(record), data)
         timings = [{"stage": "denoise", "seconds": 4.0, "units": len(sigmas) - 1}]
-        self.place.jobs.finish(lease, result=result_name(record), actual_s=5.0, data={"timings": timings})
+        self.place.jobs.finish(
+            lease,
+            result=result_name(record),
+            actual_s=5.0,
+            data={"timings": timings},
+            identity=self.identity,
+        )
         return self.place.jobs.get(record.id)

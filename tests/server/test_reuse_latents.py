@@ -16,12 +16,17 @@ from hand_worker import HandWorker
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rushes.engine.workplace import Workplace
+from rushes.errors import TooManyJobs
 from rushes.server.audits import AUDIT_TENANT
-from rushes.server.auth import LOCAL, Caller
+from rushes.server.auth import LOCAL, Caller, caller_of
+from rushes.server.edits import edit_of
 from rushes.server.gateway import Gateway
+from rushes.server.reuse import reuse_of
+from rushes.server.reuse_setup import bounds_of
 from rushes.server.run import opened_service
 from rushes.server.settings import ServerSettings
 from rushes.server.wishes import Wish
+from rushes.stores.api_keys import KeyLimits
 from rushes.stores.base import JobRecord
 
 RED = "a red ball rolls over fresh snow"
@@ -169,13 +174,30 @@ def test_a_snapshot_that_is_no_more_is_a_miss(bench: Bench, damage: str) -> None
     bench.until_indexed(source.id, is_in=False)
 
 
+def test_an_edit_is_found_by_who_edits_it_only(bench: Bench) -> None:
+    parent = bench.made(RED)
+    other = "a yellow bird flies over the sea"
+    bench.gateway.remix(LOCAL, parent.id, edit_of({"prompt": other, "strength": 0.9}, tenant=LOCAL.tenant))
+    edited = bench.worker.complete(STEPS)
+    bench.made("a cat sleeps on a chair")  # so that the edit's end has been heard
+    assert reuse_of(edited)["kind"] == "edit"
+    assert bench.cache(other, seed=5)["kind"] == "miss"
+    again = bench.gateway.remix(
+        LOCAL, edited.id, edit_of({"prompt": RED, "strength": 0.9}, tenant=LOCAL.tenant)
+    )
+    assert again.request.source is not None
+    assert again.request.source.name.startswith(edited.id)
+
+
 def test_a_worker_that_cannot_use_a_snapshot_makes_it_a_miss(bench: Bench) -> None:
-    bench.made(RED)
+    source = bench.made(RED)
     bench.ask(LIKE, seed=5)
     lease, record = bench.worker.lease()
     bench.place.jobs.miss_source(lease, reason="/some/folder/x: holds NaN or infinity")
     cache = bench.gateway.video(bench.place.jobs.get(record.id))["cache"]
     assert cache == {**dict.fromkeys(cache), "kind": "miss", "reason": "snapshot"}
+    assert not {"sigma", "similarity", "steps_saved"} & set(reuse_of(bench.place.jobs.get(record.id)))
+    bench.until_indexed(source.id, is_in=False)
 
 
 def test_workers_of_two_models_share_nothing(bench: Bench) -> None:
@@ -183,6 +205,16 @@ def test_workers_of_two_models_share_nothing(bench: Bench) -> None:
     HandWorker(place=bench.place, identity="model-2", owner="v").announce()
     time.sleep(1.1)  # what is known of workers may be as old
     assert bench.cache(RED)["reason"] == "model"
+
+
+def test_a_clip_by_another_model_than_was_there_is_nobody_elses(bench: Bench) -> None:
+    first, twin = bench.ask(RED), bench.ask(RED)
+    assert twin.twin_of == first.id
+    HandWorker(place=bench.place, identity="model-2", owner="v").complete()
+    freed = bench.place.jobs.get(twin.id)
+    assert (freed.status, freed.twin_of) == ("queued", None)
+    assert bench.worker.complete().id == twin.id
+    assert bench.cache(RED)["source"] == twin.id
 
 
 def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:
@@ -223,6 +255,16 @@ def test_what_has_no_room_loses_its_files(tmp_path: Path) -> None:
         assert {name.partition(".")[0] for name in names} == {second.id}
 
 
+def test_no_tenant_takes_more_than_its_part(tmp_path: Path) -> None:
+    assert bounds_of(ServerSettings(store=tmp_path)).tenant_bytes == 5 * 10**9
+    with opened(tmp_path, reuse_gb=90e-9, reuse_tenant_gb=30e-9) as bench:
+        stranger = replace(LOCAL, tenant="other", key_id="k")
+        theirs, first = bench.made(RED, caller=stranger), bench.made(RED)
+        bench.made("a yellow bird flies over the sea")
+        bench.until_indexed(first.id, is_in=False)
+        bench.until_indexed(theirs.id)
+
+
 def test_a_share_of_hits_is_made_again(tmp_path: Path) -> None:
     with opened(tmp_path, audit_share=1.0) as bench:
         bench.made(RED)
@@ -256,3 +298,21 @@ def metrics(bench: Bench) -> str:
     registry = CollectorRegistry()
     registry.register(bench.gateway.reuse.metrics)
     return generate_latest(registry).decode()
+
+
+def test_hits_hold_no_slot_and_cost_nothing(tmp_path: Path) -> None:
+    asked = ServerSettings(store=tmp_path, latent_reuse="on")
+    with Workplace(tmp_path) as place, opened_service(place, asked) as service:
+        assert service.accounts is not None
+        key, _ = service.accounts.keys.create("k", limits=KeyLimits(concurrent_jobs=1))
+        caller = caller_of(key, now=0.0)
+        bench = Bench(place, service.gateway)
+        bench.ask(RED, caller=caller)
+        with pytest.raises(TooManyJobs):
+            bench.ask(RED, caller=caller)  # a twin is an open job too
+        assert service.limits is not None
+        service.limits.ended(bench.worker.complete())
+        for _ in range(3):
+            assert bench.ask(RED, caller=caller).status == "completed"
+        (day,) = service.accounts.charges.by_day(days=1, now=time.time())
+        assert (day.num_jobs, day.actual_s) == (4, 5.0)

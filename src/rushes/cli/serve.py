@@ -41,6 +41,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
             help="let requests go on from latents of like ones  [default: off]",
         ),
         click.option("--reuse-gb", type=float, help="of latents that are kept for it  [default: 10]"),
+        click.option("--reuse-tenant-gb", type=float, help="of these, of each tenant  [default: half]"),
         click.option(
             "--reuse-policy",
             type=click.Choice(("cost", "lru", "lfu", "fifo")),

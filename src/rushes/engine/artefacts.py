@@ -172,6 +172,19 @@ class Artefacts:
             num += len(names)
         return num
 
+    def send_rest(self, jobs: JobStore) -> int:
+        """Copy to the last store what this machine alone has of completed jobs, since it was away when they
+        ended; how many files. Raises `StoreError`: it still is."""
+        here, there = self._stores[0], self._stores[-1]
+        if there is here:
+            return 0
+        matches = [match for name in sorted(here.names()) if (match := _OF_JOB.match(name))]
+        rest = [m.string for m in matches if _is_completed(m, jobs) and there.info(m.string) is None]
+        for name in rest:
+            media_type = VIDEO_TYPE if name.endswith(VIDEO_ENDING) else IMAGE_TYPE
+            there.put(name, here.read(name), media_type)
+        return len(rest)
+
     def _copies(self, names: Iterable[str], jobs: JobStore) -> list[str]:
         """Those of completed jobs that the last store has too: their worker died before it removed them."""
         matches = [match for name in sorted(names) if (match := _OF_JOB.match(name))]

@@ -58,6 +58,7 @@ class Housekeeping:
         while not self._stops.is_set():
             try:
                 self._sweep()
+                self._place.artefacts.send_rest(self._place.jobs)
                 if time.monotonic() > cleaned_at + ORPHANS_S:
                     cleaned_at = time.monotonic()
                     self._place.remove_orphans()

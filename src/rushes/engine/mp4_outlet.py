@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -53,6 +53,7 @@ class Mp4Outlet:
         self._stills: Stills | None = None
         self._upload: Upload | None = None
         self._result: str | None = None
+        self._is_here_only = False
 
     def write(self, frames: Frames) -> None:
         """See `Outlet`."""
@@ -70,18 +71,31 @@ class Mp4Outlet:
         assert self._stills is not None
         self._stack.close()
         name = self._result = final_name(self._growing, self._file.digest.hexdigest())
-        for variant, data in self._stills.results().items():
-            for store in self._stores:
-                store.put(name_of(name, variant), data, IMAGE_TYPE)
-        if self._upload is not None:
-            self._upload.finish(name)
+        pictures = {name_of(name, variant): data for variant, data in self._stills.results().items()}
+        for picture, data in pictures.items():
+            self._local.put(picture, data, IMAGE_TYPE)
+        self._send(name, pictures)
         self._file.finish(name)
         return name
+
+    def _send(self, name: str, pictures: Mapping[str, bytes]) -> None:
+        """To the other store. One that is away costs no finished video: this machine serves it until
+        `Artefacts.send_rest` finds the store again."""
+        if self._remote is None or self._upload is None:
+            return
+        try:
+            for picture, data in pictures.items():
+                self._remote.put(picture, data, IMAGE_TYPE)
+            self._upload.finish(name)
+        except StoreError as error:
+            log.warning("%s: kept on this machine for now: %s", name, error)
+            self._is_here_only = True
 
     def committed(self) -> None:
         """See `Outlet`."""
         assert self._result is not None
-        Artefacts(self._stores).settle(self._result)
+        if not self._is_here_only:
+            Artefacts(self._stores).settle(self._result)
         self._on_end()
 
     def abort(self) -> None:

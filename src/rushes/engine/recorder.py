@@ -41,7 +41,7 @@ class Recorder:
     """The runner's listener of a worker.
 
     Args:
-        identity: of the model, kept in checkpoints.
+        identity: of the model, kept in checkpoints and told with a result.
         on_preview: takes the previews of a job, by its id.
         retry_smaller: after a job that may be degraded found no memory even alone: whether it begins anew,
             smaller, when it is back in the queue.
@@ -158,8 +158,12 @@ class Recorder:
         lease = self._lease(run.id)
         if lease is None:
             raise LeaseLost(f"job {run.id} is not held any more")
-        data = report(run)
-        _persist(lambda: self._store.finish(lease, result=result, actual_s=run.device_s, data=data))
+        data, identity = report(run), self._identity
+        _persist(
+            lambda: self._store.finish(
+                lease, result=result, actual_s=run.device_s, data=data, identity=identity
+            )
+        )
         self.let_go(run.id)
         self._forget_checkpoint(run)
 

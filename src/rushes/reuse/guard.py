@@ -20,13 +20,17 @@ from rushes.reuse.phrases import Clause, Phrase, read, variants
 _MAX_PHRASES = 12
 """Of a clause whose phrases may have been moved: longer ones must stand as they are."""
 
+_MAX_CHARS = 600
+"""Of a prompt that is read: comparing takes time with the square of its clauses."""
+
 _ORDER = ("negation", "number", "direction", "colour", "camera")
 
 
 def differs(one: str, other: str) -> str | None:
     """Why two prompts do not mean the same; None when they do, as far as words and their order can tell.
 
-    The answer starts with its kind: "direction", "number", "negation", "colour", "camera", "words", "order".
+    The answer starts with its kind: "direction", "number", "negation", "colour", "camera", "words", "order",
+    and "length" of prompts above 600 characters, which mean the same only when they are equal.
 
     Example:
         >>> differs("A red ball rolls over snow", "a red ball rolling over snow")
@@ -37,6 +41,8 @@ def differs(one: str, other: str) -> str | None:
     """
     if one == other:
         return None
+    if max(len(one), len(other)) > _MAX_CHARS:
+        return f"length: above {_MAX_CHARS} characters, and not equal"
     first, second = read(one), read(other)
     if difference := _words_differ(first.words, second.words):
         return difference
@@ -51,8 +57,8 @@ def differs(one: str, other: str) -> str | None:
 
 def gist(prompt: str) -> str:
     """16 hex digits: prompts of two gists differ, so that only those of one have to be compared. It follows
-    the words without their forms and order, and the word lists."""
-    stems = [word.stem for word in read(prompt).words]
+    the words without their forms and order, and the word lists; of a prompt too long to be compared, all."""
+    stems = [prompt] if len(prompt) > _MAX_CHARS else [word.stem for word in read(prompt).words]
     return blake2b("\n".join((fingerprint(), *stems)).encode(), digest_size=8).hexdigest()
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 from rushes.models.prompts import clean_prompt
+from rushes.stores.exact_keys import key_for
 from rushes.stores.request_json import to_json
 from rushes.types import GenerateRequest
 
@@ -15,7 +16,7 @@ _VERSION = 1
 
 
 def exact_key(request: GenerateRequest, *, identity: str, tenant: str) -> str:
-    """Requests of one key make the same clip, bit for bit: 64 hex digits.
+    """Requests of one key make the same clip, bit for bit: 81 characters, see `stores.exact_keys`.
 
     Every field counts, so that one added later does; prompts count as the text encoder reads them. The
     negative prompt of a request without guidance is never read, and does not count.
@@ -25,7 +26,7 @@ def exact_key(request: GenerateRequest, *, identity: str, tenant: str) -> str:
         tenant: whose clips may be given.
     """
     read = replace(request, prompt=clean_prompt(request.prompt), negative_prompt=_negative(request))
-    return _digest("exact", identity, tenant, to_json(read))
+    return key_for(identity, _digest("exact", identity, tenant, to_json(read)))
 
 
 def compatibility_key(request: GenerateRequest, *, identity: str, tenant: str) -> str:

@@ -30,6 +30,7 @@ from rushes.server import (
 )
 from rushes.server.body import BodyGuard
 from rushes.server.instrument import instrument
+from rushes.server.local_only import LocalOnly
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
 from rushes.server.service import Service, new_request_id
 
@@ -109,6 +110,7 @@ def create_app(
         version=rushes.__version__,
         lifespan=lifespan,
         redoc_url=None,
+        docs_url=None,  # its page runs another host's script beside the stored key
         separate_input_output_schemas=False,
     )
     app.state.service = service
@@ -128,11 +130,15 @@ def create_app(
             allow_headers=REQUEST_HEADERS,
             expose_headers=ANSWER_HEADERS,
         )
+    if service.is_local_only:
+        app.add_middleware(LocalOnly, origins=service.cors)
     app.add_middleware(RequestIds)
     if STUDIO.is_dir():
         headers = security_headers(service.media_origin)
         page = FileResponse(STUDIO / "index.html", headers=headers)
         app.get("/", include_in_schema=False)(lambda: page)
+        docs = FileResponse(STUDIO / "docs.html", headers=headers)
+        app.get("/docs", include_in_schema=False)(lambda: docs)
         app.mount("/studio", StudioFiles(headers, directory=STUDIO), name="studio")
     if service.metrics is not None and service.tracer is not None:
         instrument(app, service.metrics, service.tracer)

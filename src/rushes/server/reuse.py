@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from rushes.server.latent_reuse import LatentReuse
 from rushes.server.reuse_metrics import ReuseMetrics
 from rushes.server.wishes import Wish
 from rushes.stores.base import JobRecord
+from rushes.stores.exact_keys import derived_key
 from rushes.types import GenerateRequest, Json
 
 _TOLD = ("kind", "sigma", "similarity", "steps_saved", "seconds_saved", "source")
@@ -145,7 +145,7 @@ class Reuse:
 
 def key_from_latents(key: str) -> str:
     """Of a clip of this exact key that was made from another's latents."""
-    return hashlib.sha256(f"latent {key}".encode()).hexdigest()
+    return derived_key(key, "latent")
 
 
 def reuse_of(record: JobRecord) -> dict[str, Any]:

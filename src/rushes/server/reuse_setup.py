@@ -30,10 +30,18 @@ def opened_latents(place: Workplace, settings: ServerSettings) -> Iterator[Laten
 
     encoder = SentenceEncoder()
     encoder.encode(["ready"])  # so that what is missing is said now, and the first request need not load it
-    bounds = Bounds(max_bytes=int(settings.reuse_gb * 1e9))
+    bounds = bounds_of(settings)
     store = ReuseStore(place.folder / REUSE_FILE, policy_name=settings.reuse_policy, bounds=bounds)
     cache = LatentCache(store, differs=differs, on_evicted=deleter(place.latents))
     try:
         yield LatentReuse(cache, encoder, place.latents)
     finally:
         cache.close()
+
+
+def bounds_of(settings: ServerSettings) -> Bounds:
+    """How much is kept of all tenants and of each: none pushes out what all others have."""
+    of_each = settings.reuse_tenant_gb
+    if of_each is None:
+        of_each = settings.reuse_gb / 2 if settings.has_auth else settings.reuse_gb
+    return Bounds(max_bytes=int(settings.reuse_gb * 1e9), tenant_bytes=int(of_each * 1e9))

@@ -115,10 +115,14 @@ async def content(
 ) -> Response:
     """The finished file, or a picture made of it."""
     gateway, record = await _record(request, video_id)
+    return await _sent(gateway, record, variant, if_none_match)
+
+
+async def _sent(gateway: Gateway, record: JobRecord, variant: Variant, if_none_match: str | None) -> Response:
     _check_finished(record)
     found = await asyncio.to_thread(gateway.place.artefacts.find, record, variant)
     if found is None:
-        raise ProblemError(not_found(f"{variant} of video {video_id}"))
+        raise ProblemError(not_found(f"{variant} of video {record.id}"))
     if if_none_match is not None and is_known(found.etag, if_none_match):
         return not_modified(content_headers(found.etag))
     if found.url is not None:
@@ -157,7 +161,7 @@ async def stream(request: Request, video_id: JobId) -> Response:
     """The video while it is made: fragments as soon as their frames are decoded, from the first on."""
     gateway, record = await _record(request, video_id)
     if record.status == "completed":
-        return await content(request, video_id)
+        return await _sent(gateway, record, "video", request.headers.get("if-none-match"))
     if record.status in ("failed", "cancelled"):
         _check_finished(record)
     return StreamingResponse(Follower(gateway, video_id).chunks(), media_type="video/mp4", headers=HEADERS)

@@ -137,6 +137,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             batching=batching_over(gateway, accounts, keep_days=settings.keep_days),
             cors=settings.cors,
             media_origin=media_origin(settings),
+            is_local_only=not settings.has_auth,
             metrics=GatewayMetrics(place.jobs, more=more),
             tracer=tracing.tracer,
         )

@@ -41,6 +41,7 @@ class Service:
         batching: None where no batches are taken.
         bounds: of one request.
         cors: origins whose pages may call; "*" for all.
+        is_local_only: only this machine is answered: nobody shows a key.
         media_origin: scheme, host and port of finished videos that are not sent by the gateway itself.
         metrics, tracer: None where nobody looks.
         started_at: by `monotonic`.
@@ -55,6 +56,7 @@ class Service:
     bounds: Bounds = field(default_factory=Bounds)
     cors: Sequence[str] = ()
     media_origin: str | None = None
+    is_local_only: bool = False
     metrics: GatewayMetrics | None = None
     tracer: Tracer | None = None
     started_at: float = field(default_factory=monotonic)

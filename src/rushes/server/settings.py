@@ -28,6 +28,8 @@ class ServerSettings:
         drain_s: seconds that open requests get when the gateway stops.
         latent_reuse: "on" lets requests go on from latents of like ones; "off" takes equal clips only.
         reuse_gb: of snapshots that are kept for it.
+        reuse_tenant_gb: of these, of each tenant; None for half of them, and for all of them without keys,
+            where there is one tenant.
         reuse_policy: which goes first, a name of `rushes.reuse.eviction.POLICIES`.
         audit_share: of those that took latents, made anew to be compared.
     """
@@ -53,6 +55,7 @@ class ServerSettings:
     allows_private_webhooks: bool = False
     latent_reuse: str = "off"
     reuse_gb: float = 10.0
+    reuse_tenant_gb: float | None = None
     reuse_policy: str = "cost"
     audit_share: float = 0.0
 
@@ -68,6 +71,8 @@ class ServerSettings:
                 "reuse_gb: must be above 0, and audit_share from 0 to 1,"
                 f" got {self.reuse_gb:g} and {self.audit_share:g}"
             )
+        if self.reuse_tenant_gb is not None and not self.reuse_tenant_gb > 0:
+            raise ConfigError(f"reuse_tenant_gb: must be above 0, got {self.reuse_tenant_gb:g}")
         if not self.has_auth and not is_loopback(self.host):
             raise ConfigError(
                 f"host: {self.host!r} is reached from elsewhere, where every call needs a key;"
@@ -129,7 +134,7 @@ def _of_text(name: str, text: str) -> Any:
         )
     if kind.startswith(("int", "float")):
         try:
-            return float(text) if kind == "float" else int(text)
+            return float(text) if kind.startswith("float") else int(text)
         except ValueError:
             raise ConfigError(f"{where}: must be a number, got {text!r}") from None
     return Path(text) if kind == "Path" else text

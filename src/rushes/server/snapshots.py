@@ -64,7 +64,7 @@ class SnapshotIndex:
 
     def __init__(self, place: Workplace, latents: LatentReuse, identity: Callable[[str], str | None]) -> None:
         self._place, self._latents, self._identity = place, latents, identity
-        self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
 
     def __enter__(self) -> SnapshotIndex:
@@ -78,15 +78,18 @@ class SnapshotIndex:
     def hear(self, event: JobEvent) -> None:
         """Of every event that the feed tells; returns at once."""
         if event.kind == "completed":
-            self._heard.put(event.job_id)
+            self._heard.put(partial(self.add, event.job_id))
+        elif event.kind == "source_missed":
+            self._heard.put(partial(self.drop_source, event.job_id))
 
     def tidy(self) -> None:
         """Take in what nobody told; evict; drop entries whose job is gone. Raises `StoreError`."""
         cache = self._latents.cache
+        known = cache.ids()  # before the names: what another gateway takes in meanwhile has files
         job_ids = set(filter(None, map(job_of, self._place.latents.names())))
-        for job_id in job_ids - set(cache.ids()):
+        for job_id in job_ids - known:
             self.add(job_id)
-        for job_id in set(cache.ids()) - job_ids:
+        for job_id in known - job_ids:
             cache.remove(job_id)
         cache.evict()
 
@@ -95,7 +98,7 @@ class SnapshotIndex:
         jobs = self._place.jobs
         try:
             record = jobs.get(job_id)
-            snapshots = snapshots_of(jobs, job_id) if _may_be_kept(record) else ()
+            snapshots = snapshots_of(jobs, job_id) if _may_be_found(record) else ()
         except UnknownJob:
             return False
         identity = self._identity(record.request.pipeline)
@@ -111,6 +114,14 @@ class SnapshotIndex:
         )
         return True
 
+    def drop_source(self, job_id: str) -> None:
+        """A worker could not use the latents that this job was to go on from: nobody is sent there again.
+        Raises `StoreError`."""
+        with suppress(UnknownJob):
+            source = self._place.jobs.get(job_id).request.source
+            if source is not None and (source_id := job_of(source.name)) is not None:
+                self._latents.cache.remove(source_id)
+
     def _run(self) -> None:
         due_at = time.monotonic()
         while True:
@@ -118,10 +129,10 @@ class SnapshotIndex:
                 self._quietly(self.tidy)
                 due_at = time.monotonic() + TIDY_S
             with suppress(queue.Empty):
-                job_id = self._heard.get(timeout=max(0.0, due_at - time.monotonic()))
-                if job_id is None:
+                step = self._heard.get(timeout=max(0.0, due_at - time.monotonic()))
+                if step is None:
                     return
-                self._quietly(partial(self.add, job_id))
+                self._quietly(step)
 
     @staticmethod
     def _quietly(step: Callable[[], object]) -> None:
@@ -138,7 +149,8 @@ def steps_s(jobs: JobStore, record: JobRecord) -> float:
     event = jobs.latest_event(record.id, "completed")
     timings: Any = () if event is None else event.data.get("timings", ())
     took_s = sum(float(timing["seconds"]) for timing in timings if timing["stage"] == "denoise")
-    saved = 0 if record.request.source is None else record.request.source.step
+    source = None if reuse_of(record).get("kind") == "miss" else record.request.source
+    saved = 0 if source is None else source.step
     num_steps = record.request.sampling.num_inference_steps
     whole_s = took_s * num_steps / max(1, num_steps - saved)
     return whole_s or record.actual_s or 0.0
@@ -157,5 +169,7 @@ def deleter(latents: BlobFolder) -> Callable[[Sequence[Entry]], None]:
     return delete
 
 
-def _may_be_kept(record: JobRecord) -> bool:
-    return record.status == "completed" and reuse_of(record).get("kind") != "off"
+def _may_be_found(record: JobRecord) -> bool:
+    """Whether others may go on from it. An edit has its parent's layout, whatever its own words say: only who
+    edits it goes on from its snapshots."""
+    return record.status == "completed" and reuse_of(record).get("kind") not in ("off", "edit")

@@ -279,14 +279,25 @@ class JobStore(Protocol):
 
     def miss_source(self, lease: Lease, *, reason: str) -> None:
         """The latents from which the job was to go on cannot be used, and it begins with noise: writes its
-        `source_missed` event, and a `miss` with the reason into its `reuse`."""
+        `source_missed` event, and a `miss` with the reason into its `reuse`, without what was to be saved."""
 
     def finish(
-        self, lease: Lease, *, result: str, actual_s: float, data: Mapping[str, Json] | None = None
+        self,
+        lease: Lease,
+        *,
+        result: str,
+        actual_s: float,
+        data: Mapping[str, Json] | None = None,
+        identity: str | None = None,
     ) -> None:
         """The job is completed, once and for all; writes its event, which holds `data`, `result`, `actual_s`
         and, unless `data` has another, the record's `predicted_s`. The same call again does nothing, so that
-        it can be repeated after a `StoreError`."""
+        it can be repeated after a `StoreError`.
+
+        Args:
+            identity: of the model that made the clip. Where the job's key is for another, the clip is its own
+                only, and twins are freed.
+        """
 
     def fail(self, lease: Lease, *, error: str, error_kind: str) -> None:
         """The job has failed for good; writes its event, whose data are `error` and `error_kind`."""

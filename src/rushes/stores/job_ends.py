@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rushes.stores.exact_keys import is_for
 from rushes.stores.job_rows import Value, add_event, job_row, update_job
 from rushes.types import JobStatus, Json
 
@@ -21,6 +22,8 @@ NOBODY: Mapping[str, Value] = {"owner": None, "lease_until": None, "lease_ttl_s"
 _OF_THE_JOB = ("remixed_from", "strength")
 _OF_THE_CLIP = ("sigma", "similarity")
 """Of `JobRecord.reuse`: at which level latents were taken up for the clip, if any were."""
+
+_OF_THE_SOURCE = (*_OF_THE_CLIP, "steps_saved", "seconds_saved")
 
 _TWINS = "twin_of = ? AND status = 'queued'"
 
@@ -106,11 +109,25 @@ def free_twins(connection: sqlite3.Connection, job_id: str, *, keeps_steps: bool
         update_job(connection, job_id, checkpoint=None)
 
 
+def disown(connection: sqlite3.Connection, row: sqlite3.Row, identity: str | None) -> None:
+    """Where the job's clip is another model's than its key is for, it is nobody else's."""
+    key = row["exact_key"]
+    if key is not None and identity is not None and not is_for(key, identity):
+        free_twins(connection, row["id"])
+        update_job(connection, row["id"], exact_key=None)
+
+
 def overtake(connection: sqlite3.Connection, original: sqlite3.Row, job_id: str) -> None:
     """An original that nobody has begun becomes a twin of `job_id`, with all of its own."""
     connection.execute(
         f"UPDATE jobs SET twin_of = ? WHERE id = ? OR ({_TWINS})", (job_id, original["id"], original["id"])
     )
+
+
+def without_source(told: str | None, reason: str) -> str:
+    """A job's `reuse` when it turned out to begin with noise: nothing was saved."""
+    kept = {name: value for name, value in json.loads(told or "{}").items() if name not in _OF_THE_SOURCE}
+    return json.dumps({**kept, "kind": "miss", "reason": reason}, sort_keys=True, separators=(",", ":"))
 
 
 def _complete_twins(connection: sqlite3.Connection, job_id: str, now: float) -> None:

@@ -1,6 +1,6 @@
-"""What admission asks a job store in SQLite at every submission: open work, and how promises were kept.
+"""What a job store in SQLite tells of many jobs: open work, how deep queues are, how promises were kept.
 
-Both read columns, never a job's JSON.
+All read columns, never a job's JSON; admission asks at every submission.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from rushes.stores.base import KeptPromise, OpenWork
+from rushes.stores.base import Depth, KeptPromise, OpenWork
 from rushes.types import Lane
 
 _WORK = (
@@ -18,6 +18,11 @@ _WORK = (
 _UNKNOWN = (
     "SELECT pipeline, is_interactive, tenant, id FROM jobs"
     " WHERE status IN ('queued', 'running') AND twin_of IS NULL AND predicted_s IS NULL"
+)
+_DEPTHS = (
+    "SELECT pipeline, is_interactive, status, count(*) AS jobs, min(created_at) AS oldest_at"
+    " FROM jobs WHERE status IN ('queued', 'running') AND twin_of IS NULL"
+    " GROUP BY pipeline, is_interactive, status"
 )
 _KEPT = (
     "SELECT id, pipeline, is_interactive, created_at, eta_s, finished_at FROM jobs"
@@ -40,6 +45,20 @@ def open_work(connection: sqlite3.Connection) -> tuple[OpenWork, ...]:
             unknown=tuple(unknown.get((row["pipeline"], row["is_interactive"], row["tenant"]), ())),
         )
         for row in connection.execute(_WORK)
+    )
+
+
+def depths(connection: sqlite3.Connection) -> tuple[Depth, ...]:
+    """See `JobStore.depths`."""
+    return tuple(
+        Depth(
+            pipeline=row["pipeline"],
+            lane=_lane(row),
+            status=row["status"],
+            jobs=row["jobs"],
+            oldest_at=row["oldest_at"],
+        )
+        for row in connection.execute(_DEPTHS)
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ from rushes.stores.base import (
     OpenWork,
     Swept,
 )
-from rushes.stores.job_ends import end_job, fail_job, free_twins
+from rushes.stores.job_ends import disown, end_job, fail_job, free_twins, without_source
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
@@ -172,22 +171,8 @@ class SqliteJobStore:
         return num
 
     def depths(self) -> Sequence[Depth]:
-        query = (
-            "SELECT pipeline, is_interactive, status, count(*) AS jobs, min(created_at) AS oldest_at"
-            " FROM jobs WHERE status IN ('queued', 'running') AND twin_of IS NULL"
-            " GROUP BY pipeline, is_interactive, status"
-        )
         with self._database.read() as connection:
-            return tuple(
-                Depth(
-                    pipeline=row["pipeline"],
-                    lane="interactive" if row["is_interactive"] else "batch",
-                    status=row["status"],
-                    jobs=row["jobs"],
-                    oldest_at=row["oldest_at"],
-                )
-                for row in connection.execute(query)
-            )
+            return job_sums.depths(connection)
 
     def lease(
         self,
@@ -266,13 +251,18 @@ class SqliteJobStore:
 
     def miss_source(self, lease: Lease, *, reason: str) -> None:
         with self._database.write() as connection:
-            told = json.loads(leased_row(connection, lease)["reuse"] or "{}")
-            missed = json.dumps({**told, "kind": "miss", "reason": reason}, sort_keys=True)
-            update_job(connection, lease.job_id, reuse=missed)
+            told = without_source(leased_row(connection, lease)["reuse"], reason)
+            update_job(connection, lease.job_id, reuse=told)
             add_event(connection, lease.job_id, "source_missed", self._clock(), {"reason": reason})
 
     def finish(
-        self, lease: Lease, *, result: str, actual_s: float, data: Mapping[str, Json] | None = None
+        self,
+        lease: Lease,
+        *,
+        result: str,
+        actual_s: float,
+        data: Mapping[str, Json] | None = None,
+        identity: str | None = None,
     ) -> None:
         with self._database.write() as connection:
             if has_finished(connection, lease, result):
@@ -284,6 +274,7 @@ class SqliteJobStore:
                 "result": result,
                 "actual_s": actual_s,
             }
+            disown(connection, row, identity)
             now = self._clock()
             end_job(connection, lease.job_id, "completed", now, report, result=result, actual_s=actual_s)
 
