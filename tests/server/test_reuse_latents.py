@@ -215,6 +215,17 @@ def test_a_clip_by_another_model_than_was_there_is_nobody_elses(bench: Bench) ->
     assert bench.cache(RED)["source"] == twin.id
 
 
+def test_a_clip_whose_file_is_gone_is_made_again(bench: Bench) -> None:
+    first = bench.made(RED)
+    bench.ask(RED, seed=1)  # which takes the same file, and is the later one
+    assert first.result is not None
+    bench.place.results.delete(first.result)
+    assert bench.cache(RED, level="exact")["kind"] == "miss"
+    bench.ask(RED, level="exact")
+    again = bench.worker.complete()
+    assert bench.cache(RED, level="exact")["source"] == again.id
+
+
 def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:
     source = bench.made(RED)
     asyncio.run(bench.gateway.delete("default", source.id))
@@ -249,8 +260,7 @@ def test_what_has_no_room_loses_its_files(tmp_path: Path) -> None:
     with opened(tmp_path, reuse_gb=30e-9) as bench:  # 30 bytes: one clip's three snapshots of 7
         first, second = bench.made(RED), bench.made("a yellow bird flies over the sea")
         bench.until_indexed(first.id, is_in=False)
-        names = bench.place.latents.names()
-        assert {name.partition(".")[0] for name in names} == {second.id}
+        wait_for(lambda: {name.partition(".")[0] for name in bench.place.latents.names()} == {second.id})
 
 
 def test_no_tenant_takes_more_than_its_part(tmp_path: Path) -> None:

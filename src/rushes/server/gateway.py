@@ -157,6 +157,7 @@ class Gateway:
         if earlier is not None:
             return earlier
         plan = self.reuse.edit(made.request, caller, made.told)
+        self._disown_lost(plan, ask.options.tenant)
         record = self._queued(plan, asked, ask.options, caller)
         self.reuse.count(record)
         return record
@@ -164,6 +165,7 @@ class Gateway:
     def _taken(self, plan: Plan, options: JobOptions, caller: Caller) -> JobRecord | None:
         """A job whose clip is there or being made for another; None where there is none such."""
         jobs = self.place.jobs
+        self._disown_lost(plan, options.tenant)
 
         def take() -> JobRecord | None:
             found = (jobs.reuse_exact(plan.request, options, exact_key=key) for key in plan.keys)
@@ -171,6 +173,14 @@ class Gateway:
 
         # A twin may come to run by itself, so that nobody can tell what it will take.
         return self._charged(caller, options, None, take) if plan.keys else None
+
+    def _disown_lost(self, plan: Plan, tenant: str) -> None:
+        """Results whose files somebody deleted are no results for others."""
+        for key in plan.keys:
+            while (made := self.place.jobs.made_as(tenant, key)) is not None and made.result is not None:
+                if self.place.artefacts.find(made) is not None:
+                    break
+                self.place.jobs.disown(made.result)
 
     def _queued(self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller) -> JobRecord:
         promise = self.client.promise(plan.request, options)
