@@ -16,6 +16,7 @@ from hand_worker import HandWorker
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rushes.engine.workplace import Workplace
+from rushes.errors import IdempotencyConflict
 from rushes.server.audits import AUDIT_TENANT
 from rushes.server.auth import LOCAL, Caller
 from rushes.server.edits import edit_of
@@ -224,6 +225,32 @@ def test_a_clip_whose_file_is_gone_is_made_again(bench: Bench) -> None:
     bench.ask(RED, level="exact")
     again = bench.worker.complete()
     assert bench.cache(RED, level="exact")["source"] == again.id
+
+
+def test_an_idempotency_key_is_for_one_ask(bench: Bench) -> None:
+    parent, other = bench.made(RED), bench.made("a yellow bird flies over the sea")
+
+    def remix(job_id: str, **fields: Any) -> str:
+        body = {"prompt": LEFT, "seed": 1, "strength": 0.9, **fields}
+        ask = edit_of(body, tenant=LOCAL.tenant, idempotency_key="k")
+        return bench.gateway.remix(LOCAL, job_id, ask).id
+
+    assert remix(parent.id) == remix(parent.id)
+    for job_id, fields in [
+        (other.id, {}),
+        (parent.id, {"strength": 0.8}),
+        (parent.id, {"priority": "batch"}),
+        (parent.id, {"deadline_s": 900}),
+    ]:
+        with pytest.raises(IdempotencyConflict):
+            remix(job_id, **fields)
+    request, options = bench.gateway.ask(
+        {"prompt": RIGHT, "model": "toy", "seed": 1, **FIELDS}, tenant=LOCAL.tenant, idempotency_key="c"
+    )
+    first = bench.gateway.create(request, options, LOCAL)
+    assert bench.gateway.create(request, options, LOCAL).id == first.id
+    with pytest.raises(IdempotencyConflict):
+        bench.gateway.create(request, options, LOCAL, Wish(level="off"))
 
 
 def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:

@@ -21,7 +21,7 @@ from rushes.server.feed import Feed
 from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
-from rushes.server.reuse import Plan, Reuse, cache_of, maker_of
+from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
 from rushes.server.snapshots import origin_of, snapshots_of, steps_s
 from rushes.server.videos import Standing, error_of, video_of
 from rushes.server.watching import watched
@@ -128,7 +128,7 @@ class Gateway:
             raise ProblemError(draining())
         earlier = self.client.earlier(request, options)
         if earlier is not None:
-            return earlier
+            return same_ask(earlier, options, has_cache=wish.level != "off")
         plan = self.reuse.plan(request, caller, wish)
         record = self._taken(plan, options, caller)
         if record is None:
@@ -155,7 +155,7 @@ class Gateway:
         asked = replace(made.request, source=None)
         earlier = self.client.earlier(asked, ask.options)
         if earlier is not None:
-            return earlier
+            return same_ask(earlier, ask.options, parent_id=parent.id, strength=ask.strength)
         plan = self.reuse.edit(made.request, caller, made.told)
         self._disown_lost(plan, ask.options.tenant)
         record = self._queued(plan, asked, ask.options, caller)
