@@ -235,7 +235,8 @@ def test_an_idempotency_key_is_for_one_ask(bench: Bench) -> None:
         ask = edit_of(body, tenant=LOCAL.tenant, idempotency_key="k")
         return bench.gateway.remix(LOCAL, job_id, ask).id
 
-    assert remix(parent.id) == remix(parent.id)
+    first_id = remix(parent.id)
+    assert remix(parent.id) == first_id
     for job_id, fields in [
         (other.id, {}),
         (parent.id, {"strength": 0.8}),
@@ -244,6 +245,7 @@ def test_an_idempotency_key_is_for_one_ask(bench: Bench) -> None:
     ]:
         with pytest.raises(IdempotencyConflict):
             remix(job_id, **fields)
+    bench.place.jobs.cancel(first_id)
     request, options = bench.gateway.ask(
         {"prompt": RIGHT, "model": "toy", "seed": 1, **FIELDS}, tenant=LOCAL.tenant, idempotency_key="c"
     )
