@@ -122,7 +122,7 @@ def test_a_source_that_cannot_be_used_is_a_miss(tmp_path, latents, how) -> None:
         job_id = place.store.create(asked, JobOptions(), reuse=reuse).id
         record = result(place.client, job_id)
         (missed,) = events(place, job_id, "source_missed")
-        assert json.loads(record.reuse or "") == {"kind": "miss", "sigma": 0.7, "reason": missed["reason"]}
+        assert json.loads(record.reuse or "") == {"kind": "miss", "reason": missed["reason"]}
         assert np.array_equal(place.clip(job_id), alone(tiny_model(), replace(asked, source=None)))
 
 

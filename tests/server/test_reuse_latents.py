@@ -16,7 +16,7 @@ from hand_worker import HandWorker
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rushes.engine.workplace import Workplace
-from rushes.errors import TooManyJobs
+from rushes.errors import IdempotencyConflict, TooManyJobs
 from rushes.server.audits import AUDIT_TENANT
 from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.edits import edit_of
@@ -217,6 +217,45 @@ def test_a_clip_by_another_model_than_was_there_is_nobody_elses(bench: Bench) ->
     assert bench.cache(RED)["source"] == twin.id
 
 
+def test_a_clip_whose_file_is_gone_is_made_again(bench: Bench) -> None:
+    first = bench.made(RED)
+    bench.ask(RED, seed=1)  # which takes the same file, and is the later one
+    assert first.result is not None
+    bench.place.results.delete(first.result)
+    assert bench.cache(RED, level="exact")["kind"] == "miss"
+    bench.ask(RED, level="exact")
+    again = bench.worker.complete()
+    assert bench.cache(RED, level="exact")["source"] == again.id
+
+
+def test_an_idempotency_key_is_for_one_ask(bench: Bench) -> None:
+    parent, other = bench.made(RED), bench.made("a yellow bird flies over the sea")
+
+    def remix(job_id: str, **fields: Any) -> str:
+        body = {"prompt": LEFT, "seed": 1, "strength": 0.9, **fields}
+        ask = edit_of(body, tenant=LOCAL.tenant, idempotency_key="k")
+        return bench.gateway.remix(LOCAL, job_id, ask).id
+
+    first_id = remix(parent.id)
+    assert remix(parent.id) == first_id
+    for job_id, fields in [
+        (other.id, {}),
+        (parent.id, {"strength": 0.8}),
+        (parent.id, {"priority": "batch"}),
+        (parent.id, {"deadline_s": 900}),
+    ]:
+        with pytest.raises(IdempotencyConflict):
+            remix(job_id, **fields)
+    bench.place.jobs.cancel(first_id)
+    request, options = bench.gateway.ask(
+        {"prompt": RIGHT, "model": "toy", "seed": 1, **FIELDS}, tenant=LOCAL.tenant, idempotency_key="c"
+    )
+    first = bench.gateway.create(request, options, LOCAL)
+    assert bench.gateway.create(request, options, LOCAL).id == first.id
+    with pytest.raises(IdempotencyConflict):
+        bench.gateway.create(request, options, LOCAL, Wish(level="off"))
+
+
 def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:
     source = bench.made(RED)
     asyncio.run(bench.gateway.delete("default", source.id))
@@ -251,8 +290,7 @@ def test_what_has_no_room_loses_its_files(tmp_path: Path) -> None:
     with opened(tmp_path, reuse_gb=30e-9) as bench:  # 30 bytes: one clip's three snapshots of 7
         first, second = bench.made(RED), bench.made("a yellow bird flies over the sea")
         bench.until_indexed(first.id, is_in=False)
-        names = bench.place.latents.names()
-        assert {name.partition(".")[0] for name in names} == {second.id}
+        wait_for(lambda: {name.partition(".")[0] for name in bench.place.latents.names()} == {second.id})
 
 
 def test_no_tenant_takes_more_than_its_part(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from rushes.server.feed import Feed
 from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
-from rushes.server.reuse import Plan, Reuse, cache_of, maker_of
+from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
 from rushes.server.snapshots import origin_of, snapshots_of, steps_s
 from rushes.server.videos import Standing, error_of, video_of
 from rushes.server.watching import watched
@@ -128,7 +128,7 @@ class Gateway:
             raise ProblemError(draining())
         earlier = self.client.earlier(request, options)
         if earlier is not None:
-            return earlier
+            return same_ask(earlier, options, has_cache=wish.level != "off")
         plan = self.reuse.plan(request, caller, wish)
         record = self._taken(plan, options, caller)
         if record is None:
@@ -155,8 +155,9 @@ class Gateway:
         asked = replace(made.request, source=None)
         earlier = self.client.earlier(asked, ask.options)
         if earlier is not None:
-            return earlier
+            return same_ask(earlier, ask.options, parent_id=parent.id, strength=ask.strength)
         plan = self.reuse.edit(made.request, caller, made.told)
+        self._disown_lost(plan, ask.options.tenant)
         record = self._queued(plan, asked, ask.options, caller)
         self.reuse.count(record)
         return record
@@ -164,6 +165,7 @@ class Gateway:
     def _taken(self, plan: Plan, options: JobOptions, caller: Caller) -> JobRecord | None:
         """A job whose clip is there or being made for another; None where there is none such."""
         jobs = self.place.jobs
+        self._disown_lost(plan, options.tenant)
 
         def take() -> JobRecord | None:
             found = (jobs.reuse_exact(plan.request, options, exact_key=key) for key in plan.keys)
@@ -171,6 +173,14 @@ class Gateway:
 
         # A twin may come to run by itself, so that nobody can tell what it will take.
         return self._charged(caller, options, None, take) if plan.keys else None
+
+    def _disown_lost(self, plan: Plan, tenant: str) -> None:
+        """Results whose files somebody deleted are no results for others."""
+        for key in plan.keys:
+            while (made := self.place.jobs.made_as(tenant, key)) is not None and made.result is not None:
+                if self.place.artefacts.find(made) is not None:
+                    break
+                self.place.jobs.disown(made.result)
 
     def _queued(self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller) -> JobRecord:
         promise = self.client.promise(plan.request, options)

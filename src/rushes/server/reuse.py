@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rushes.engine.announcements import Announcement
+from rushes.errors import IdempotencyConflict
 from rushes.reuse.keys import exact_key
 from rushes.server.auth import Caller
 from rushes.server.latent_reuse import LatentReuse
@@ -16,7 +17,7 @@ from rushes.server.reuse_metrics import ReuseMetrics
 from rushes.server.wishes import Wish
 from rushes.stores.base import JobRecord
 from rushes.stores.exact_keys import derived_key
-from rushes.types import GenerateRequest, Json
+from rushes.types import GenerateRequest, JobOptions, Json
 
 _TOLD = ("kind", "sigma", "similarity", "steps_saved", "seconds_saved", "source")
 REASONS = (
@@ -152,6 +153,30 @@ def reuse_of(record: JobRecord) -> dict[str, Any]:
     """What a job's record says of reuse, as it is; empty where it says nothing."""
     found = json.loads(record.reuse) if record.reuse else {}
     return found if isinstance(found, dict) else {}
+
+
+def same_ask(
+    earlier: JobRecord,
+    options: JobOptions,
+    *,
+    has_cache: bool = True,
+    parent_id: str | None = None,
+    strength: float | None = None,
+) -> JobRecord:
+    """The job of an earlier call with this idempotency key, which asked for it in the same way.
+
+    Raises:
+        IdempotencyConflict: it had other options, was an edit of another clip or strength, or of none, or is
+            asked for without the cache and was not made so.
+    """
+    told = reuse_of(earlier)
+    is_same = (told.get("remixed_from"), told.get("strength")) == (parent_id, strength)
+    is_same &= replace(earlier.options, traceparent=options.traceparent) == options
+    is_same &= has_cache or not told or told.get("kind") == "off"
+    if not is_same:
+        key = earlier.options.idempotency_key
+        raise IdempotencyConflict(f"idempotency key {key!r}: was used for another request, job {earlier.id}")
+    return earlier
 
 
 def maker_of(record: JobRecord) -> str:

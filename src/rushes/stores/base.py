@@ -189,6 +189,12 @@ class JobStore(Protocol):
         """`create` with `joins` where there is something to take or to wait for, to be asked before a promise
         is made; else None, and nothing is written."""
 
+    def made_as(self, tenant: str, exact_key: str) -> JobRecord | None:
+        """The completed job whose result the next of this key takes."""
+
+    def disown(self, result: str) -> None:
+        """A result's file is gone: its jobs have no exact key any more, and are taken by nobody."""
+
     def earlier(self, asked: GenerateRequest, options: JobOptions) -> JobRecord | None:
         """The job that `create` would return instead of a new one. Raises `IdempotencyConflict`."""
 

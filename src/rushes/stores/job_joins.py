@@ -29,11 +29,17 @@ def original_of(connection: sqlite3.Connection, tenant: str, exact_key: str | No
     none."""
     if exact_key is None:
         return None
-    for query in (_COMPLETED, _OPEN):
-        row: sqlite3.Row | None = connection.execute(query, (tenant, exact_key)).fetchone()
-        if row is not None:
-            return row
-    return None
+    completed = completed_of(connection, tenant, exact_key)
+    if completed is not None:
+        return completed
+    row: sqlite3.Row | None = connection.execute(_OPEN, (tenant, exact_key)).fetchone()
+    return row
+
+
+def completed_of(connection: sqlite3.Connection, tenant: str, exact_key: str) -> sqlite3.Row | None:
+    """The latest completed job of this key."""
+    row: sqlite3.Row | None = connection.execute(_COMPLETED, (tenant, exact_key)).fetchone()
+    return row
 
 
 def same_call(

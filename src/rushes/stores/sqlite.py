@@ -135,6 +135,15 @@ class SqliteJobStore:
             return None
         return self.create(request, options, exact_key=exact_key, joins=True)
 
+    def made_as(self, tenant: str, exact_key: str) -> JobRecord | None:
+        with self._database.read() as connection:
+            row = job_joins.completed_of(connection, tenant, exact_key)
+            return None if row is None else job_record(row)
+
+    def disown(self, result: str) -> None:
+        with self._database.write() as connection:
+            connection.execute("UPDATE jobs SET exact_key = NULL WHERE result = ?", (result,))
+
     def earlier(self, asked: GenerateRequest, options: JobOptions) -> JobRecord | None:
         with self._database.read() as connection:
             row = job_joins.same_call(connection, asked, options)
