@@ -24,6 +24,7 @@ class CountingVAE(nn.Module):
         super().__init__()
         self.vae = vae
         self.config = vae.config
+        self.takes_batches = vae.takes_batches
         self.num_calls = 0
 
     def decode_step(self, latent, state=None):

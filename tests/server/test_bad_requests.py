@@ -132,7 +132,8 @@ def drip(found: socket.socket, seconds: float) -> None:
 
 def test_a_body_that_comes_too_slowly(inside: Inside):
     head = (
-        b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+        b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     )
     begin = time.monotonic()
     with socket.create_connection(inside.address, timeout=10) as found:
@@ -148,18 +149,18 @@ def test_a_body_that_comes_too_slowly(inside: Inside):
 
 def test_headers_that_never_end(inside: Inside):
     begin = time.monotonic()
-    answer = raw(inside, b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    answer = raw(inside, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
     assert answer.startswith(b"HTTP/1.1 408")
     assert raw(inside, b"").startswith(b"HTTP/1.1 408"), "a connection on which nothing is said"
     assert time.monotonic() - begin < 8
-    answer = raw(inside, b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 60_000)
+    answer = raw(inside, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 60_000)
     assert answer.startswith(b"HTTP/1.1 431")
     many = b"".join(b"X-%d: y\r\n" % number for number in range(20_000))
-    assert raw(inside, b"GET /health HTTP/1.1\r\nHost: x\r\n" + many).startswith(b"HTTP/1.1 431")
+    assert raw(inside, b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + many).startswith(b"HTTP/1.1 431")
 
 
 def test_one_that_keeps_a_connection_alive_may_be_slow_between_requests(inside: Inside):
-    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(inside.address, timeout=10) as found:
         for _ in range(2):
             found.sendall(request)
@@ -173,11 +174,12 @@ def test_one_that_keeps_a_connection_alive_may_be_slow_between_requests(inside: 
     "data",
     [
         b"GARBAGE\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n",
-        b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nBad Header: y\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n",
+        b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
@@ -279,7 +281,7 @@ def test_an_after_that_is_nobody_is_an_order_all_the_same(inside: Inside):
 def test_request_ids_that_would_break_a_header_or_a_log(inside: Inside):
     for bad in ("a b", "a\tb", "x" * 65, "é", '"}', "a;b", ""):
         data = (
-            b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: "
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Request-Id: "
             + bad.encode()
             + b"\r\n\r\n"
         )
@@ -293,7 +295,10 @@ def test_request_ids_that_would_break_a_header_or_a_log(inside: Inside):
 @pytest.mark.parametrize("key", ["", "x" * 256, "ä", "a\tb"])
 def test_idempotency_keys_that_break_their_rule(inside: Inside, key: str):
     data = json.dumps(SMALL).encode()
-    head = b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head = (
+        b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: close\r\nContent-Type: application/json\r\n"
+    )
     head += b"Content-Length: %d\r\nIdempotency-Key: %s\r\n\r\n" % (len(data), key.encode("latin-1"))
     answer = raw(inside, head + data)
     assert answer.startswith(b"HTTP/1.1 400"), answer

@@ -127,7 +127,7 @@ def test_a_client_that_never_reads_is_let_go_and_costs_no_memory(store: Path):
         found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         found.settimeout(20)
         found.connect(inside.address)
-        found.sendall(f"GET /v1/videos/{video['id']}/content HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        found.sendall(f"GET /v1/videos/{video['id']}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         time.sleep(2.5)
         assert resident_bytes() - before < 16_000_000
         assert len(left(found)) < 40_000_000, "the connection was cut, not drained"
@@ -141,7 +141,8 @@ def test_a_slow_reader_is_no_stalled_one(store: Path):
         video = created(inside.client)
         finish(inside, video["id"], bytes(12_000_000))
         with socket.create_connection(inside.address, timeout=20) as found:
-            head = f"GET /v1/videos/{video['id']}/content HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            path = f"/v1/videos/{video['id']}/content"
+            head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             found.sendall(head.encode())
             num_bytes = 0
             for _ in range(8):  # longer than `stall_s` in all
@@ -175,7 +176,9 @@ def test_a_follower_of_a_job_that_never_starts_is_let_go_with_its_client(store: 
         host, port = inside.address
         for name in ("events", "stream"):
             with socket.create_connection((host, port), timeout=10) as found:
-                found.sendall(f"GET /v1/videos/{video['id']}/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                found.sendall(
+                    f"GET /v1/videos/{video['id']}/{name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                )
                 assert found.recv(1000).startswith(b"HTTP/1.1 200")
                 wait_for_watchers(inside, 1)
             wait_for_watchers(inside, 0)
