@@ -201,6 +201,7 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
     from rushes.cli.tables import print_table
 
     if not store.is_dir():  # a fresh machine; to look makes no folder
+        check_place(store)
         tell_none(store, as_json=as_json)
         return
     with open_workplace(store) as place:
@@ -215,6 +216,13 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
         tell_none(store, is_filtered=bool(status or tenant))
         return
     print_table(COLUMNS, [_row(record, time.time()) for record in found])
+
+
+def check_place(store: Path) -> None:
+    """Raises `click.UsageError` where no folder can ever be, since a file stands in its way."""
+    there = next((path for path in (store, *store.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise click.UsageError(f"{store}: there can be no store of jobs: {there} is a file")
 
 
 def tell_none(store: Path, *, as_json: bool = False, is_filtered: bool = False) -> None:
