@@ -129,6 +129,8 @@ def test_the_page_lists_every_metric_with_its_labels(exported: dict[str, set[str
     rows = re.findall(r"^\| (`rushes_.*?) \| (.*?) \|", page, re.MULTILINE)
     words = [(re.findall(r"`(\w+)`", names), re.findall(r"`(\w+)`", labels)) for names, labels in rows]
     listed = {name: {*labels} for names, labels in words for name in names}
+    # Those of reuse exist where a gateway has an index: test_reuse_latents reads them there.
+    listed = {name: labels for name, labels in listed.items() if not name.startswith("rushes_reuse_")}
     ours = {re.sub(r"_(bucket|count|sum)$", "", name): labels for name, labels in exported.items()}
     from_gateway = {
         name: labels - {"le", "worker"}

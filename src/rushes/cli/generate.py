@@ -86,7 +86,8 @@ def generate(
     with ProgressBars(f"load {name}") as bars:
         model = rushes.load(name, device=device, dtype=dtype, plan=plan)
         request = model.job(prompt, **given).request
-        tell_notes(request)
+        if not as_json:  # which holds them
+            tell_notes(request)
         options = JobOptions(lane="interactive", preview_every=int(preview))
         done = write_clip(model, request, options, output, bars.update, sheet)
     report(done, model.notes, output, as_json=as_json)
