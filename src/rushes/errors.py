@@ -177,6 +177,19 @@ class OutputError(RushesError):
     """A result could not be written (disk full, no permission, unknown format)."""
 
 
+JOB_FAILURES: tuple[type[RushesError], ...] = (
+    CheckpointError,
+    ConfigError,
+    DeadlineExceeded,
+    EngineError,
+    OutOfMemory,
+    OutputError,
+    StageError,
+    WorkerDied,
+)
+"""What a job may end with. Stores keep the class's name, a service tells its `snake`."""
+
+
 class ServiceError(RushesError):
     """A service could not be reached, or could not answer: the same call may do later."""
 

@@ -21,12 +21,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
     """The flags of `ServerSettings`; what is not given is left to the environment and the file."""
     flags = (
-        click.option(
-            "--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="TOML file"
-        ),
-        click.option(
-            "--store", type=click.Path(file_okay=False, path_type=Path), help="folder of jobs and videos"
-        ),
+        click.option("--config", "config_file", type=_FILE, help="TOML file"),
+        click.option("--store", type=_FOLDER, help="folder of jobs and videos"),
         click.option("--host", help="address to listen on  [default: 127.0.0.1]"),
         click.option("--port", type=int, help="0 for any free one  [default: 8000]"),
         click.option("--grpc-port", type=int, help="listen for gRPC too; 0 for any free one"),

@@ -8,49 +8,31 @@ from typing import Any
 import httpx2
 
 from rushes.errors import (
-    CheckpointError,
-    ConfigError,
-    DeadlineExceeded,
+    JOB_FAILURES,
     EngineError,
     Forbidden,
     IdempotencyConflict,
     InvalidRequest,
     JobCancelled,
     LimitReached,
-    OutOfMemory,
-    OutputError,
     QueueFull,
     QuotaExceeded,
     RateLimited,
     RequestError,
     RushesError,
     ServiceError,
-    StageError,
     TooManyBatches,
     TooManyJobs,
     Unauthenticated,
     UnknownBatch,
     UnknownJob,
-    WorkerDied,
     snake,
 )
 
 _LIMITS: Mapping[str, type[LimitReached]] = {
     snake(kind.__name__): kind for kind in (RateLimited, TooManyJobs, TooManyBatches, QuotaExceeded)
 }
-_ENDS: Mapping[str, type[RushesError]] = {
-    snake(kind.__name__): kind
-    for kind in (
-        CheckpointError,
-        ConfigError,
-        DeadlineExceeded,
-        EngineError,
-        OutOfMemory,
-        OutputError,
-        StageError,
-        WorkerDied,
-    )
-}
+_ENDS: Mapping[str, type[RushesError]] = {snake(kind.__name__): kind for kind in JOB_FAILURES}
 """What a job may end with, by the code of a video's error."""
 
 

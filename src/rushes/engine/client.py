@@ -8,36 +8,13 @@ from hashlib import blake2b
 from typing import Protocol
 
 from rushes.engine.admission import Accept
-from rushes.errors import (
-    CheckpointError,
-    ConfigError,
-    DeadlineExceeded,
-    EngineError,
-    JobCancelled,
-    OutOfMemory,
-    OutputError,
-    RushesError,
-    StageError,
-    WorkerDied,
-)
+from rushes.errors import JOB_FAILURES, EngineError, JobCancelled, RushesError
 from rushes.stores.base import JobRecord, JobStore
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
 
 POLL_S = 0.05
 
-ERRORS: dict[str, type[RushesError]] = {
-    error.__name__: error
-    for error in (
-        CheckpointError,
-        ConfigError,
-        DeadlineExceeded,
-        EngineError,
-        OutOfMemory,
-        OutputError,
-        StageError,
-        WorkerDied,
-    )
-}
+ERRORS: dict[str, type[RushesError]] = {error.__name__: error for error in JOB_FAILURES}
 """By `JobRecord.error_kind`; a kind that is not here is an `EngineError`."""
 
 

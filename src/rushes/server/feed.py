@@ -133,15 +133,14 @@ class Feed:
         """A job's events with a number above `after`, as they happen, up to the one that ends it or until
         `dismiss`; none is left out, none comes twice. Raises `UnknownJob`."""
         with self.watching(job_id) as watcher:
-            after = min(after, self._last_number(job_id, after))
-            has_ended = self._store.get(job_id).status in FINAL
-            for event in self._store.events(job_id, after=after):
-                after = event.number
-                yield event
+            # From the first on: what tells whether the end, or a number beyond it, was seen before.
+            told = self._store.events(job_id)
+            for event in told:
+                if event.number > after:
+                    yield event
                 if event.kind in FINAL:
                     return
-            if has_ended:  # its end was seen before
-                return
+            after = told[-1].number if told else 0
             while not self._is_dismissed:
                 latest = await watcher.next()
                 if latest is None:
@@ -154,12 +153,6 @@ class Feed:
                     yield each
                     if each.kind in FINAL:
                         return
-
-    def _last_number(self, job_id: str, after: int) -> int:
-        """Of a job's latest event, where `after` is not below it."""
-        if not after or self._store.events(job_id, after=after - 1):
-            return after
-        return max((event.number for event in self._store.events(job_id)), default=0)
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[Watcher]:

@@ -129,9 +129,7 @@ def _of_text(name: str, text: str) -> Any:
     if kind.startswith("tuple"):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if kind == "bool":
-        return _checked(
-            where, name, {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
-        )
+        return _checked(where, name, _TRUTH.get(text.lower(), text))
     if kind.startswith(("int", "float")):
         try:
             return float(text) if kind.startswith("float") else int(text)

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rushes.engine.announcements import workers
+from rushes.engine.announcements import Roster
 from rushes.engine.workplace import Workplace
-from rushes.pipelines.rules import RULES
 
 LOOK_S = 0.2
 LONGEST_PAUSE_S = 30.0
@@ -90,7 +89,7 @@ class Workers:
     def _tell_ready(self) -> None:
         if self._is_told:
             return
-        found = [word for name in RULES.names() for word in workers(self._place.workers, name)]
-        if found:
+        served = {word.pipeline for word in Roster(self._place.workers).words}
+        if served:
             self._is_told = True
-            self._say(f"ready: {', '.join(sorted({word.pipeline for word in found}))} is served")
+            self._say(f"ready: {', '.join(sorted(served))} is served")
