@@ -130,19 +130,20 @@ def make_place(
     model=None,
     planner: FixedPlanner | None = None,
     on_write=None,
+    outlet=None,
     **options,
 ) -> Place:
     model, planner = model or tiny_model(), planner or FixedPlanner()
     store = SqliteJobStore(database)
     outlets: dict[str, KeptFrames] = {}
 
-    def outlet(record):
+    def kept(record):
         outlets[record.id] = KeptFrames(on_write)
         return outlets[record.id]
 
     scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
     blobs = BlobFolder(folder)
-    worker = Worker(model, store, blobs, outlet, scheduler, planner, policy=policy, **options)
+    worker = Worker(model, store, blobs, outlet or kept, scheduler, planner, policy=policy, **options)
     client = StoreClient(store, watch=Poll(0.002))
     return Place(worker, client, store, model, planner, outlets)
 

@@ -60,25 +60,19 @@ def test_a_job_is_counted_by_stage_and_lane(tmp_path):
 
 def test_the_first_frame_is_when_it_was_written(tmp_path):
     from rushes.engine.workplace import Workplace
-    from rushes.stores.base import JobRecord
 
     metrics = WorkerMetrics("toy")
-    with Workplace(tmp_path / "place") as files:
-
-        class Files:
-            """Frames to a file, as a worker process writes them."""
-
-            def __init__(self, record: JobRecord) -> None:
-                self.outlet = files.outlet(record)
-
-        outlets: dict[str, Files] = {}
-        with listen(metrics), working(tmp_path / "store") as place:
-            place.worker._outlet = lambda record: outlets.setdefault(record.id, Files(record)).outlet
-            client = StoreClient(place.store, watch=Poll(0.002))
-            job_id = client.submit(request(), JobOptions())
-            result(client, job_id)
-            events = place.store.events(job_id)
-            created_at = place.store.get(job_id).created_at
+    # Frames go to a file, as a worker process writes them.
+    with (
+        Workplace(tmp_path / "place") as files,
+        listen(metrics),
+        working(tmp_path / "store", outlet=files.outlet) as place,
+    ):
+        client = StoreClient(place.store, watch=Poll(0.002))
+        job_id = client.submit(request(), JobOptions())
+        result(client, job_id)
+        events = place.store.events(job_id)
+        created_at = place.store.get(job_id).created_at
     assert made(metrics, "rushes_first_frame_seconds_count", lane="batch") == 1
     told_s = next(event.at for event in events if event.kind == "frames") - created_at
     assert made(metrics, "rushes_first_frame_seconds_sum", lane="batch") == pytest.approx(told_s, abs=0.25)
