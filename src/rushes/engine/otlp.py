@@ -33,8 +33,8 @@ DELAY_S = 1.0
 TIMEOUT_S = 5.0
 """Of one delivery, tries included."""
 
-LAST_S = 1.0
-"""That the last delivery may take when the process ends."""
+LAST_S = 3.0
+"""That the last delivery may take when the process ends, on a busy machine."""
 
 
 class Batches(SpanProcessor):
