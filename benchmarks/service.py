@@ -147,6 +147,7 @@ class Bench:
         download(self.url, path, DOWNLOADS)
         with self._cpu() as cpu, RssWatch(self.gateway) as rss:
             seconds, num_bytes = download(self.url, path, DOWNLOADS)
+        assert num_bytes >= DOWNLOADS * CONTENT_BYTES, f"only {num_bytes} bytes came"
         return {
             "MB a second": round(num_bytes / seconds / 1e6),
             "MB": round(num_bytes / 1e6),

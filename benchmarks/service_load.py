@@ -212,7 +212,8 @@ def download(url: str, path: str, num: int) -> tuple[float, int]:
     def fetch(index: int) -> None:
         buffer = bytearray(1 << 20)
         with socket.create_connection((parts.hostname, parts.port)) as found:
-            found.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+            found.sendall(head.encode())
             while got := found.recv_into(buffer):
                 totals[index] += got
 

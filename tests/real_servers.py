@@ -219,6 +219,7 @@ class S3Server(RealServer):
             "-s3",
             f"-s3.config={keys}",
             "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             "-s3.iam=false",
             "-master.volumeSizeLimitMB=64",
             "-master.telemetry=false",

@@ -15,17 +15,19 @@ import pytest
 from real_servers import RealServer
 from rushes.engine.workplace import Workplace
 from rushes.pipelines.rules import load_rules, resolve
-from rushes.stores.bell import Bell, LocalBell
+from rushes.stores.bell import Bell
+from rushes.stores.bell_folder import FolderBell
 from rushes.stores.bell_redis import RedisBell
 from rushes.types import JobOptions
 
 PAUSE_S = 0.3
 
 
-@pytest.fixture(params=["local", "redis"])
-def bell(request: pytest.FixtureRequest):
-    if request.param == "local":
-        bell: Bell = LocalBell()
+@pytest.fixture(params=["folder", "redis"])
+def bell(request: pytest.FixtureRequest, tmp_path: Path):
+    if request.param == "folder":
+        bell: Bell = FolderBell(tmp_path / "bells")
+        assert bell.wait(5), "it listens"
     else:
         address = request.getfixturevalue("redis_server").address
         bell = RedisBell(f"redis://{address}/0", channel=f"bell-{time.time_ns()}")
@@ -67,19 +69,23 @@ def test_closing_ends_a_wait(bell: Bell) -> None:
     assert not waits.is_alive()
 
 
-def test_a_write_of_another_process_is_heard(redis_server: RealServer, tmp_path: Path) -> None:
-    url = f"redis://{redis_server.address}/0"
+@pytest.mark.parametrize("kind", ["folder", "redis"])
+def test_a_write_of_another_process_is_heard(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     program = (
         "import sys; from pathlib import Path; from rushes.engine.workplace import Workplace;"
-        "from rushes.pipelines.rules import load_rules, resolve; from rushes.types import JobOptions;"
-        "from rushes.stores.bell_redis import RedisBell\n"
-        "bell = RedisBell(sys.argv[2])\n"
-        "with Workplace(Path(sys.argv[1]), bell=bell) as place:\n"
+        "from rushes.pipelines.rules import load_rules, resolve; from rushes.types import JobOptions\n"
+        "redis = sys.argv[2] or None\n"
+        "with Workplace.of_services(Path(sys.argv[1]), redis=redis) as place:\n"
         "    place.jobs.create(resolve(load_rules('toy'), 'a dog', seed=1), JobOptions())\n"
         "    sys.stdin.readline()\n"
-        "bell.close()\n"
     )
-    bell = RedisBell(url)
+    bell: Bell = FolderBell(tmp_path / "bells")
+    url = ""
+    if kind == "redis":
+        url = f"redis://{request.getfixturevalue('redis_server').address}/0"
+        bell = RedisBell(url)
     try:
         assert bell.wait(5)
         other = subprocess.Popen(
@@ -105,6 +111,45 @@ def test_writers_do_not_notice_a_server_that_is_gone_or_hangs(own_redis: RealSer
         place.jobs.create(request, JobOptions())
         assert place.jobs.count() == 2
     assert longest < 0.05
+    bell.close()
+
+
+def test_a_listener_that_died_is_forgotten_by_the_next(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    (tmp_path / f"{dead.pid}-9").touch()
+    (tmp_path / "a stranger's").touch()
+    bell = FolderBell(tmp_path)
+    bell.ring()
+    assert bell.wait(1)
+    assert {each.name.partition("-")[0] for each in tmp_path.iterdir()} == {str(os.getpid()), "a stranger's"}
+    bell.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["a stranger's"]
+    bell.ring()
+    assert not bell.wait(30), "closed"
+
+
+def test_every_listener_hears(tmp_path: Path) -> None:
+    first, second = FolderBell(tmp_path), FolderBell(tmp_path)
+    for bell in (first, second):
+        assert bell.wait(1), "it listens"
+    ringer = FolderBell(tmp_path)
+    for _ in range(2):
+        for _ in range(10_000):
+            ringer.ring()  # more than a buffer holds
+        assert first.wait(1)
+        assert second.wait(1)
+        while first.wait(0) or second.wait(0):
+            pass
+    for bell in (first, second, ringer):
+        bell.close()
+
+
+def test_without_a_folder_it_is_a_clock(tmp_path: Path) -> None:
+    (tmp_path / "bells").touch()
+    bell = FolderBell(tmp_path / "bells")
+    bell.ring()
+    assert not bell.wait(0.05)
     bell.close()
 
 

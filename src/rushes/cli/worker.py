@@ -159,6 +159,7 @@ def worker(
             announce=serve,
             on_preview=place.keep_preview,
             shelf=LatentShelf(place.latents, model, snapshots),
+            bell=place.bell,
         )
         with clean:
             runs.start()

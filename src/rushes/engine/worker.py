@@ -34,6 +34,7 @@ from rushes.errors import (
 )
 from rushes.pipelines.model import Model
 from rushes.stores.base import Heartbeat, JobRecord, JobStore, Lease
+from rushes.stores.bell import Bell
 from rushes.trace import under
 from rushes.types import GenerateRequest, Lane, Preview
 
@@ -44,6 +45,9 @@ HUNG_EXIT = 70
 
 STORE_WAIT_S = 1.0
 """Between two tries of a store that cannot be read or written."""
+
+BELL_S = 0.5
+"""Between two looks whether there is still somebody to wake."""
 
 LEAVING_S = 0.02
 """Between two looks whether a worker that goes holds jobs still."""
@@ -114,6 +118,7 @@ class Worker:
             the jobs.
         clock: seconds since the epoch, as the store counts them.
         shelf: where latents are kept and found; None keeps none, and every source is missed.
+        bell: tells of writes to the store, new jobs among them; without it they are found within `poll_s`.
 
     Attributes:
         failed: set when a bug of ours has stopped it. `drain` then gives its jobs back.
@@ -137,6 +142,7 @@ class Worker:
         on_preview: Callable[[str, Preview], None] = lambda job_id, preview: None,
         clock: Callable[[], float] = time.time,
         shelf: LatentShelf | None = None,
+        bell: Bell | None = None,
     ) -> None:
         self.owner = owner or owner_name()
         self._model, self._store = model, store
@@ -182,6 +188,10 @@ class Worker:
             threading.Thread(target=self._look_for_jobs, name="leases", daemon=True),
             threading.Thread(target=self._stay_alive, name="heartbeat", daemon=True),
         ]
+        if bell is not None:
+            self._threads.append(
+                threading.Thread(target=self._hear_of, args=(bell,), name="bell", daemon=True)
+            )
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -244,7 +254,13 @@ class Worker:
     def _wait(self) -> None:
         for run in list(self._runner.runs.values()):
             run.courier.join()
-        self._threads[1].join()
+        for thread in self._threads[1:]:
+            thread.join()
+
+    def _hear_of(self, bell: Bell) -> None:
+        while not self._stops.is_set():
+            if bell.wait(BELL_S):
+                self._wakes.set()
 
     # The thread that looks for jobs.
 

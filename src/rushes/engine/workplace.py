@@ -14,7 +14,8 @@ from rushes.engine.latent_files import job_of
 from rushes.engine.mp4_outlet import Mp4Outlet
 from rushes.errors import ConfigError, StoreError, UnknownJob
 from rushes.stores.base import JobRecord, Swept
-from rushes.stores.bell import Bell, LocalBell
+from rushes.stores.bell import Bell
+from rushes.stores.bell_folder import FolderBell
 from rushes.stores.disk import BlobFolder
 from rushes.stores.objects import DiskObjects, ObjectStore
 from rushes.stores.sqlite import SqliteJobStore
@@ -40,8 +41,8 @@ def live_name(job_id: str) -> str:
 
 
 class Workplace:
-    """`jobs.sqlite` and folders: `checkpoints`, `latents`, `results`, `previews`, `traces`, `workers`, and
-    `deletions`: names of videos that another store still has to forget. A context manager.
+    """`jobs.sqlite` and folders: `checkpoints`, `latents`, `results`, `previews`, `traces`, `workers`,
+    `bells`, and `deletions`: names of videos that another store still has to forget. A context manager.
 
     Args:
         folder: made where it is missing. Raises `ConfigError` when that fails, `StoreError` when what is
@@ -50,7 +51,7 @@ class Workplace:
         bell: rung after every write to the jobs; closed with the workplace.
 
     Attributes:
-        bell: how to hear of writes; without one that was given, of those of this process.
+        bell: how to hear of writes; without one that was given, those of this machine's processes.
         artefacts: what finished jobs left: videos and the pictures that belong to them.
         latents: of clips at some noise levels, for others to go on from; see `rushes.engine.latent_files`.
         previews: by `live_name`, of jobs that are being denoised and asked for previews.
@@ -62,7 +63,7 @@ class Workplace:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be made ({error.strerror})") from error
-        self.bell: Bell = bell or LocalBell()
+        self.bell: Bell = bell or FolderBell(folder / "bells")
         self.jobs = SqliteJobStore(folder / "jobs.sqlite", on_write=self.bell.ring)
         self.checkpoints = BlobFolder(folder / "checkpoints")
         self.results = BlobFolder(folder / "results")

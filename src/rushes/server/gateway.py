@@ -23,7 +23,7 @@ from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
 from rushes.server.snapshots import origin_of, snapshots_of, steps_s
-from rushes.server.videos import Standing, error_of, video_of
+from rushes.server.videos import Standing, error_of, left_s, video_of
 from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish
 from rushes.stores.base import JobRecord
@@ -300,8 +300,7 @@ class Gateway:
         record = self.place.jobs.get(job_id)
         if record.status != "queued":
             return None
-        video = self.video(record)
-        data = {"position": video["position"], "eta_s": video["eta_s"]}
+        data = {"position": self.place.jobs.num_ahead(job_id), "eta_s": left_s(record)}
         return JobEvent(job_id=job_id, number=0, kind="position", at=time.time(), data=data)
 
     def event_data(self, event: JobEvent) -> dict[str, Any]:

@@ -47,8 +47,6 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
     now = time.time() if now is None else now
     request, options = record.request, record.options
     video, sampling = asdict(request.video), asdict(request.sampling)
-    open_ = record.status in ("queued", "running")
-    left_s = None if record.eta_s is None else max(0.0, record.created_at + record.eta_s - now)
     return {
         "id": record.id,
         "object": "video",
@@ -69,7 +67,7 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
         **{name: value for name, value in sampling.items() if name != "timesteps"},
         "priority": options.lane,
         "deadline_s": options.deadline_s,
-        "eta_s": round(left_s, 2) if open_ and left_s is not None else None,
+        "eta_s": left_s(record, now),
         "position": standing.ahead if record.status == "queued" else None,
         "predicted_s": record.predicted_s,
         "actual_s": record.actual_s,
@@ -79,6 +77,14 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
         "cache": cache_of(record),
         "urls": urls_of(record),
     }
+
+
+def left_s(record: JobRecord, now: float | None = None) -> float | None:
+    """Seconds until an open job is ready, as was promised; None where nothing was."""
+    if record.eta_s is None or record.status not in ("queued", "running"):
+        return None
+    now = time.time() if now is None else now
+    return round(max(0.0, record.created_at + record.eta_s - now), 2)
 
 
 def urls_of(record: JobRecord) -> dict[str, str]:

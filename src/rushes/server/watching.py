@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from rushes.server.gateway import Gateway
 
 POSITION_S = 1.0
-"""Between two looks of a watcher at its place in the queue."""
+"""Between two looks of a watcher at its place in the queue, more or less a quarter: watchers that came
+together would all look at once."""
 
 FORWARDED = ("started", "resumed", "progress", "preview", "frames")
 """Kinds of an original's events that a twin's watcher gets."""
@@ -36,7 +38,7 @@ async def watched(gateway: Gateway, record: JobRecord, *, after: int = 0) -> Asy
     try:
         while True:
             try:
-                async with asyncio.timeout(POSITION_S if is_queued else None):
+                async with asyncio.timeout(POSITION_S * random.uniform(0.75, 1.25) if is_queued else None):
                     event = await queue.get()
             except TimeoutError:
                 place = gateway.position(job_id)

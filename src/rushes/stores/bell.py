@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Protocol
 
 
@@ -22,24 +21,3 @@ class Bell(Protocol):
 
     def close(self) -> None:
         """Let go of connections; `wait` returns."""
-
-
-class LocalBell:
-    """Within one process. To others it is a clock: they look when their time is over."""
-
-    def __init__(self) -> None:
-        self._rung = threading.Event()
-
-    def ring(self) -> None:
-        """See `Bell`."""
-        self._rung.set()
-
-    def wait(self, timeout_s: float) -> bool:
-        """See `Bell`."""
-        was_rung = self._rung.wait(timeout_s)
-        self._rung.clear()
-        return was_rung
-
-    def close(self) -> None:
-        """See `Bell`."""
-        self._rung.set()

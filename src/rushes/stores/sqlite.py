@@ -196,6 +196,9 @@ class SqliteJobStore:
         assert ttl_s > 0
         assert limit >= 0
         taken: list[str] = []
+        with self._database.read() as connection:  # most looks find nothing, and need not wait for a writer
+            if not sqlite_leases.may_find(connection, pipelines, lanes, self._clock(), most_bytes):
+                return ()
         with self._database.write() as connection:
             now = self._clock()
             sqlite_leases.shorten(connection, now)

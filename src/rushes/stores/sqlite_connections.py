@@ -17,6 +17,9 @@ from weakref import WeakSet
 
 from rushes.errors import StoreError
 
+MOST_IDLE = 8
+"""Open connections of a file that wait for their next use; each has a cache of pages."""
+
 
 class Connections(Protocol):
     """Where a transaction gets its connection from."""
@@ -28,8 +31,8 @@ class Connections(Protocol):
         """Wait for the blocks that are open, then close every connection; a second call does nothing."""
 
 
-class ThreadConnections:
-    """One connection a thread, opened when the thread needs it and closed when the thread ends.
+class PooledConnections:
+    """As many connections as were ever needed at once, each used by one thread at a time; `MOST_IDLE` wait.
 
     Args:
         connect: opens one; usable from every thread (`check_same_thread=False`).
@@ -42,23 +45,18 @@ class ThreadConnections:
         self._num_users = 0
         self._is_pausing = False
         self._is_closed = False
-        self._local = threading.local()
-        self._held: WeakSet[_Held] = WeakSet()
+        self._idle: list[sqlite3.Connection] = []
         _LIVE.add(self)
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
-        with self._gate:
-            self._gate.wait_for(lambda: not self._is_pausing)
-            if self._is_closed:
-                raise StoreError(f"the {self._name} is closed")
-            self._num_users += 1
+        connection = self._enter()
         try:
-            yield self._mine()
+            if connection is None:
+                connection = self._connect()
+            yield connection
         finally:
-            with self._gate:
-                self._num_users -= 1
-                self._gate.notify_all()
+            self._leave(connection)
 
     def close(self) -> None:
         self.pause()
@@ -71,10 +69,8 @@ class ThreadConnections:
         self._gate.wait_for(lambda: not self._is_pausing)
         self._is_pausing = True
         self._gate.wait_for(lambda: not self._num_users)
-        for held in self._held:
-            held.connection.close()
-        self._held = WeakSet()
-        self._local = threading.local()
+        while self._idle:
+            self._idle.pop().close()
 
     def resume(self) -> None:
         """Let the others in again; only after `pause`, by the same thread."""
@@ -82,13 +78,25 @@ class ThreadConnections:
         self._gate.notify_all()
         self._gate.release()
 
-    def _mine(self) -> sqlite3.Connection:
-        held: _Held | None = getattr(self._local, "held", None)
-        if held is None:
-            held = self._local.held = _Held(self._connect())
-            with self._gate:
-                self._held.add(held)
-        return held.connection
+    def _enter(self) -> sqlite3.Connection | None:
+        """One that waits, the warmest; None where a new one must be opened."""
+        with self._gate:
+            self._gate.wait_for(lambda: not self._is_pausing)
+            if self._is_closed:
+                raise StoreError(f"the {self._name} is closed")
+            self._num_users += 1
+            return self._idle.pop() if self._idle else None
+
+    def _leave(self, connection: sqlite3.Connection | None) -> None:
+        is_sound = connection is not None and not connection.in_transaction
+        with self._gate:
+            if connection is not None and is_sound and len(self._idle) < MOST_IDLE:
+                self._idle.append(connection)
+                connection = None
+            self._num_users -= 1
+            self._gate.notify_all()
+        if connection is not None:
+            connection.close()
 
 
 class SharedConnection:
@@ -120,19 +128,9 @@ class SharedConnection:
             self._connection.close()
 
 
-class _Held:
-    """Closes its connection when the thread that holds it ends."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-
-    def __del__(self) -> None:
-        self.connection.close()
-
-
-_LIVE: WeakSet[ThreadConnections] = WeakSet()
+_LIVE: WeakSet[PooledConnections] = WeakSet()
 _FORK = threading.Lock()
-_paused: list[ThreadConnections] = []
+_paused: list[PooledConnections] = []
 
 
 def _before_fork() -> None:

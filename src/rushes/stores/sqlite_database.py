@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rushes.errors import StoreError
-from rushes.stores.sqlite_connections import Connections, SharedConnection, ThreadConnections
+from rushes.stores.sqlite_connections import Connections, PooledConnections, SharedConnection
 from rushes.stores.sqlite_versions import Schema
 from rushes.trace import span
 
 MEMORY = ":memory:"
 _WAL_BYTES = 4 * 2**20
+_CACHE_KIB = 512
 _CHECKPOINT_WAIT_S = 1.0
 _TURN_S = 0.001
 _CAUSES = {
@@ -36,7 +37,7 @@ class Database:
         path: a file on a local disk, or `MEMORY`.
         schema: what it holds.
         timeout_s: how long a transaction waits for another process's.
-        on_write: called after each transaction that `write` has committed, on its thread.
+        on_write: called after each transaction that has changed something, on its thread.
 
     Raises:
         StoreError: from every method: the path and the cause in one line, SQLite's error chained.
@@ -84,8 +85,11 @@ class Database:
             self._writing(is_durable=is_durable) as connection,
         ):
             self._schema.check_current(connection, self._path)
+            before = connection.total_changes
             yield connection
-        self._on_write()
+            has_changed = connection.total_changes != before
+        if has_changed:
+            self._on_write()
 
     def close(self) -> None:
         with self.errors():
@@ -143,7 +147,7 @@ class Database:
     def _open(self) -> Connections:
         if self._path == MEMORY:
             return SharedConnection(self._connect_plainly(), self._schema.name)
-        return ThreadConnections(self._connect, self._schema.name)
+        return PooledConnections(self._connect, self._schema.name)
 
     def _connect(self) -> sqlite3.Connection:
         connection = self._connect_plainly()
@@ -154,6 +158,7 @@ class Database:
                 self._schema.check_ours(connection, self._path)
             self._write_ahead(connection)
             connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         except BaseException:
             connection.close()
             raise

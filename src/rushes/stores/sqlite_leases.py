@@ -54,6 +54,20 @@ def takeable(
     ).fetchall()
 
 
+def may_find(
+    connection: sqlite3.Connection,
+    pipelines: Collection[str],
+    lanes: Collection[Lane],
+    now: float,
+    most_bytes: int | None,
+) -> bool:
+    """Whether there is a takeable job, or a lease to `shorten`."""
+    if takeable(connection, pipelines, lanes, now, 1, most_bytes):
+        return True
+    too_long = "SELECT 1 FROM jobs WHERE status = 'running' AND lease_until > ? + lease_ttl_s LIMIT 1"
+    return connection.execute(too_long, (now,)).fetchone() is not None
+
+
 def has_run_out(row: sqlite3.Row, now: float) -> bool:
     return bool(row["status"] == "running" and row["lease_until"] <= now)
 
