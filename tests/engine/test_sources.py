@@ -14,8 +14,9 @@ from engine_parts import stage_of, working
 from test_worker import alone
 
 from rushes.engine.client import result
-from rushes.engine.latent_files import job_of, mask_file, snapshot_name
+from rushes.engine.latent_files import finished_name, job_of, mask_file, read_mask, snapshot_name
 from rushes.engine.latent_shelf import LatentShelf
+from rushes.errors import ResumeError
 from rushes.stages.source import Snapshot, to_bytes
 from rushes.stores.disk import BlobFolder
 from rushes.types import JobOptions, LatentSource
@@ -63,7 +64,8 @@ def test_a_clip_goes_on_from_what_another_left(tmp_path, latents, boundary) -> N
         result(place.client, first)
         told = events(place, first, "snapshot")
         assert len(told) == 2
-        assert latents.names() == tuple(sorted(each["name"] for each in told))
+        names = {each["name"] for each in told} | {finished_name(first)}
+        assert set(latents.names()) == names
         for each in told:
             assert each["name"] == snapshot_name(first, each["step"])
             assert job_of(each["name"]) == first
@@ -141,6 +143,7 @@ def test_only_the_region_is_made_anew(tmp_path, latents) -> None:
         name, data = mask_file(mask)
         latents.write(name, data)
         source = source_of(told, mask=name)
+        whole = place.clip(job_of(told["name"])).astype(int)
         clips = []
         for prompt in ("a cat", "a red car"):  # outside of the mask, where all is, no prompt is heard
             job_id = place.client.submit(replace(ASKED, prompt=prompt, source=source))
@@ -148,10 +151,30 @@ def test_only_the_region_is_made_anew(tmp_path, latents) -> None:
             assert not events(place, job_id, "source_missed")
             clips.append(place.clip(job_id).astype(int))
         assert np.abs(clips[0] - clips[1]).max() <= 1
-        latents.delete(name)
-        job_id = place.client.submit(replace(ASKED, source=source))
+        assert np.abs(clips[0] - whole).max() <= 2, "what stays is the finished clip, not its prediction"
+
+
+@pytest.mark.parametrize("lost", ["mask", "finished latents"])
+def test_a_region_without_its_files_is_a_miss(tmp_path, latents, lost) -> None:
+    with serving(tmp_path, latents) as place:
+        told = made(place)[-1]
+        name, data = mask_file(np.ones((4, 8), np.float32))
+        latents.write(name, data)
+        latents.delete(name if lost == "mask" else finished_name(job_of(told["name"]) or ""))
+        job_id = place.client.submit(replace(ASKED, source=source_of(told, mask=name)))
         result(place.client, job_id)
         assert len(events(place, job_id, "source_missed")) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"no array", np.float32(0.5).tobytes()])
+def test_what_is_no_mask_is_said_so(data: bytes) -> None:
+    with pytest.raises(ResumeError, match="no mask"):
+        read_mask(data)
+
+
+def test_a_mask_keeps_its_levels() -> None:
+    mask = np.array([[0, 0.5, 1]], np.float32)
+    assert np.abs(read_mask(mask_file(mask)[1]) - mask).max() <= 0.501 / 255
 
 
 @pytest.mark.parametrize("is_missed", [False, True])

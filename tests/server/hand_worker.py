@@ -10,7 +10,7 @@ from typing import Any
 from rushes.engine.announcements import Announcement, announce
 from rushes.engine.artefacts import result_name
 from rushes.engine.cost import CostModel
-from rushes.engine.latent_files import snapshot_name
+from rushes.engine.latent_files import finished_name, snapshot_name
 from rushes.engine.rates import rates_for
 from rushes.engine.shapes import UMT5_XXL, ModelShape
 from rushes.engine.workplace import Workplace
@@ -76,6 +76,8 @@ class HandWorker:
             self.place.latents.write(name, b"latents")
             told: dict[str, Any] = {"step": step, "sigma": sigmas[step], "name": name, "bytes": 7}
             self.place.jobs.append(lease, "snapshot", told)
+        if steps:
+            self.place.latents.write(finished_name(record.id), b"latents")
         self.place.results.write(result_name(record), data)
         timings = [{"stage": "denoise", "seconds": 4.0, "units": len(sigmas) - 1}]
         self.place.jobs.finish(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx2
+import numpy as np
 import openai
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 from running_service import SMALL, Running, serving
 
 import rushes
@@ -108,6 +114,64 @@ def test_what_is_no_edit_is_refused_by_name(
     assert (answer.status_code, answer.json()["error"]["field"]) == (400, field)
 
 
+def mask_png(columns: slice, shape: tuple[int, int] = (64, 64)) -> bytes:
+    pixels = np.zeros(shape, np.uint8)
+    pixels[:, columns] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def frames(clip: rushes.Clip, folder: Path) -> NDArray[np.int16]:
+    with av.open(clip.save(folder / f"{clip.id}.mp4")) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(np.int16)
+
+
+def test_outside_of_a_mask_the_clip_stays(client: rushes.Client, made: str, tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_bytes(mask_png(slice(0, 32)))
+    clip = client.remix(made, "a green cat at night", strength=1, mask=tmp_path / "mask.png").wait()
+    cache = clip.video["cache"]
+    assert (cache["kind"], cache["source"], cache["steps_saved"]) == ("edit", made, 0)
+    change = np.abs(frames(clip, tmp_path) - frames(client.get(made), tmp_path)).mean(axis=(0, 1, 3))
+    # The decoder sees a few latents, of 8 pixels each, to both sides.
+    assert change[48:].mean() < 3 < 10 < change[:24].mean()
+    again = client.remix(made, "a green cat at night", strength=1, mask=mask_png(slice(0, 32)))
+    assert again.video["cache"]["source"] == clip.id, "the same words and the same mask"
+
+
+def test_a_mask_comes_as_a_file_too(running: Running, client: rushes.Client, made: str) -> None:
+    answer = httpx2.post(
+        f"{running.url}/v1/videos/{made}/remix",
+        data={"prompt": "a red dog jumps", "mask_frames": "1-4"},
+        files={"mask": ("mask.png", mask_png(slice(32, 64), (256, 256)), "image/png")},
+    )
+    assert answer.status_code == 200, answer.text
+    clip = client.get(answer.json()["id"]).wait()
+    assert (clip.video["cache"]["kind"], clip.video["cache"]["source"]) == ("edit", made)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"mask": "aGVsbG8="}, "mask"),
+        ({"mask": 7}, "mask"),
+        ({"mask": base64.b64encode(mask_png(slice(0, 9), (64, 32))).decode()}, "mask"),
+        ({"mask_frames": "4"}, "mask_frames"),
+        ({"mask_frames": "0-99"}, "mask_frames"),
+    ],
+)
+def test_what_is_no_mask_is_refused(running: Running, made: str, body: dict[str, Any], field: str) -> None:
+    answer = httpx2.post(f"{running.url}/v1/videos/{made}/remix", json={"prompt": "x", **body})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, field)
+
+
+def test_without_its_finished_latents_a_clip_cannot_stay(running: Running, client: rushes.Client) -> None:
+    source = client.create("a horse stands", seed=7, **FEW).wait()
+    (running.store / "latents" / f"{source.id}.final.safetensors").unlink()
+    clip = client.remix(source.id, "a horse lies", mask=mask_png(slice(0, 32))).wait()
+    assert (clip.video["cache"]["kind"], clip.video["cache"]["reason"]) == ("miss", "missing")
+
+
 def test_only_a_finished_clip_can_be_edited(running: Running, client: rushes.Client) -> None:
     clip = client.create("a slow clip", seed=6, **{**FEW, "num_inference_steps": 40})
     answer = httpx2.post(f"{running.url}/v1/videos/{clip.id}/remix", json={"prompt": "x"})
@@ -122,7 +186,13 @@ def test_the_command(running: Running, made: str, tmp_path: Path) -> None:
 
     clip = tmp_path / "snow.mp4"
     command = [sys.executable, "-m", "rushes", "edit", made, "now in snow", "--strength", "0.8"]
-    for where in (["--url", running.url], ["--store", str(running.store)]):
+    (tmp_path / "mask.png").write_bytes(mask_png(slice(0, 32)))
+    for where in (
+        ["--url", running.url],
+        ["--store", str(running.store)],
+        ["--url", running.url, "--mask", str(tmp_path / "mask.png")],
+        ["--store", str(running.store), "--mask", str(tmp_path / "mask.png"), "--mask-frames", "1-"],
+    ):
         ended = subprocess.run([*command, *where, "-o", str(clip)], capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.strip() == str(clip)

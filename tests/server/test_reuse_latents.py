@@ -256,9 +256,27 @@ def test_an_idempotency_key_is_for_one_ask(bench: Bench) -> None:
         bench.gateway.create(request, options, LOCAL, Wish(level="off"))
 
 
+def test_a_mask_is_a_part_of_what_is_asked_for(bench: Bench) -> None:
+    parent = bench.made(RED)
+
+    def remix(**fields: Any) -> JobRecord:
+        body = {"prompt": LEFT, "strength": 0.9, **fields}
+        ask = edit_of(body, tenant=LOCAL.tenant, idempotency_key="k")
+        return bench.gateway.remix(LOCAL, parent.id, ask)
+
+    first = remix(mask_frames="1-8")
+    assert first.request.source is not None
+    assert first.request.source.mask in bench.place.latents.names()
+    assert remix(mask_frames="1-").id == first.id, "which are the same frames"
+    for fields in ({"mask_frames": "5-8"}, {}):
+        with pytest.raises(IdempotencyConflict):
+            remix(**fields)
+
+
 def test_deleting_a_clip_takes_it_out(bench: Bench) -> None:
     source = bench.made(RED)
     asyncio.run(bench.gateway.delete("default", source.id))
+    assert not bench.place.latents.names(), "its finished latents neither"
     bench.until_indexed(source.id, is_in=False)
     assert bench.cache(LIKE)["kind"] == "miss"
 

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(0.0, 1.0),
     help="noise level at which the clip is taken up; 1 makes a new one  [default: 0.8]",
 )
+@click.option(
+    "--mask",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PNG of the clip's aspect: white changes, black stays",
+)
+@click.option("--mask-frames", help="FIRST-LAST or FIRST-: only these frames change")
 @click.option("--seed", type=click.IntRange(0), help="of the noise put back; by default none is")
 @click.option("--negative-prompt", help="instead of the clip's")
 @service_options
@@ -50,6 +56,8 @@ def edit(
     if output is not None:
         check_copy(output)
     given = {name: value for name, value in fields.items() if value is not None}
+    if "mask" in given:
+        given["mask"] = given["mask"].read_bytes()
     client = client_of(url, key)
     if client is None:
         with open_workplace(store) as place:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 from rushes.client.clips import Clip
 from rushes.client.connection import Connection
-from rushes.errors import ConfigError
+from rushes.errors import ConfigError, InvalidRequest
 
 TIMEOUT_S = 30.0
 PAGE = 100
@@ -62,15 +64,30 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         return self._clip(self._connection.json("POST", "/v1/videos", json=body, headers=headers))
 
-    def remix(self, clip_id: str, prompt: str, *, idempotency_key: str | None = None, **fields: Any) -> Clip:
+    def remix(
+        self,
+        clip_id: str,
+        prompt: str,
+        *,
+        mask: bytes | str | Path | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Clip:
         """Queue an edit of a completed clip: it goes on from that clip's latents with another prompt, where
         they were kept; the new clip's `video["cache"]` says so.
 
         Args:
+            mask: a PNG of the clip's aspect, as bytes or a file's name: white changes, black stays.
             idempotency_key: as in `create`.
-            fields: `strength`, the noise level in 0..1 at which it is taken up; `seed`; ...
+            fields: `strength`, the noise level in 0..1 at which it is taken up; `mask_frames`, such as
+                "16-32"; `seed`; ...
+
+        Raises:
+            InvalidRequest: among other things, the mask's file cannot be read.
         """
         body = {"prompt": prompt, **{name: value for name, value in fields.items() if value is not None}}
+        if mask is not None:
+            body["mask"] = base64.b64encode(mask if isinstance(mask, bytes) else _read(mask)).decode()
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         path = f"/v1/videos/{_name(clip_id)}/remix"
         return self._clip(self._connection.json("POST", path, json=body, headers=headers))
@@ -145,6 +162,13 @@ def _batch_body(
 ) -> dict[str, Any]:
     given = {name: value for name, value in fields.items() if value is not None}
     return {"template": template, "rows": [dict(row) for row in rows], **given}
+
+
+def _read(file: str | Path) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidRequest("mask", f"{file}: {error.strerror}") from error
 
 
 def _name(text: str) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rushes.engine.run import Run
 from rushes.errors import OutputError, StoreError
 from rushes.pipelines.base import record_unit
 from rushes.pipelines.model import Model
 from rushes.stages.base import Stage
-from rushes.stages.source import Snapshot, on_host
+from rushes.stages.source import Snapshot, final_on_host, on_host
 from rushes.trace import span, under
 from rushes.types import Frames, Preview, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Listener(Protocol):
@@ -29,6 +32,9 @@ class Listener(Protocol):
 
     def kept(self, run: Run, snapshot: Snapshot) -> None:
         """The latents of the clip before one of its steps, on the host."""
+
+    def kept_final(self, run: Run, latents: Tensor) -> None:
+        """What the clip is decoded from, on the host, of a run whose snapshots are kept."""
 
     def delivered(self, run: Run, frames: Frames) -> None:
         """The outlet has taken these frames."""
@@ -62,6 +68,7 @@ class Delivery:
         run.send(partial(self._listener.progressed, run, progress))
         self._send_preview(run, progress)
         self._send_snapshots(run)
+        self._send_final(run, stage)
         self.send_frames(run)
         if self._is_due(run, stage, progress):
             with under(run.span):
@@ -97,6 +104,14 @@ class Delivery:
             with under(run.span), span("snapshot"):
                 snapshot = on_host(run.job.snapshots.pop(0))
             run.send(partial(self._listener.kept, run, snapshot))
+
+    def _send_final(self, run: Run, stage: Stage) -> None:
+        """With the unit that ends denoising."""
+        if stage.name != "denoise" or not run.job.snapshot_steps or not run.job.is_denoised:
+            return
+        with under(run.span), span("snapshot"):
+            latents = final_on_host(run.job.latents)
+        run.send(partial(self._listener.kept_final, run, latents))
 
     def _deliver(self, run: Run, frames: Frames) -> None:
         with _outlet_errors():

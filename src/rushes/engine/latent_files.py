@@ -1,6 +1,7 @@
 """Files of latents that clips go on from, by name, and masks. No torch: a gateway writes masks.
 
-A snapshot is `{job}.{step}.latents.safetensors`, a mask `{digest}.mask.npy`; both lie in `Workplace.latents`.
+A snapshot is `{job}.{step}.latents.safetensors`, a clip's finished latents, which an edit with a mask keeps
+outside of it, `{job}.final.safetensors`, a mask `{digest}.mask.npy`; all lie in `Workplace.latents`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SNAPSHOT_ENDING, MASK_ENDING = ".latents.safetensors", ".mask.npy"
+SNAPSHOT_ENDING, FINAL_ENDING, MASK_ENDING = ".latents.safetensors", ".final.safetensors", ".mask.npy"
+_LEVELS = 255
 
 
 def snapshot_name(job_id: str, step: int) -> str:
@@ -33,12 +35,28 @@ def job_of(name: str) -> str | None:
     return name.split(".", 1)[0] if name.endswith(SNAPSHOT_ENDING) else None
 
 
+def finished_name(job_id: str) -> str:
+    """Of the finished latents of a job."""
+    return job_id + FINAL_ENDING
+
+
+def owner_of(name: str) -> str | None:
+    """The job with which a file goes; None for a mask, which many edits may share.
+
+    Example:
+        >>> owner_of(finished_name("0f3a")), owner_of(snapshot_name("0f3a", 12)), owner_of("ab.mask.npy")
+        ('0f3a', '0f3a', None)
+    """
+    return name.removesuffix(FINAL_ENDING) if name.endswith(FINAL_ENDING) else job_of(name)
+
+
 def mask_file(mask: NDArray[np.floating]) -> tuple[str, bytes]:
-    """Name and bytes of a mask: where a clip may change, 0 .. 1, for each latent: [h, w] or [T, h, w]."""
+    """Name and bytes of a mask: where a clip may change, 0 .. 1 in 255 levels, for each latent: [h, w] or
+    [T, h, w]."""
     import numpy as np
 
     stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(mask, np.float32), allow_pickle=False)
+    np.save(stream, np.rint(np.ascontiguousarray(mask) * _LEVELS).astype(np.uint8), allow_pickle=False)
     data = stream.getvalue()
     return blake2b(data, digest_size=16).hexdigest() + MASK_ENDING, data
 
@@ -49,6 +67,8 @@ def read_mask(data: bytes) -> NDArray[np.float32]:
 
     try:
         mask = np.load(io.BytesIO(data), allow_pickle=False)
-        return np.asarray(mask, np.float32)
+        if mask.dtype != np.uint8:
+            raise ValueError(f"its values are {mask.dtype}")
+        return np.asarray(mask, np.float32) / _LEVELS
     except (ValueError, EOFError, OSError, TypeError, KeyError) as error:
         raise ResumeError(f"no mask: {error}") from error

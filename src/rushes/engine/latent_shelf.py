@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rushes.engine.latent_files import read_mask, snapshot_name
+from rushes.engine.latent_files import finished_name, job_of, read_mask, snapshot_name
 from rushes.errors import ResumeError
 from rushes.pipelines.model import Model
 from rushes.sampling.levels import LEVELS, steps_at
@@ -23,6 +23,8 @@ from rushes.trace import traced
 from rushes.types import GenerateRequest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rushes.engine.recorder import Blobs
 
 
@@ -52,11 +54,19 @@ class LatentShelf:
         self._blobs.write(name, data)
         return name, len(data)
 
+    def keep_final(self, job_id: str, latents: Tensor, request: GenerateRequest, tenant: str) -> None:
+        """Write what a clip was decoded from, for edits that keep a part of it. Raises `StoreError`."""
+        num_steps = request.sampling.num_inference_steps
+        snapshot = Snapshot(step=num_steps, sigma=0.0, latents=latents, clean=latents)
+        data = to_bytes(snapshot, request, identity=self._model.identity, tenant=tenant)
+        self._blobs.write(finished_name(job_id), data)
+
     def load(self, request: GenerateRequest, tenant: str) -> SourceLatents:
         """What a request that has a source goes on from.
 
         Raises:
-            ResumeError: it cannot, the source being damaged, of another size, model or tenant.
+            ResumeError: it cannot, the source, its mask or, under a mask, the finished latents of its clip
+                being damaged, of another size, model or tenant.
             StoreError: a file is not there, or cannot be read.
         """
         source = request.source
@@ -70,4 +80,8 @@ class LatentShelf:
         check_source(source, found, schedule_for(request.sampling).sigmas)
         if source.mask is None:
             return found
-        return replace(found, mask=mask_tensor(read_mask(self._blobs.read(source.mask)), shape))
+        mask = mask_tensor(read_mask(self._blobs.read(source.mask)), shape)
+        # What the snapshot's step predicted is not yet what the clip became.
+        data = self._blobs.read(finished_name(job_of(source.name) or ""))
+        final = from_bytes(data, identity=identity, tenant=tenant, latent_shape=shape)
+        return replace(found, clean=final.clean, mask=mask)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rushes.engine.latent_shelf import LatentShelf
 from rushes.engine.run import Run
@@ -17,6 +17,9 @@ from rushes.stages.source import Snapshot
 from rushes.stores.base import JobStore, Lease
 from rushes.trace import traced
 from rushes.types import Frames, GenerateRequest, Json, Preview, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +121,15 @@ class Recorder:
             return
         data: dict[str, Json] = {"step": snapshot.step, "sigma": snapshot.sigma, "name": name, "bytes": size}
         self.tell(run.id, "snapshot", data)
+
+    def kept_final(self, run: Run, latents: Tensor) -> None:
+        """See `Listener`."""
+        if self._shelf is None or self._lease(run.id) is None:
+            return
+        try:
+            self._shelf.keep_final(run.id, latents, run.job.request, run.options.tenant)
+        except StoreError as error:
+            log.warning("job %s: finished latents are not kept: %s", run.id, error)
 
     def missed(self, run_id: str, reason: str) -> None:
         """A run begins with noise instead of its source."""

@@ -10,7 +10,7 @@ from rushes.engine.announcements import StoreAdmission
 from rushes.engine.artefacts import Artefacts, result_name
 from rushes.engine.client import StoreClient
 from rushes.engine.job_traces import trace_name
-from rushes.engine.latent_files import job_of
+from rushes.engine.latent_files import owner_of
 from rushes.engine.mp4_outlet import Mp4Outlet
 from rushes.errors import ConfigError, StoreError, UnknownJob
 from rushes.stores.base import JobRecord, Swept
@@ -173,7 +173,7 @@ class Workplace:
         for job_id in swept.job_ids:
             self.traces.delete(trace_name(job_id))
         for name in self.latents.names() if swept.job_ids else ():
-            if job_of(name) in swept.job_ids:
+            if owner_of(name) in swept.job_ids:
                 self.latents.delete(name)
         try:
             self.artefacts.forget(swept.results)

@@ -155,6 +155,12 @@ class PipelineRules:
             latent_frames * (video.width // self.spatial_multiple) * (video.height // self.spatial_multiple)
         )
 
+    def latent_grid(self, video: VideoSpec) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of a clip of valid size; every model's patch is 2 x 2 latents."""
+        stride = self.spatial_multiple // 2
+        frames = (video.num_frames - 1) // self.temporal_stride + 1
+        return frames, video.height // stride, video.width // stride
+
     def preset(self, name: str | None = None) -> Preset:
         """The preset of this name, the default one for None. Raises `UnknownName`."""
         name = self.default_preset if name is None else name

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -88,11 +89,18 @@ async def _form(request: Request) -> Mapping[str, object]:
             names = [name for name, _ in form.multi_items()]
             if len(names) != len(set(names)):
                 _invalid("invalid_multipart", "the form has a field twice")
-            return {name: value if isinstance(value, str) else value.filename for name, value in form.items()}
+            return {name: await _value(name, value) for name, value in form.items()}
     except ProblemError:
         raise
     except Exception as error:  # the parser's own errors are of several kinds
         _invalid("invalid_multipart", f"the form cannot be read: {getattr(error, 'detail', error)}")
+
+
+async def _value(name: str, value: str | UploadFile) -> str | bytes | None:
+    """Of a file its name, but of a mask what is in it."""
+    if isinstance(value, str):
+        return value
+    return await value.read() if name == "mask" else value.filename
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

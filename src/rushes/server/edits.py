@@ -16,10 +16,11 @@ from rushes.reuse.levels import known_schedule, lowest_kept, source_at
 from rushes.reuse.staircase import pick_snapshot
 from rushes.server.asks import key_of, number_of, options_of
 from rushes.server.logs import conceal
+from rushes.server.masks import Mask, mask_of
 from rushes.server.reuse import reuse_of
 from rushes.server.videos import STATUS
 from rushes.stores.base import JobRecord, JobStore
-from rushes.types import GenerateRequest, JobOptions, Json
+from rushes.types import GenerateRequest, JobOptions, Json, LatentSource
 
 STRENGTH = 0.8
 """By default: the noise level at which the clip is taken up."""
@@ -27,6 +28,8 @@ STRENGTH = 0.8
 FIELDS = (
     "prompt",
     "strength",
+    "mask",
+    "mask_frames",
     "seed",
     "negative_prompt",
     "priority",
@@ -46,10 +49,12 @@ class EditAsk:
             latents; 1 makes a new clip.
         seed: with which the latents are noised again; None goes on from them as they stood.
         negative_prompt: None for that of the clip.
+        mask: where it may change, None for everywhere.
     """
 
     prompt: str
     strength: float
+    mask: Mask | None
     seed: int | None
     negative_prompt: str | None
     options: JobOptions
@@ -70,7 +75,7 @@ def edit_of(
     idempotency_key: str | None = None,
     traceparent: str | None = None,
 ) -> EditAsk:
-    """An edit of JSON's fields. Raises `InvalidRequest`."""
+    """An edit of JSON's fields, the mask also as bytes. Raises `InvalidRequest`; decodes the mask."""
     conceal(body.get("prompt"), body.get("negative_prompt"))
     for name in body:
         if name not in FIELDS:
@@ -84,6 +89,7 @@ def edit_of(
     return EditAsk(
         prompt=_text("prompt", body["prompt"]),
         strength=STRENGTH if strength is None else number_of("strength", strength, 0.0, 1.0),
+        mask=mask_of(body.get("mask"), body.get("mask_frames")),
         seed=seed,
         negative_prompt=None if negative is None else _text("negative_prompt", negative, may_be_empty=True),
         options=options_of(
@@ -92,7 +98,14 @@ def edit_of(
     )
 
 
-def edit(parent: JobRecord, ask: EditAsk, snapshots: Sequence[Snapshot], *, whole_s: float = 0.0) -> Edit:
+def edit(
+    parent: JobRecord,
+    ask: EditAsk,
+    snapshots: Sequence[Snapshot],
+    *,
+    whole_s: float = 0.0,
+    mask: str | None = None,
+) -> Edit:
     """The clip's request with the new prompt, from its latents where there are fitting ones.
 
     Without, it is a new clip of the same settings, and says so (`miss`).
@@ -100,12 +113,14 @@ def edit(parent: JobRecord, ask: EditAsk, snapshots: Sequence[Snapshot], *, whol
     Args:
         snapshots: that are there, of the clip that is edited.
         whole_s: device seconds that all steps take.
+        mask: name of the mask's file. Under a mask the clip goes on from the source's at every strength.
     """
     request = _changed(parent.request, ask)
     told: dict[str, Json] = {
         "kind": "miss",
         "remixed_from": parent.id,
         "strength": ask.strength,
+        **({} if mask is None else {"mask": mask}),
     }
     schedule = known_schedule(request.sampling)
     if schedule is None or not snapshots:
@@ -114,7 +129,9 @@ def edit(parent: JobRecord, ask: EditAsk, snapshots: Sequence[Snapshot], *, whol
     snapshot = pick_snapshot(snapshots, lowest_kept(schedule.sigmas, ask.strength, boundary))
     source = None
     if snapshot is not None:
-        source = source_at(snapshot, schedule.sigmas, is_renoised=ask.seed is not None)
+        source = source_at(snapshot, schedule.sigmas, is_renoised=ask.seed is not None, mask=mask)
+    if source is None and mask is not None:
+        source = _from_noise(snapshots[0], mask)
     if source is None:
         return Edit(request=request, told={**told, "reason": "strength"})
     saved = source.step / len(schedule)
@@ -163,6 +180,11 @@ def history_of(jobs: JobStore, record: JobRecord) -> Sequence[dict[str, Json]]:
         )
         next_id = parent_of(each)
     return links
+
+
+def _from_noise(snapshot: Snapshot, mask: str) -> LatentSource:
+    """A clip that is made anew within a mask, and stays outside of it."""
+    return LatentSource(name=snapshot.name, sigma=snapshot.sigma, step=0, is_renoised=True, mask=mask)
 
 
 def _changed(request: GenerateRequest, ask: EditAsk) -> GenerateRequest:

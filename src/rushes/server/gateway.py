@@ -11,6 +11,7 @@ from typing import Any
 
 from rushes.engine.announcements import Announcement, StoreAdmission
 from rushes.engine.client import StoreClient
+from rushes.engine.latent_files import mask_file
 from rushes.engine.workplace import Workplace
 from rushes.errors import UnknownJob
 from rushes.pipelines.rules import RULES
@@ -18,11 +19,12 @@ from rushes.server.asks import ask_of
 from rushes.server.auth import Caller
 from rushes.server.edits import EditAsk, edit
 from rushes.server.feed import Feed
-from rushes.server.latent_reuse import LatentReuse, is_there
+from rushes.server.latent_reuse import LatentReuse
 from rushes.server.limits import Limits
+from rushes.server.masks import cells_of
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
-from rushes.server.snapshots import origin_of, snapshots_of, steps_s
+from rushes.server.snapshots import kept_of, origin_of, steps_s
 from rushes.server.videos import Standing, error_of, left_s, video_of
 from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish
@@ -141,6 +143,7 @@ class Gateway:
 
         Raises:
             ProblemError: the clip is not completed.
+            InvalidRequest: the mask does not fit it.
         """
         if self.is_draining:
             raise ProblemError(draining())
@@ -148,14 +151,16 @@ class Gateway:
         if parent.status != "completed":
             raise ProblemError(not_finished(parent))
         origin = origin_of(self.place.jobs, parent)
-        snapshots = [
-            one for one in snapshots_of(self.place.jobs, origin.id) if is_there(self.place.latents, one)
-        ]
-        made = edit(parent, ask, snapshots, whole_s=steps_s(self.place.jobs, origin))
+        mask = None if ask.mask is None else mask_file(cells_of(ask.mask, parent.request))
+        snapshots = kept_of(self.place, origin.id, is_masked=mask is not None)
+        name = None if mask is None else mask[0]
+        made = edit(parent, ask, snapshots, whole_s=steps_s(self.place.jobs, origin), mask=name)
         asked = replace(made.request, source=None)
         earlier = self.client.earlier(asked, ask.options)
         if earlier is not None:
-            return same_ask(earlier, ask.options, parent_id=parent.id, strength=ask.strength)
+            return same_ask(earlier, ask.options, parent_id=parent.id, strength=ask.strength, mask=name)
+        if mask is not None and made.request.source is not None:
+            self.place.latents.write(*mask)
         plan = self.reuse.edit(made.request, caller, made.told)
         self._disown_lost(plan, ask.options.tenant)
         record = self._queued(plan, asked, ask.options, caller)

@@ -135,12 +135,19 @@ CREATE: dict[str, Any] = {
     }
 }
 
+_MASK = "a PNG of the clip's aspect: white changes, black stays"
 _REMIX: Mapping[str, Any] = {
     "type": "object",
     "required": ["prompt"],
     "additionalProperties": False,
     "properties": {
         "strength": {"type": "number", "minimum": 0, "maximum": 1, "description": "1 makes a new clip"},
+        "mask": {"type": "string", "contentEncoding": "base64", "description": f"{_MASK}; in base64"},
+        "mask_frames": {
+            "type": "string",
+            "pattern": "^[0-9]{1,6}-([0-9]{1,6})?$",
+            "description": "FIRST-LAST, the frames that may change",
+        },
         **{
             name: schema
             for name, schema in ASK["properties"].items()
@@ -149,12 +156,19 @@ _REMIX: Mapping[str, Any] = {
         },
     },
 }
+_REMIX_FORM: Mapping[str, Any] = {
+    **_REMIX,
+    "properties": {
+        **_REMIX["properties"],
+        "mask": {"type": "string", "format": "binary", "description": f"{_MASK}; as a file"},
+    },
+}
 REMIX: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": _REMIX},
-            "multipart/form-data": {"schema": _REMIX},
+            "multipart/form-data": {"schema": _REMIX_FORM},
         },
     }
 }

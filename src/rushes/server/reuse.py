@@ -19,6 +19,9 @@ from rushes.stores.base import JobRecord
 from rushes.stores.exact_keys import derived_key
 from rushes.types import GenerateRequest, JobOptions, Json
 
+_ASKED = ("remixed_from", "strength", "mask")
+"""What is told of how an edit was asked for."""
+
 _TOLD = ("kind", "sigma", "similarity", "steps_saved", "seconds_saved", "source")
 REASONS = (
     *("new", "model", "mode", "solver", "empty", "similarity", "guard", "store"),
@@ -118,7 +121,7 @@ class Reuse:
 
     def degraded(self, plan: Plan) -> Plan:
         """A plan with latents, of a request that is made smaller: nothing to go on from."""
-        kept = {name: value for name, value in plan.told.items() if name in ("remixed_from", "strength")}
+        kept = {name: value for name, value in plan.told.items() if name in _ASKED}
         return Plan(request=replace(plan.request, source=None), told={**_missed("degraded"), **kept})
 
     def count(self, record: JobRecord) -> None:
@@ -162,15 +165,16 @@ def same_ask(
     has_cache: bool = True,
     parent_id: str | None = None,
     strength: float | None = None,
+    mask: str | None = None,
 ) -> JobRecord:
     """The job of an earlier call with this idempotency key, which asked for it in the same way.
 
     Raises:
-        IdempotencyConflict: it had other options, was an edit of another clip or strength, or of none, or is
-            asked for without the cache and was not made so.
+        IdempotencyConflict: it had other options, was an edit of another clip, strength or mask, or of none,
+            or is asked for without the cache and was not made so.
     """
     told = reuse_of(earlier)
-    is_same = (told.get("remixed_from"), told.get("strength")) == (parent_id, strength)
+    is_same = tuple(told.get(name) for name in _ASKED) == (parent_id, strength, mask)
     is_same &= replace(earlier.options, traceparent=options.traceparent) == options
     is_same &= has_cache or not told or told.get("kind") == "off"
     if not is_same:

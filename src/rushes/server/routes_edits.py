@@ -33,7 +33,8 @@ async def remix(
     body = await read_body(request)
     gateway = service_of(request).gateway
     try:
-        ask = edit_of(
+        ask = await asyncio.to_thread(  # a mask is to be decoded
+            edit_of,
             body,
             tenant=caller.tenant,
             idempotency_key=idempotency_key,

@@ -11,11 +11,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from rushes.engine.latent_files import job_of
+from rushes.engine.latent_files import finished_name, job_of
 from rushes.engine.workplace import Workplace
 from rushes.errors import RushesError, StoreError, UnknownJob
 from rushes.reuse.entries import Entry, Snapshot
-from rushes.server.latent_reuse import LatentReuse
+from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.reuse import reuse_of
 from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.disk import BlobFolder
@@ -35,6 +35,14 @@ def snapshots_of(jobs: JobStore, job_id: str) -> Sequence[Snapshot]:
             snapshot = _snapshot(event.data)
             found[snapshot.name] = snapshot
     return tuple(found.values())
+
+
+def kept_of(place: Workplace, job_id: str, *, is_masked: bool) -> Sequence[Snapshot]:
+    """Snapshots of a job from which an edit can go on now; none where it is to keep a part of a clip whose
+    finished latents are not there. Raises `UnknownJob`."""
+    if is_masked and not place.latents.path(finished_name(job_id)).exists():
+        return ()
+    return [one for one in snapshots_of(place.jobs, job_id) if is_there(place.latents, one)]
 
 
 def _snapshot(data: Mapping[str, Any]) -> Snapshot:
@@ -160,9 +168,10 @@ def deleter(latents: BlobFolder) -> Callable[[Sequence[Entry]], None]:
     """What deletes the files of entries that were evicted."""
 
     def delete(entries: Sequence[Entry]) -> None:
-        for snapshot in (snapshot for entry in entries for snapshot in entry.snapshots):
+        names = [snapshot.name for entry in entries for snapshot in entry.snapshots]
+        for name in (*names, *(finished_name(entry.id) for entry in entries)):
             try:
-                latents.delete(snapshot.name)
+                latents.delete(name)
             except StoreError as error:
                 log.warning("%s", error)
 

@@ -6,6 +6,7 @@ the velocity v = noise - clean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +48,7 @@ class SourceLatents:
     """What a clip goes on from.
 
     Attributes:
+        clean: clean latents as the step at this level predicted them; under a mask the finished clip's.
         mask: where it may change, 0 .. 1, [1, 1, 1 or T, H, W]; None for everywhere.
     """
 
@@ -78,6 +80,11 @@ def on_host(snapshot: Snapshot) -> Snapshot:
     """To be kept: x as it is, so that a clip that goes on from it comes out the same bit for bit; the
     prediction in half the bytes. Waits for the device."""
     return replace(snapshot, latents=snapshot.latents.cpu(), clean=snapshot.clean.half().cpu())
+
+
+def final_on_host(latents: Sequence[Tensor]) -> Tensor:
+    """Finished latent frames [1, C, 1, H, W] as one clip, in half the bytes. Waits for the device."""
+    return torch.cat(list(latents), dim=2).half().cpu()
 
 
 def to_bytes(snapshot: Snapshot, request: GenerateRequest, *, identity: str, tenant: str) -> bytes:
