@@ -38,6 +38,8 @@ SERVICE = (
     "reuse_tenant_gb",
     "reuse_policy",
     "audit_share",
+    "warm",
+    "warm_tenant",
     "cors",
     "proxies",
     "log_format",

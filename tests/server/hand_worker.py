@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rushes.engine.announcements import Announcement, announce
 from rushes.engine.artefacts import result_name
 from rushes.engine.cost import CostModel
@@ -17,6 +20,7 @@ from rushes.engine.workplace import Workplace
 from rushes.models.configs import WanConfig, WanVAEConfig
 from rushes.sampling.levels import schedule_of
 from rushes.stores.base import JobRecord, Lease
+from rushes.types import Frames
 
 SHAPE = ModelShape(
     transformer=WanConfig(
@@ -67,8 +71,15 @@ class HandWorker:
         (record,) = self.place.jobs.lease(self.owner, pipelines=["toy"], limit=1, ttl_s=60)
         return Lease(job_id=record.id, owner=self.owner, token=record.token), record
 
-    def complete(self, steps: Sequence[int] = (), *, data: bytes = b"clip") -> JobRecord:
-        """Make the next job's clip, leaving snapshots before these steps."""
+    def complete(
+        self,
+        steps: Sequence[int] = (),
+        *,
+        data: bytes = b"clip",
+        frames: NDArray[np.uint8] | None = None,
+    ) -> JobRecord:
+        """Make the next job's clip, leaving snapshots before these steps; with `frames` a real video of them
+        with its pictures."""
         lease, record = self.lease()
         sigmas = schedule_of(record.request.sampling).sigmas
         for step in steps:
@@ -78,11 +89,17 @@ class HandWorker:
             self.place.jobs.append(lease, "snapshot", told)
         if steps:
             self.place.latents.write(finished_name(record.id), b"latents")
-        self.place.results.write(result_name(record), data)
+        result = result_name(record)
+        if frames is None:
+            self.place.results.write(result, data)
+        else:
+            outlet = self.place.outlet(record)
+            outlet.write(Frames(start=0, frames=frames))
+            result = outlet.finish()
         timings = [{"stage": "denoise", "seconds": 4.0, "units": len(sigmas) - 1}]
         self.place.jobs.finish(
             lease,
-            result=result_name(record),
+            result=result,
             actual_s=5.0,
             data={"timings": timings},
             identity=self.identity,

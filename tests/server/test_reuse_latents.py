@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.service_processes import wait_for
 from hand_worker import HandWorker
@@ -332,6 +333,18 @@ def test_a_share_of_hits_is_made_again(tmp_path: Path) -> None:
         assert (audit.options.lane, audit.options.tenant) == ("batch", AUDIT_TENANT)
         wait_for(lambda: 'rushes_reuse_audits_total{verdict="unknown"} 1.0' in metrics(bench))
         assert bench.gateway.list("default").records[0].id == hit.id
+
+
+@pytest.mark.parametrize(("shade", "verdict"), [(200, "same"), (20, "different")])
+def test_an_audit_compares_what_the_clips_show(tmp_path: Path, shade: int, verdict: str) -> None:
+    with opened(tmp_path, audit_share=1.0) as bench:
+        bench.made(RED)
+        bench.ask(LIKE, seed=5)
+        noise = np.random.default_rng(0).integers(0, 40, (9, 64, 64, 3))
+        bench.worker.complete(frames=(180 + noise).astype(np.uint8))
+        wait_for(lambda: bench.place.jobs.count(tenant=AUDIT_TENANT) == 1)
+        bench.worker.complete(frames=(shade + noise).astype(np.uint8))
+        wait_for(lambda: f'rushes_reuse_audits_total{{verdict="{verdict}"}} 1.0' in metrics(bench))
 
 
 def test_metrics_tell_hits_misses_and_seconds(bench: Bench) -> None:

@@ -44,6 +44,8 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
             help="which of them go first  [default: cost]",
         ),
         click.option("--audit-share", type=float, help="of latent hits, made anew to be compared"),
+        click.option("--warm", type=_FILE, help="requests to make at the start, a prompt or JSON a line"),
+        click.option("--warm-tenant", help="for whom  [default: default]"),
         click.option("--cors", multiple=True, help="origin whose pages may call; may be repeated"),
         click.option("--proxy", "proxies", multiple=True, help="address whose X-Forwarded-For is believed"),
         click.option("--no-auth", is_flag=True, help="ask for no keys; on a loopback address only"),

@@ -35,7 +35,9 @@ from rushes.server.redaction import Redactor
 from rushes.server.reuse_setup import opened_latents
 from rushes.server.service import Service
 from rushes.server.settings import ServerSettings
+from rushes.server.sheets import SheetComparison
 from rushes.server.snapshots import SnapshotIndex
+from rushes.server.warm_up import WarmUp, read_warm_file
 from rushes.server.webhooks import Webhooks
 from rushes.server.worker_scrape import WorkerScrape
 from rushes.stores.accounts import ACCOUNTS_FILE, AccountStore
@@ -90,7 +92,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
     """The parts of a gateway over an open workplace, with the threads that belong to them.
 
     Raises:
-        ConfigError: a URL of the settings is none.
+        ConfigError: a URL of the settings is none, or a line of the warm-up's file no request.
         StoreError: accounts cannot be read.
     """
     with ExitStack() as stack:
@@ -115,12 +117,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             limits=limits,
             latents=latents,
         )
-        if latents is not None:
-            index = stack.enter_context(SnapshotIndex(place, latents, gateway.reuse.identity))
-            gateway.feed.listen(index.hear)
-        if settings.audit_share:
-            audits = Audits(gateway.client, settings.audit_share, gateway.reuse.metrics)
-            gateway.feed.listen(stack.enter_context(audits).hear)
+        _start_reuse(stack, gateway, settings)
         more: list[Collector] = [WorkerScrape.of(place.workers), gateway.reuse.metrics]
         if tracing.batches is not None:
             more.append(SpanDelivery("gateway", tracing.batches))
@@ -141,6 +138,20 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             metrics=GatewayMetrics(place.jobs, more=more),
             tracer=tracing.tracer,
         )
+
+
+def _start_reuse(stack: ExitStack, gateway: Gateway, settings: ServerSettings) -> None:
+    """The threads that take latents in, audit hits, and warm up."""
+    if gateway.reuse.latents is not None:
+        index = SnapshotIndex(gateway.place, gateway.reuse.latents, gateway.reuse.identity)
+        gateway.feed.listen(stack.enter_context(index).hear)
+    if settings.audit_share:
+        compare = SheetComparison(gateway.place.artefacts)
+        audits = Audits(gateway.client, settings.audit_share, gateway.reuse.metrics, compare)
+        gateway.feed.listen(stack.enter_context(audits).hear)
+    if settings.warm is not None:
+        requests = read_warm_file(settings.warm)
+        stack.enter_context(WarmUp(gateway, requests, settings.warm_tenant))
 
 
 def media_origin(settings: ServerSettings) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from rushes.config import service_variables, store_folder
 from rushes.errors import ConfigError, did_you_mean
+from rushes.server.auth import LOCAL
 from rushes.server.logs import LogFormat
 
 __all__ = ["ServerSettings", "read_server_settings"]
@@ -32,6 +33,8 @@ class ServerSettings:
             where there is one tenant.
         reuse_policy: which goes first, a name of `rushes.reuse.eviction.POLICIES`.
         audit_share: of those that took latents, made anew to be compared.
+        warm: file of requests that are made at the start, see `rushes.server.warm_up`.
+        warm_tenant: for whom.
     """
 
     store: Path
@@ -58,6 +61,8 @@ class ServerSettings:
     reuse_tenant_gb: float | None = None
     reuse_policy: str = "cost"
     audit_share: float = 0.0
+    warm: Path | None = None
+    warm_tenant: str = LOCAL.tenant
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):
@@ -135,7 +140,7 @@ def _of_text(name: str, text: str) -> Any:
             return float(text) if kind.startswith("float") else int(text)
         except ValueError:
             raise ConfigError(f"{where}: must be a number, got {text!r}") from None
-    return Path(text) if kind == "Path" else text
+    return Path(text).expanduser() if kind.startswith("Path") else text
 
 
 def _checked(where: str, name: str, value: Any) -> Any:
@@ -144,7 +149,7 @@ def _checked(where: str, name: str, value: Any) -> Any:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
         raise ConfigError(f"{where}: must be a list of texts, got {value!r}")
-    if kind == "Path":
+    if kind.startswith("Path"):
         return Path(cast(str, value)).expanduser()
     wanted: dict[str, tuple[type, ...]] = {
         "bool": (bool,),
