@@ -166,6 +166,42 @@ def test_a_region_without_its_files_is_a_miss(tmp_path, latents, lost) -> None:
         assert len(events(place, job_id, "source_missed")) == 1
 
 
+@pytest.mark.parametrize("has_video", [True, False])
+def test_frames_before_the_mask_are_not_decoded_again(tmp_path, latents, has_video) -> None:
+    """Of 7 latent frames the last two change; the frames of the first five are there at once."""
+    asked = replace(ASKED, video=replace(ASKED.video, num_frames=13))
+    clips = {}
+    model = tiny_model()
+    shelf = LatentShelf(
+        latents, model, LEVELS, lambda job_id, num: clips[job_id][:num] if has_video else None
+    )
+    with working(tmp_path / "blobs", model=model, shelf=shelf, max_batch=1) as place:
+        first = place.client.submit(asked)
+        result(place.client, first)
+        clips[first] = place.clip(first)
+        mask = np.zeros((7, 4, 8), np.float32)
+        mask[5:] = 1
+        name, data = mask_file(mask)
+        latents.write(name, data)
+        source = source_of(events(place, first, "snapshot")[0], mask=name, is_renoised=True)
+        sampling = replace(asked.sampling, seed=5)
+        job_id = place.client.submit(replace(asked, prompt="a cat", sampling=sampling, source=source))
+        result(place.client, job_id)
+        clip = place.clip(job_id)
+        told = place.store.events(job_id)
+    assert clip.shape == clips[first].shape
+    close = np.abs(clip.astype(int) - clips[first])
+    assert close[:9].max() <= (0 if has_video else 2)
+    assert close[9:].max() > 10
+    decoded = [
+        event.data for event in told if event.kind == "progress" and event.data["stage"] == "vae_decode"
+    ]
+    assert len(decoded) == decoded[-1]["total"] == (2 if has_video else 7)
+    kinds = [event.kind for event in told]
+    if has_video:
+        assert kinds.index("frames") < kinds.index("progress"), "before a step is run"
+
+
 @pytest.mark.parametrize("data", [b"", b"no array", np.float32(0.5).tobytes()])
 def test_what_is_no_mask_is_said_so(data: bytes) -> None:
     with pytest.raises(ResumeError, match="no mask"):

@@ -158,7 +158,7 @@ def worker(
             most_elsewhere=Elsewhere(place.workers, model.rules.name, owner),
             announce=serve,
             on_preview=place.keep_preview,
-            shelf=LatentShelf(place.latents, model, snapshots),
+            shelf=LatentShelf(place.latents, model, snapshots, place.first_frames),
             bell=place.bell,
         )
         with clean:

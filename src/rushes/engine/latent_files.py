@@ -61,6 +61,20 @@ def mask_file(mask: NDArray[np.floating]) -> tuple[str, bytes]:
     return blake2b(data, digest_size=16).hexdigest() + MASK_ENDING, data
 
 
+def num_leading(mask: NDArray[np.floating]) -> int:
+    """Latent frames before the first one that may change; 0 for a mask [h, w], which is for all of them.
+
+    Example:
+        >>> import numpy as np
+        >>> num_leading(np.reshape([0, 0, 1, 0], (4, 1, 1))), num_leading(np.zeros((1, 1)))
+        (2, 0)
+    """
+    if mask.ndim < 3:
+        return 0
+    changes = mask.any(axis=(1, 2))
+    return int(changes.argmax()) if changes.any() else len(mask)
+
+
 def read_mask(data: bytes) -> NDArray[np.float32]:
     """The mask in a file's bytes. Raises `ResumeError` when there is none."""
     import numpy as np

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rushes.engine.latent_files import finished_name, job_of, read_mask, snapshot_name
+from rushes.engine.latent_files import finished_name, job_of, num_leading, read_mask, snapshot_name
 from rushes.errors import ResumeError
 from rushes.pipelines.model import Model
 from rushes.sampling.levels import LEVELS, steps_at
@@ -23,6 +23,8 @@ from rushes.trace import traced
 from rushes.types import GenerateRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from rushes.engine.recorder import Blobs
@@ -35,10 +37,19 @@ class LatentShelf:
         blobs: where they lie; see `rushes.engine.latent_files`.
         levels: noise levels at which clips are kept; none to keep nothing. Of a model with two noise experts,
             those that the low-noise one runs are left out.
+        first_frames: gives so many first frames of a finished job's video, None where it cannot; without it
+            all frames of a clip are decoded, also those before the first that changes.
     """
 
-    def __init__(self, blobs: Blobs, model: Model, levels: Sequence[float] = LEVELS) -> None:
+    def __init__(
+        self,
+        blobs: Blobs,
+        model: Model,
+        levels: Sequence[float] = LEVELS,
+        first_frames: Callable[[str, int], NDArray[np.uint8] | None] | None = None,
+    ) -> None:
         self._blobs, self._model, self._levels = blobs, model, tuple(levels)
+        self._first_frames = first_frames
 
     def steps(self, request: GenerateRequest) -> frozenset[int]:
         """Solver steps before which a clip's latents are kept: the first at or below each level."""
@@ -80,8 +91,19 @@ class LatentShelf:
         check_source(source, found, schedule_for(request.sampling).sigmas)
         if source.mask is None:
             return found
-        mask = mask_tensor(read_mask(self._blobs.read(source.mask)), shape)
+        mask = read_mask(self._blobs.read(source.mask))
         # What the snapshot's step predicted is not yet what the clip became.
-        data = self._blobs.read(finished_name(job_of(source.name) or ""))
+        job_id = job_of(source.name) or ""
+        data = self._blobs.read(finished_name(job_id))
         final = from_bytes(data, identity=identity, tenant=tenant, latent_shape=shape)
-        return replace(found, clean=final.clean, mask=mask)
+        lead = self._lead(job_id, num_leading(mask), request, shape[1])
+        return replace(found, clean=final.clean, mask=mask_tensor(mask, shape), lead=lead)
+
+    def _lead(
+        self, job_id: str, num_latents: int, request: GenerateRequest, latent_frames: int
+    ) -> NDArray[np.uint8] | None:
+        """The pixel frames of a clip's first latent frames."""
+        if self._first_frames is None or not 0 < num_latents < latent_frames:
+            return None
+        stride = (request.video.num_frames - 1) // (latent_frames - 1)
+        return self._first_frames(job_id, stride * (num_latents - 1) + 1)

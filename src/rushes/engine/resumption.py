@@ -18,6 +18,7 @@ from rushes.pipelines.model import Model
 from rushes.stages.base import Given, Job
 from rushes.stages.job_state import from_bytes, unpack
 from rushes.stages.source import SourceLatents
+from rushes.stages.vae_decode import begin_with
 from rushes.stores.base import JobRecord, JobStore
 from rushes.types import GenerateRequest
 
@@ -66,8 +67,13 @@ class Resumption:
         source, missed = self._source(record)
         if source is None:
             request = replace(request, source=None)
+        lead = None
+        if source is not None:
+            lead, source = source.lead, replace(source, lead=None)  # large, and needed once
         given = Given(source=source)
         job = self._model.pipeline.job(request, given, wants_preview=options.preview_every > 0)
+        if lead is not None:
+            begin_with(job, lead)
         if self._shelf is not None:
             job.snapshot_steps = self._shelf.steps(request)
         steps = self._resume(job, record)

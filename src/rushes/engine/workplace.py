@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rushes.engine.announcements import StoreAdmission
 from rushes.engine.artefacts import Artefacts, result_name
@@ -20,6 +21,10 @@ from rushes.stores.disk import BlobFolder
 from rushes.stores.objects import DiskObjects, ObjectStore
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.types import FINAL, Preview
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["MOST_JOBS", "Mp4Outlet", "Workplace", "live_name", "result_name"]
 
@@ -128,6 +133,16 @@ class Workplace:
             return self.previews.path(live_name(job_id)).read_bytes()
         except OSError:
             return None
+
+    def first_frames(self, job_id: str, num_frames: int) -> NDArray[np.uint8] | None:
+        """Of a finished job's video, as uint8 [num_frames, H, W, 3]; None where they cannot be had."""
+        from rushes.engine.first_frames import first_frames
+
+        try:
+            record = self.jobs.get(job_id)
+        except UnknownJob:
+            return None
+        return first_frames(self.artefacts, record, num_frames)
 
     def sweep(
         self,

@@ -105,6 +105,7 @@ def edit(
     *,
     whole_s: float = 0.0,
     mask: str | None = None,
+    kept_s: float = 0.0,
 ) -> Edit:
     """The clip's request with the new prompt, from its latents where there are fitting ones.
 
@@ -113,6 +114,7 @@ def edit(
     Args:
         snapshots: that are there, of the clip that is edited.
         whole_s: device seconds that all steps take.
+        kept_s: device seconds that decode what stays before the mask's first frame.
         mask: name of the mask's file. Under a mask the clip goes on from the source's at every strength.
     """
     request = _changed(parent.request, ask)
@@ -140,7 +142,7 @@ def edit(
         "source": parent.id,
         "sigma": schedule.sigmas[source.step],
         "steps_saved": source.step,
-        "seconds_saved": round(whole_s * saved, 3),
+        "seconds_saved": round(whole_s * saved + kept_s, 3),
     }
     return Edit(request=replace(request, source=source), told=told)
 

@@ -24,7 +24,7 @@ from rushes.server.limits import Limits
 from rushes.server.masks import cells_of
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
-from rushes.server.snapshots import kept_of, origin_of, steps_s
+from rushes.server.snapshots import kept_of, lead_s, origin_of, steps_s
 from rushes.server.videos import Standing, error_of, left_s, video_of
 from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish
@@ -151,16 +151,22 @@ class Gateway:
         if parent.status != "completed":
             raise ProblemError(not_finished(parent))
         origin = origin_of(self.place.jobs, parent)
-        mask = None if ask.mask is None else mask_file(cells_of(ask.mask, parent.request))
-        snapshots = kept_of(self.place, origin.id, is_masked=mask is not None)
-        name = None if mask is None else mask[0]
-        made = edit(parent, ask, snapshots, whole_s=steps_s(self.place.jobs, origin), mask=name)
+        cells = None if ask.mask is None else cells_of(ask.mask, parent.request)
+        name, mask = (None, b"") if cells is None else mask_file(cells)
+        made = edit(
+            parent,
+            ask,
+            kept_of(self.place, origin.id, is_masked=cells is not None),
+            whole_s=steps_s(self.place.jobs, origin),
+            mask=name,
+            kept_s=0.0 if cells is None else lead_s(self.place.jobs, origin, cells),
+        )
         asked = replace(made.request, source=None)
         earlier = self.client.earlier(asked, ask.options)
         if earlier is not None:
             return same_ask(earlier, ask.options, parent_id=parent.id, strength=ask.strength, mask=name)
-        if mask is not None and made.request.source is not None:
-            self.place.latents.write(*mask)
+        if name is not None and made.request.source is not None:
+            self.place.latents.write(name, mask)
         plan = self.reuse.edit(made.request, caller, made.told)
         self._disown_lost(plan, ask.options.tenant)
         record = self._queued(plan, asked, ask.options, caller)

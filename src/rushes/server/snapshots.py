@@ -11,12 +11,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from rushes.engine.latent_files import finished_name, job_of
+import numpy as np
+from numpy.typing import NDArray
+
+from rushes.engine.latent_files import finished_name, job_of, num_leading
 from rushes.engine.workplace import Workplace
 from rushes.errors import RushesError, StoreError, UnknownJob
 from rushes.reuse.entries import Entry, Snapshot
 from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.reuse import reuse_of
+from rushes.stages.base import WARM_LATENTS
 from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.disk import BlobFolder
 from rushes.types import JobEvent
@@ -154,14 +158,29 @@ class SnapshotIndex:
 
 def steps_s(jobs: JobStore, record: JobRecord) -> float:
     """Device seconds that all steps of a job's clip take when none is saved, by how long its own took."""
-    event = jobs.latest_event(record.id, "completed")
-    timings: Any = () if event is None else event.data.get("timings", ())
-    took_s = sum(float(timing["seconds"]) for timing in timings if timing["stage"] == "denoise")
+    took_s, _ = _stage(jobs, record, "denoise")
     source = None if reuse_of(record).get("kind") == "miss" else record.request.source
     saved = 0 if source is None else source.step
     num_steps = record.request.sampling.num_inference_steps
     whole_s = took_s * num_steps / max(1, num_steps - saved)
     return whole_s or record.actual_s or 0.0
+
+
+def lead_s(jobs: JobStore, record: JobRecord, mask: NDArray[np.float32]) -> float:
+    """Device seconds of decoding a job's clip that an edit with this mask is spared: its frames before the
+    first one that changes are there already. [T, h, w] or [h, w]."""
+    took_s, units = _stage(jobs, record, "vae_decode")
+    return took_s / max(1, units) * max(0, num_leading(mask) - WARM_LATENTS)
+
+
+def _stage(jobs: JobStore, record: JobRecord, name: str) -> tuple[float, int]:
+    """Seconds and units of a stage of a completed job."""
+    event = jobs.latest_event(record.id, "completed")
+    timings: Any = () if event is None else event.data.get("timings", ())
+    found = [
+        (float(timing["seconds"]), int(timing["units"])) for timing in timings if timing["stage"] == name
+    ]
+    return found[0] if found else (0.0, 0)
 
 
 def deleter(latents: BlobFolder) -> Callable[[Sequence[Entry]], None]:

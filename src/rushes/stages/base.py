@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rushes.stages.source import Region, Snapshot, SourceLatents
     from rushes.stages.text_encode import Conditioning
 
+WARM_LATENTS = 5
+"""Latent frames that are decoded before the first one whose frames are wanted, where a decoder begins within
+a clip. docs/reuse.md has what is lost by beginning there."""
+
 NoiseExpert = Literal["high", "low"]
 
 
@@ -130,7 +134,8 @@ class Job:
         latents: finished latent frames [1, C, 1, H, W], kept to the job's end: they are small, and whoever
             takes the job up again decodes it from the first one.
         decode: progress of VaeDecode.
-        num_decoded: latent frames decoded so far.
+        num_decoded: latent frames decoded so far, or whose pixel frames were known.
+        num_lead: of these, those whose pixel frames were known before the job began.
         num_frames: pixel frames decoded so far.
         num_delivered: pixel frames that had been decoded when the job was taken up again; they come a second
             time, the same, so that a writer gets them all.
@@ -153,6 +158,7 @@ class Job:
     latents: list[torch.Tensor] = field(default_factory=list)
     decode: DecodeState | None = None
     num_decoded: int = 0
+    num_lead: int = 0
     num_frames: int = 0
     num_delivered: int = 0
     frames: deque[Frames] = field(default_factory=deque)
@@ -178,7 +184,7 @@ class Job:
     @property
     def num_waiting(self) -> int:
         """Finished latent frames that wait to be decoded."""
-        return self.num_denoised - self.num_decoded
+        return max(0, self.num_denoised - self.num_decoded)
 
     @property
     def is_denoised(self) -> bool:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rushes.errors import ResumeError
@@ -50,12 +52,15 @@ class SourceLatents:
     Attributes:
         clean: clean latents as the step at this level predicted them; under a mask the finished clip's.
         mask: where it may change, 0 .. 1, [1, 1, 1 or T, H, W]; None for everywhere.
+        lead: pixels [n, H, W, 3] of the latent frames before the first one that may change; None where they
+            are to be decoded.
     """
 
     sigma: float
     latents: Tensor
     clean: Tensor
     mask: Tensor | None = None
+    lead: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

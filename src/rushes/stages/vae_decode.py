@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rushes.models.wan_vae import DecodeState, WanVAE, to_uint8
-from rushes.stages.base import BatchKey, Job
+from rushes.stages.base import WARM_LATENTS, BatchKey, Job
 from rushes.trace import span, traced
 from rushes.types import Frames
 
@@ -60,6 +60,7 @@ class VaeDecode:
             pipeline=self._pipeline,
             latent_shape=job.latent_shape,
             is_start=job.decode is None,
+            alone=id(job) if _begins_within(job) else None,
         )
 
     @torch.no_grad()
@@ -73,13 +74,16 @@ class VaeDecode:
         return not job.wants_video or not job.num_waiting
 
     def units(self, job: Job) -> int:
-        return job.num_latent_frames
+        return job.num_latent_frames - job.num_lead
 
     def _decode(self, vae: WanVAE, jobs: Sequence[Job]) -> None:
-        """One forward for jobs of one key."""
-        is_first = jobs[0].decode is None
+        """One forward for jobs of one key; more for a job that begins within its clip, which is alone."""
+        is_first = jobs[0].decode is None and not _begins_within(jobs[0])
         with span("vae_forward", is_first=is_first, latent=jobs[0].num_decoded, clips=len(jobs)):
-            video, states = _decode_together(vae, jobs)
+            if _begins_within(jobs[0]):
+                video, states = _decode_within(vae, jobs[0])
+            else:
+                video, states = _decode_together(vae, jobs)
         frames = to_host(video)
         # Nothing of a job changes before the frames are here: a unit that fails can be run again, and no
         # memory is given back that the device still reads.
@@ -93,6 +97,29 @@ class VaeDecode:
         job.num_decoded += 1
         if job.num_decoded == job.num_latent_frames:
             job.decode = None
+
+
+def begin_with(job: Job, frames: NDArray[np.uint8]) -> None:
+    """The pixel frames [1 + stride * n, H, W, 3] of a clip's first latent frames are known: only what follows
+    is decoded."""
+    stride = (job.request.video.num_frames - 1) // (job.num_latent_frames - 1)
+    job.num_lead = job.num_decoded = 1 + (len(frames) - 1) // stride
+    job.frames.append(Frames(start=0, frames=frames))
+    job.num_frames = len(frames)
+
+
+def _begins_within(job: Job) -> bool:
+    return job.decode is None and job.num_decoded > 0
+
+
+def _decode_within(vae: WanVAE, job: Job) -> tuple[Tensor, list[DecodeState]]:
+    """The next latent frame of a job whose decoder has no past: it is given that of a few latents before."""
+    first = max(0, job.num_decoded - WARM_LATENTS)
+    state: DecodeState | None = None
+    for latent in job.latents[first : job.num_decoded]:
+        _, state = vae.decode_step(latent, state)
+    video, after = vae.decode_step(job.latents[job.num_decoded], state)
+    return video, [after]
 
 
 def _decode_together(vae: WanVAE, jobs: Sequence[Job]) -> tuple[Tensor, list[DecodeState]]:
