@@ -4,6 +4,9 @@ A gateway and a worker with the embedded model, as they are shipped; a client wa
 clip and then edits of it, one after another, so that nothing waits in a queue: at the default strength, at
 lower ones, and of the last frames only, whose first ones are known. Seconds are from sending the request to
 the event that tells of the first frames. The first pair warms the worker up and does not count.
+
+Beside it, what a decoder loses that begins within a clip: PSNR of the frames of each latent frame behind it
+against those of a whole decode, by how many latent frames warm it up.
 """
 
 from __future__ import annotations
@@ -21,14 +24,19 @@ from statistics import median
 from typing import Any
 
 import torch
+from benchmarks.judge_clips import denoised, open_bench
 from benchmarks.service_processes import Service
+from torch import Tensor
 
 from rushes.client import Client, Clip
+from rushes.models.wan_vae import to_uint8
 from rushes.profiling.bench.about import about
 from rushes.profiling.output import write_json
+from rushes.profiling.quality.pixels import psnr_db
 from rushes.server.edits import STRENGTH
 
 GOAL = 0.40
+ASSETS = Path("src/rushes/assets")
 OUTPUT = Path("benchmarks/results/reuse_edits_cpu.json")
 EDITS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -80,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             [round(each, 2) for each in one] for one in (load, os.getloadavg())
         ],
         "rows": rows,
+        "psnr db behind so many latent frames": warming(args.preset),
         "goal": GOAL,
         "is met at the default strength": ratio <= GOAL,
     }
@@ -125,6 +134,31 @@ def watched(client: Client, parent: Clip | None, prompt: str, **fields: Any) -> 
         seconds_saved=clip.refresh().video["cache"]["seconds_saved"] or 0.0,
     )
     return clip, run
+
+
+@torch.no_grad()
+def warming(preset: str) -> dict[str, list[float]]:
+    """Of one clip, decoded from its last third on."""
+    bench = open_bench(ASSETS, 1, device="cpu")
+    latents = denoised(bench, [bench.model.job("a red dog runs in a park", seed=1, preset=preset)])
+    num = latents.shape[2]
+    begin = num - num // 3
+
+    def frames(first: int) -> list[Tensor]:
+        state, found = None, []
+        for latent in latents[:, :, first:].split(1, dim=2):
+            video, state = bench.vae.decode_step(latent, state)
+            found.append(to_uint8(video).float())
+        return found[begin - first :]
+
+    whole = frames(0)
+    return {
+        str(warm): [
+            round(min(99.9, psnr_db(float((one - other).square().mean()))), 1)
+            for one, other in zip(frames(begin - warm), whole, strict=True)
+        ]
+        for warm in range(1, begin)
+    }
 
 
 def report(runs: dict[str, list[Run]]) -> dict[str, dict[str, Any]]:

@@ -77,6 +77,27 @@ def test_a_video_is_named_by_its_bytes(place: Workplace) -> None:
     assert (found.size, found.media_type, found.url) == (len(data), "video/mp4", None)
 
 
+@pytest.mark.parametrize("num", [1, 5, 17])
+def test_the_first_frames_of_a_video(place: Workplace, num: int) -> None:
+    record = completed(place)
+    found = place.first_frames(record.id, num)
+    assert found is not None
+    assert found.shape == (num, 32, 64, 3)
+    assert np.abs(found - clip(record)[:num].astype(int)).mean() < 4
+
+
+def test_first_frames_that_cannot_be_had(place: Workplace) -> None:
+    record = completed(place)
+    assert place.first_frames(record.id, 18) is None
+    assert place.first_frames(32 * "0", 1) is None
+    assert record.result is not None
+    for data in (b"no video", None):
+        place.results.delete(record.result)
+        if data is not None:
+            place.results.write(record.result, data)
+        assert place.first_frames(record.id, 1) is None
+
+
 def test_the_growing_file_is_where_a_gateway_looks(place: Workplace) -> None:
     record = leased(place)
     outlet = place.outlet(record)

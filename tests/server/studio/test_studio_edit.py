@@ -21,6 +21,28 @@ def test_a_take_is_edited_and_shown_before_and_after(studio: Page, url: str) -> 
     studio.screenshot(path=SHOTS / "edit.png")
 
 
+def test_a_box_on_the_poster_is_what_may_change(studio: Page, url: str) -> None:
+    roll(studio, "a red dog in a park", **SHORT, seed=9)
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    studio.click("#deeds button:has-text('Edit')")
+    frame = studio.locator(".region canvas")
+    box = frame.bounding_box()
+    assert box is not None
+    studio.mouse.move(box["x"] + 4, box["y"] + 4)
+    studio.mouse.down()
+    studio.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 4, steps=4)
+    studio.mouse.up()
+    expect(studio.locator(".region button")).to_be_visible()
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    studio.screenshot(path=SHOTS / "edit-region.png")
+    studio.fill("#edit-prompt", "a blue cat in a park")
+    with studio.expect_request("**/remix") as sent:
+        studio.click("#dialog button:has-text('Roll the edit')")
+    assert sent.value.post_data_json["mask"].startswith("data:image/png;base64,")
+    expect(studio.locator("#shot")).to_have_text("a blue cat in a park")
+    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+
+
 def test_an_edit_that_is_refused_stays_in_the_dialog(studio: Page) -> None:
     roll(studio, "a red balloon over a lake", **SHORT, seed=8)
     expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)

@@ -5,6 +5,7 @@ import { openPair } from "./compare.js";
 import { closeDialog, openDialog } from "./dialogs.js";
 import { h, setText, toast } from "./dom.js";
 import { submit } from "./jobs.js";
+import { regionPicker } from "./region.js";
 import { store } from "./store.js";
 
 const STRENGTH = 0.8;
@@ -15,14 +16,16 @@ export function openEdit(take) {
   const strength = h("input", { id: "edit-strength", type: "range", min: 0, max: 1, step: 0.05, value: STRENGTH, oninput: () => draw() });
   const told = h("output", { for: "edit-strength" });
   const draw = () => { setText(told, Number(strength.value).toFixed(2)); strength.style.setProperty("--at", strength.value); };
+  const region = regionPicker(take.video);
   const wrong = h("p.wrong", { role: "alert" });
   const given = event => {
     event.preventDefault();
-    send(take, prompt.value, Number(strength.value)).then(closeDialog, error => setText(wrong, error.message));
+    send(take, prompt.value, Number(strength.value), region.mask()).then(closeDialog, error => setText(wrong, error.message));
   };
   openDialog("Edit this take", h("form.column", { onsubmit: given },
     h("div.entry", {}, h("label", { for: "edit-prompt" }, "What it shall show now"), prompt),
     h("div.entry", {}, h("label", { for: "edit-strength" }, "How much may change: ", told), strength),
+    h("div.entry", {}, h("p.hint", {}, "Where: drag a box, or leave it for all of it"), region.element),
     wrong,
     h("div.row-end", {}, h("button.action", { type: "submit" }, "Roll the edit"))), { kind: "narrow" });
   draw();
@@ -31,10 +34,10 @@ export function openEdit(take) {
 }
 
 // Stands on the page as what it was asked for; the rest of its settings are the take's.
-async function send(take, prompt, strength) {
+async function send(take, prompt, strength, mask) {
   const { width, height, num_frames, fps, model } = take.video;
   const asked = { prompt, model, width, height, num_frames, fps };
-  const ask = { prompt, strength, preview_every: 1 };
+  const ask = { prompt, strength, preview_every: 1, ...(mask && { mask }) };
   await submit(asked, { send: (_, key) => api.remix(take.id, ask, key) });
 }
 
