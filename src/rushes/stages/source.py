@@ -107,7 +107,10 @@ def to_bytes(snapshot: Snapshot, request: GenerateRequest, *, identity: str, ten
         "step": str(snapshot.step),
         "sigma": repr(snapshot.sigma),
     }
-    return seal({"latents": snapshot.latents, "clean": snapshot.clean}, metadata)
+    tensors = {"latents": snapshot.latents, "clean": snapshot.clean}
+    if snapshot.sigma == 0:  # a finished clip, whose latents are clean
+        del tensors["latents"]
+    return seal(tensors, metadata)
 
 
 def from_bytes(
@@ -123,12 +126,12 @@ def from_bytes(
     for name, value in wanted.items():
         if metadata.get(name) != value:
             raise ResumeError(f"of another {name}: {metadata.get(name)}, needed is {value}")
-    tensors = tensors_of(data)
+    tensors, sigma = tensors_of(data), float(metadata["sigma"])
+    if sigma == 0 and "clean" in tensors:
+        tensors["latents"] = tensors["clean"]
     for name in ("latents", "clean"):
         _check(name, tensors.get(name), (1, *latent_shape))
-    return SourceLatents(
-        sigma=float(metadata["sigma"]), latents=tensors["latents"].float(), clean=tensors["clean"].float()
-    )
+    return SourceLatents(sigma=sigma, latents=tensors["latents"].float(), clean=tensors["clean"].float())
 
 
 def mask_tensor(mask: Any, latent_shape: tuple[int, int, int, int]) -> Tensor:
