@@ -14,7 +14,7 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PROTO := src/rushes/server/proto/rushes/v1/videos.proto
 
-.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report bench-reuse chaos serve-demo bench-service soak audit proto clean
+.PHONY: help setup demo test check format bench bench-peers profile-demo docs parity judge judge-full bench-scheduling bench-engine bench-report bench-reuse bench-edits chaos serve-demo bench-service soak audit proto clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
@@ -70,6 +70,9 @@ bench-report: $(RUNTIME)  ## every stored speed figure in one table, a fresh sam
 
 bench-reuse: $(RUNTIME)  ## two workloads with reuse: shares of hits, waiting, device time, eviction; 10 minutes
 	@$(BIN)/python -m benchmarks.reuse
+
+bench-edits: $(RUNTIME)  ## how soon an edit shows its first frame, beside a fresh clip, and what the audits see; 5 minutes
+	@$(BIN)/python -m benchmarks.reuse_edits; $(BIN)/python -m benchmarks.reuse_audits -o benchmarks/results/reuse_audits_cpu.json
 
 chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos

@@ -83,6 +83,6 @@ def read_mask(data: bytes) -> NDArray[np.float32]:
         mask = np.load(io.BytesIO(data), allow_pickle=False)
         if mask.dtype != np.uint8:
             raise ValueError(f"its values are {mask.dtype}")
-        return np.asarray(mask, np.float32) / _LEVELS
+        return np.asarray(mask, np.float32) / np.float32(_LEVELS)
     except (ValueError, EOFError, OSError, TypeError, KeyError) as error:
         raise ResumeError(f"no mask: {error}") from error

@@ -83,7 +83,7 @@ class Mask:
         cells = _most_of(_most_of(self.pixels, rows).T, columns).T
         if not cells.any():
             raise InvalidRequest("mask", "is black everywhere, so that nothing would change; white changes")
-        return cells.astype(np.float32) / 255
+        return cells.astype(np.float32) / np.float32(255)
 
 
 def cells_of(mask: Mask, request: GenerateRequest) -> Cells:
@@ -110,10 +110,11 @@ def mask_of(picture: object, frames: object) -> Mask | None:
 
 def _frames(text: object) -> tuple[int, int | None]:
     found = _FRAMES.fullmatch(text) if isinstance(text, str) else None
-    first, last = (None, None) if found is None else (int(found[1]), found[2] and int(found[2]))
-    if first is None or (last is not None and last < first):
-        raise InvalidRequest("mask_frames", f"must be FIRST-LAST or FIRST-, such as 16-32, got {shown(text)}")
-    return first, last
+    if found is not None:
+        first, last = int(found[1]), int(found[2]) if found[2] else None
+        if last is None or first <= last:
+            return first, last
+    raise InvalidRequest("mask_frames", f"must be FIRST-LAST or FIRST-, such as 16-32, got {shown(text)}")
 
 
 def _bytes(picture: object) -> bytes:
