@@ -32,3 +32,11 @@ def test_the_report_meets_its_goals() -> None:
 
 def test_every_policy_is_in_its_table() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == set(POLICIES)
+
+
+def test_the_audits_table_is_that_of_its_report() -> None:
+    report = json.loads((ROOT / "benchmarks/results/reuse_audits_cpu.json").read_text("utf-8"))
+    rows = re.findall(r"^\| [^|]+ \| ([\d.]+) dB \| (\d+) % \|$", PAGE, re.MULTILINE)
+    assert rows == [
+        (f"{row['median db']:.1f}", f"{100 * row['below']:.0f}") for row in report["kinds"].values()
+    ]

@@ -21,7 +21,7 @@ from rushes.stores.base import JobRecord
 log = logging.getLogger(__name__)
 
 LEAST_LIKENESS_DB = 13.0
-"""Of 20 pairs of clips of one meaning and two seeds one is less alike: `benchmarks.reuse_audits`."""
+"""Of 14 pairs of clips of one meaning and two seeds one is less alike: `benchmarks.reuse_audits`."""
 
 _PEAK = 255.0
 _LEAST_ERROR = 1e-3
