@@ -16,7 +16,7 @@ from hand_worker import HandWorker
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rushes.engine.workplace import Workplace
-from rushes.errors import IdempotencyConflict, TooManyJobs
+from rushes.errors import ConfigError, IdempotencyConflict, TooManyJobs
 from rushes.server.audits import AUDIT_TENANT
 from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.edits import edit_of
@@ -102,6 +102,35 @@ def test_a_like_prompt_goes_on_from_stored_latents(bench: Bench) -> None:
     assert cache["similarity"] >= 0.92
     assert record.request.prompt == LIKE
     assert bench.place.jobs.asked(record.id).source is None
+
+
+def test_words_that_the_model_takes_as_equal_are_one(bench: Bench) -> None:
+    source = bench.made("We see a red puppy moving from left to right on the beach")
+    cache = bench.cache("On a sandy beach, a red dog goes right")
+    assert (cache["kind"], cache["source"]) == ("latent", source.id)
+    assert bench.cache("On a sandy beach, a red dog goes left")["kind"] == "miss"
+
+
+def test_latents_of_another_list_are_not_found(tmp_path: Path) -> None:
+    file, store = tmp_path / "equal.toml", tmp_path / "store"
+    file.write_text('equal = [["ball", "sphere"]]')
+    like = "A red sphere rolling over fresh snow"
+    with opened(store, reuse_synonyms=file) as bench:
+        source = bench.made(RED)
+        assert bench.cache(like)["source"] == source.id
+        assert bench.cache("a red puppy")["reason"] == "similarity"  # the model's own list is not used
+    file.write_text('equal = [["ball", "sphere", "orb"]]')
+    with opened(store, reuse_synonyms=file) as bench:
+        assert bench.cache(like)["reason"] == "empty"
+    file.write_text('models = ["wan2.2-ti2v-5b"]')
+    with opened(store, reuse_synonyms=file) as bench:
+        assert bench.cache(like)["reason"] == "empty"
+    file.write_text('equal = [["ball"]]')
+    with (
+        pytest.raises(ConfigError, match="a group is two phrases or more"),
+        opened(store, reuse_synonyms=file),
+    ):
+        pass
 
 
 def test_a_seed_that_was_given_is_kept_by_noise(bench: Bench) -> None:
