@@ -102,7 +102,7 @@ def _rates(name: str, num: int | None, synonyms: Callable[[str], Synonyms]) -> d
 def _run(name: str, num: int | None, latents: LatentReuse, folder: Path) -> Taken:
     """Requests that are labelled edits are asked for as edits of the clip that they change."""
     taken = Taken()
-    made: dict[str, tuple[Snapshot, ...]] = {}
+    made: dict[str, tuple[Snapshot, ...]] = {}  # by key, those on a clip's way
     keys: list[str] = []
     prompts = load_workload(name).prompts(num)
     for prompt in prompts:
@@ -113,14 +113,17 @@ def _run(name: str, num: int | None, latents: LatentReuse, folder: Path) -> Take
         if key not in made:
             parent = made[keys[prompt.of]] if prompt.kind == "edit" and prompt.of is not None else ()
             kind, step = _edited(request, parent)
+            source: tuple[Snapshot, ...] = ()
             if kind == "miss":
                 found = latents.find(request, identity=IDENTITY, tenant=TENANT, has_seed=True)
                 kind, step = ("miss", 0) if isinstance(found, str) else ("latent", found.source.step)
                 if isinstance(found, str):
                     taken.misses.update([reason_of(found)])
                 else:
+                    source = made[keys[int(found.job_id)]]
                     taken.num_false += prompts[int(found.job_id)].scene != prompt.scene
-            made[key] = _keep(latents, folder, prompt, request, step)
+            own = _keep(latents, folder, prompt, request, step)
+            made[key] = (*own, *(one for one in source if one.step < step))
         taken.kinds[prompt.kind, kind] += 1
         taken.seconds.append(0.0 if kind == "exact" else FULL_S - step * STEP_S)
         taken.steps_saved[kind] += step

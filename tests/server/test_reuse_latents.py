@@ -218,6 +218,23 @@ def test_an_edit_is_found_by_who_edits_it_only(bench: Bench) -> None:
     assert again.request.source.name.startswith(edited.id)
 
 
+def test_a_clip_made_from_latents_can_be_edited_above_where_they_were_taken_up(bench: Bench) -> None:
+    source = bench.made(RED)
+    bench.ask(LIKE, seed=5)
+    like = bench.worker.complete(STEPS[2:])
+    assert reuse_of(like)["kind"] == "latent"
+    other = edit_of({"prompt": "a yellow bird flies over the sea", "strength": 0.9}, tenant=LOCAL.tenant)
+    edited = bench.gateway.remix(LOCAL, like.id, other)
+    assert edited.request.source is not None
+    assert edited.request.source.name.startswith(source.id)
+    assert edited.request.source.step < STEPS[2]
+    bench.worker.complete()
+    for name in [name for name in bench.place.latents.names() if name.startswith(source.id)]:
+        bench.place.latents.delete(name)
+    again = bench.gateway.remix(LOCAL, like.id, replace(other, prompt="a bird"))
+    assert (again.request.source, reuse_of(again)["reason"]) == (None, "strength")
+
+
 def test_a_worker_that_cannot_use_a_snapshot_makes_it_a_miss(bench: Bench) -> None:
     source = bench.made(RED)
     bench.ask(LIKE, seed=5)
