@@ -32,7 +32,7 @@ from rushes.server.body import BodyGuard
 from rushes.server.instrument import instrument
 from rushes.server.local_only import LocalOnly
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
-from rushes.server.service import Service, new_request_id
+from rushes.server.service import Service, request_id_of
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +156,7 @@ class RequestIds:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("ascii", "replace")
-        is_sane = 0 < len(given) <= 64 and all(letter.isalnum() or letter in "_-." for letter in given)
-        request_id = given if is_sane else new_request_id()
+        request_id = request_id_of(given)
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def with_id(message: Message) -> None:
