@@ -27,7 +27,6 @@ from rushes.server.media import Follower
 from rushes.server.problems import Problem, ProblemError, problem_of
 from rushes.server.proto.rushes.v1 import videos_pb2
 from rushes.server.service import Service, authorized
-from rushes.server.wishes import wish_of
 from rushes.stores.api_keys import Scope
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
@@ -88,23 +87,21 @@ class Videos:
     async def Create(self, request: videos_pb2.CreateRequest, caller: Caller, call: Call) -> Any:
         """Queue a video."""
         gateway, body = self.service.gateway, body_of(request)
+        key = request.idempotency_key if request.HasField("idempotency_key") else None
+        traceparent = call.state.get("traceparent")
         try:
-            asked, options = gateway.ask(
-                body,
-                tenant=caller.tenant,
-                idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
-                traceparent=call.state.get("traceparent"),
+            record = await asyncio.to_thread(
+                gateway.make, body, caller, idempotency_key=key, traceparent=traceparent
             )
-            record = await asyncio.to_thread(gateway.create, asked, options, caller, wish_of(body))
-            name_job(record.id)
         except InvalidRequest as error:
             raise ProblemError(problem_of(error, body)) from error
-        return self._video(record)
+        name_job(record.id)
+        return await self._video(record)
 
     @answers("videos:read")
     async def Get(self, request: videos_pb2.GetRequest, caller: Caller, call: Call) -> Any:
         """One video as it stands."""
-        return self._video(self._record(caller, request.id))
+        return await self._video(self._record(caller, request.id))
 
     @answers("videos:read")
     async def List(self, request: videos_pb2.ListRequest, caller: Caller, call: Call) -> Any:
@@ -113,17 +110,21 @@ class Videos:
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidRequest("limit", f"must be a whole number from 1 to {MAX_PAGE}, got {limit}")
         after = request.after if request.HasField("after") else None
-        page = self.service.gateway.list(
-            caller.tenant, limit=limit, after=after, oldest_first=request.oldest_first
+        page = await asyncio.to_thread(
+            self.service.gateway.list,
+            caller.tenant,
+            limit=limit,
+            after=after,
+            oldest_first=request.oldest_first,
         )
-        videos = [self._video(record) for record in page.records]
-        return videos_pb2.ListResponse(videos=videos, has_more=page.has_more)
+        return videos_pb2.ListResponse(videos=map(video_message, page.videos), has_more=page.has_more)
 
     @answers("videos:write")
     async def Cancel(self, request: videos_pb2.CancelRequest, caller: Caller, call: Call) -> Any:
         """End a job at its next step."""
         self._record(caller, request.id)
-        return self._video(await asyncio.to_thread(self.service.gateway.cancel, caller.tenant, request.id))
+        record = await asyncio.to_thread(self.service.gateway.cancel, caller.tenant, request.id)
+        return await self._video(record)
 
     @answers("videos:write")
     async def Delete(self, request: videos_pb2.DeleteRequest, caller: Caller, call: Call) -> Any:
@@ -165,8 +166,8 @@ class Videos:
         name_job(record.id)
         return record
 
-    def _video(self, record: JobRecord) -> videos_pb2.Video:
-        return video_message(self.service.gateway.video(record))
+    async def _video(self, record: JobRecord) -> videos_pb2.Video:
+        return video_message(await self.service.gateway.told(record))
 
     async def _events(self, record: JobRecord, after: int) -> AsyncGenerator[videos_pb2.WatchResponse]:
         gateway, is_ended = self.service.gateway, False
