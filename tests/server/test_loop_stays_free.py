@@ -20,13 +20,17 @@ from local_service import lease
 
 from rushes.engine.artefacts import result_name
 from rushes.engine.workplace import Workplace
+from rushes.stores.base import Lease
 
 SMALL = {"prompt": "a dog", "width": 64, "height": 64, "num_frames": 5, "num_inference_steps": 2}
-MOST_S = 0.05
-"""That /health may be held up by others; see `unhindered`."""
+MOST_S, FEW = 0.05, 3
+"""That /health may be held up by others, but for so many answers: a machine has hiccups of its own."""
+
+TIMES = 6
+"""That what might hold others up is done: more often than hiccups are forgiven."""
 
 NUM_EVENTS = 10_000
-NUM_BYTES = 200 << 20
+NUM_BYTES = 100 << 20
 
 
 PROBE = """
@@ -66,16 +70,25 @@ def service(tmp_path: Path) -> Iterator[Running]:
 
 @contextmanager
 def unhindered(url: str) -> Iterator[None]:
-    """Asks /health all the time from a process of its own. The third slowest answer must have come in time:
-    a machine has hiccups of its own."""
+    """Asks /health all the time from a process of its own: of the block's answers all but `FEW` come in time.
+    How late they are on this machine while the gateway does nothing is allowed for, twice."""
+    with probing(url) as before:
+        time.sleep(1.0)
+    with probing(url) as during:
+        yield
+    assert len(during) > 20
+    assert during[-FEW - 1] < MOST_S + 2 * before[-FEW - 1], (during[-8:], before[-8:])
+
+
+@contextmanager
+def probing(url: str) -> Iterator[list[float]]:
+    """Gives a list that is filled, in order, when the block ends."""
+    took_s: list[float] = []
     command = [sys.executable, "-c", PROBE, url.removeprefix("http://")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
         time.sleep(0.3)
-        yield
-        time.sleep(0.1)
-        took_s = sorted(json.loads(probe.communicate()[0]))
-    assert len(took_s) > 20
-    assert took_s[-3] < MOST_S, took_s[-8:]
+        yield took_s
+        took_s += sorted(json.loads(probe.communicate()[0]))
 
 
 def rows_of(place: Workplace, table: str) -> tuple[sqlite3.Connection, dict[str, object]]:
@@ -110,17 +123,24 @@ def long_history(place: Workplace) -> str:
 def test_a_long_history_is_replayed_without_holding_up_others(service: Running) -> None:
     httpx2.post(f"{service.url}/v1/videos", json=SMALL)
     job_id = long_history(service.place)
-    url, told = f"{service.url}/v1/videos/{job_id}/events", []
-    with unhindered(service.url), httpx2.stream("GET", url) as answer:
+    url = f"{service.url}/v1/videos/{job_id}/events"
+    with unhindered(service.url):
+        for _ in range(TIMES):
+            assert told(url, most=1_500) == list(range(1, 1_501))
+    assert told(url, most=NUM_EVENTS) == list(range(1, NUM_EVENTS + 1))
+    assert told(f"{url}?after={NUM_EVENTS - 2}", most=2) == [NUM_EVENTS - 1, NUM_EVENTS]
+
+
+def told(url: str, *, most: int) -> list[int]:
+    """Numbers of the first events."""
+    found: list[int] = []
+    with httpx2.stream("GET", url) as answer:
         for line in answer.iter_lines():
             if line.startswith("id: "):
-                told.append(int(line.removeprefix("id: ")))
-                if told[-1] == NUM_EVENTS:
+                found.append(int(line.removeprefix("id: ")))
+                if len(found) == most:
                     break
-    assert told == list(range(1, NUM_EVENTS + 1))
-    with httpx2.stream("GET", url, params={"after": NUM_EVENTS - 2}) as answer:
-        ids = (line for line in answer.iter_lines() if line.startswith("id: "))
-        assert [next(ids), next(ids)] == [f"id: {NUM_EVENTS - 1}", f"id: {NUM_EVENTS}"]
+    return found
 
 
 def test_a_deep_queue_is_listed_and_watched_without_holding_up_others(service: Running) -> None:
@@ -129,35 +149,38 @@ def test_a_deep_queue_is_listed_and_watched_without_holding_up_others(service: R
     ids = [f"{int(str(last['id']), 16) + number:032x}" for number in range(1, 20_001)]
     insert(connection, "jobs", [{**last, "id": job_id} for job_id in ids])
     with unhindered(service.url):
-        page = httpx2.get(f"{service.url}/v1/videos", params={"limit": 100}, timeout=60).json()
-        for _ in range(20):
+        for _ in range(TIMES):
+            page = httpx2.get(f"{service.url}/v1/videos", params={"limit": 20}, timeout=60).json()
             assert httpx2.get(f"{service.url}/v1/videos/{ids[-1]}").json()["position"] == 20_000
         assert httpx2.get(f"{service.url}/v1/usage").status_code == 200
         assert httpx2.get(f"{service.url}/ready").status_code == 503
-    assert [video["position"] for video in page["data"]] == list(range(20_000, 19_900, -1))
+    assert [video["position"] for video in page["data"]] == list(range(20_000, 19_980, -1))
 
 
 def test_a_large_growing_video_is_sent_and_proved_without_holding_up_others(service: Running) -> None:
-    """All of it lies there when it is asked for; the job's second life writes a file of its own, so that
-    everything that was sent is read once more."""
+    """All of it lies there when it is asked for. Then the job goes from life to life, each with a file
+    of its own of a byte more, so that everything that was sent is read again."""
     made = httpx2.post(f"{service.url}/v1/videos", json=SMALL).json()
-    held, record = lease(service.place)
-    results, num_bytes = service.place.results, 0
-    with results.growing(result_name(record)) as path:
-        with path.open("wb") as file:
-            file.truncate(NUM_BYTES)
-        with (
-            unhindered(service.url),
-            httpx2.stream("GET", f"{service.url}/v1/videos/{made['id']}/stream", timeout=60) as answer,
-        ):
-            for data in answer.iter_raw():
-                num_bytes += len(data)
-                if num_bytes == NUM_BYTES:
-                    service.place.jobs.release(held)
-                    held, record = lease(service.place)
-                    results.write(result_name(record), bytes(NUM_BYTES) + b"end")
-                    service.place.jobs.finish(held, result=result_name(record), actual_s=1.0)
-    assert num_bytes == NUM_BYTES + 3
+    url, num_bytes = f"{service.url}/v1/videos/{made['id']}/stream", 0
+    held = grown(service.place, NUM_BYTES)
+    with unhindered(service.url), httpx2.stream("GET", url, timeout=60) as answer:
+        for data in answer.iter_raw():
+            num_bytes += len(data)
+            if NUM_BYTES <= num_bytes < NUM_BYTES + TIMES:
+                service.place.jobs.release(held)
+                held = grown(service.place, num_bytes + 1)
+            elif num_bytes == NUM_BYTES + TIMES:
+                service.place.jobs.cancel(made["id"])
+                service.place.jobs.cancelled(held)
+    assert num_bytes == NUM_BYTES + TIMES
+
+
+def grown(place: Workplace, num_bytes: int) -> Lease:
+    """The oldest job, with a file of zeros that grows."""
+    held, record = lease(place)
+    with place.results.partial_path(result_name(record)).open("wb") as file:
+        file.truncate(num_bytes)
+    return held
 
 
 def test_a_locked_store_holds_up_those_only_who_write(service: Running) -> None:
