@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from rushes.cli.serve import settings_of, worker_command
+from rushes.cli.serve import about_keys, settings_of, worker_command
 from rushes.cli.worker import worker
 from rushes.errors import ConfigError
 
@@ -27,3 +28,12 @@ def test_workers_are_told_what_they_share_with_the_gateway(tmp_path: Path) -> No
 def test_days_are_none_or_more(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="keep_days: must be from 0 on, got -1"):
         settings_of({"store": tmp_path, "keep_days": -1.0})
+
+
+def test_the_first_start_gives_a_key_and_the_next_says_where_more_come_from(tmp_path: Path) -> None:
+    settings = settings_of({"store": tmp_path})
+    first = about_keys(settings, "http://x")
+    assert re.fullmatch(r"first key: (rk_\S+)  \(shown once; studio: http://x/#key=\1\)", first)
+    second = about_keys(settings, "http://x")
+    assert f"rushes keys create NAME --store {tmp_path}" in second
+    assert "rk_" not in second

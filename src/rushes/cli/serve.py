@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -156,13 +157,22 @@ def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -
             say(f"listening at {url}  (studio: {url}/, API: {url}/docs)")
             if listening.grpc_port is not None:
                 say(f"gRPC at {settings.host}:{listening.grpc_port}")
-            secret = first_key(settings) if settings.has_auth else None
-            if secret is not None:
-                say(f"first key: {secret}  (shown once; studio: {url}/#key={secret})")
+            if settings.has_auth:
+                say(about_keys(settings, url))
             click.echo(url)
 
         run_gateway(place, settings, found, ready)
         say("stopping; running jobs are saved")
+
+
+def about_keys(settings: Any, url: str) -> str:
+    """A first key, or where more come from."""
+    secret = first_key(settings)
+    if secret is not None:
+        return f"first key: {secret}  (shown once; studio: {url}/#key={secret})"
+    return (
+        f"keys were made before; another: rushes keys create NAME --store {shlex.quote(str(settings.store))}"
+    )
 
 
 def first_key(settings: Any) -> str | None:
