@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,14 @@ from rushes.engine.workplace import Workplace
 from rushes.stores.base import Lease
 
 SMALL = {"prompt": "a dog", "width": 64, "height": 64, "num_frames": 5, "num_inference_steps": 2}
-MOST_S, FEW = 0.05, 3
-"""That /health may be held up by others, but for so many answers: a machine has hiccups of its own."""
+MOST_S, FEW = 0.15, 3
+"""That /health may be held up by others, but for so many answers: a machine has hiccups of its own. What the
+tests guard against takes 0.25 s and more; on a machine with two free cores answers come within 0.05 s."""
 
 TIMES = 6
 """That what might hold others up is done: more often than hiccups are forgiven."""
 
-NUM_EVENTS = 10_000
+NUM_EVENTS = 20_000
 NUM_BYTES = 100 << 20
 
 
@@ -68,16 +69,21 @@ def service(tmp_path: Path) -> Iterator[Running]:
             yield Running(url=url, place=place)
 
 
-@contextmanager
-def unhindered(url: str) -> Iterator[None]:
-    """Asks /health all the time from a process of its own: of the block's answers all but `FEW` come in time.
-    How late they are on this machine while the gateway does nothing is allowed for, twice."""
-    with probing(url) as before:
-        time.sleep(1.0)
-    with probing(url) as during:
-        yield
-    assert len(during) > 20
-    assert during[-FEW - 1] < MOST_S + 2 * before[-FEW - 1], (during[-8:], before[-8:])
+def check_unhindered(url: str, work: Callable[[], None]) -> None:
+    """Asks /health all the time from a process of its own while work is done: all answers but `FEW` come in
+    time. How late they are while the gateway does nothing is allowed for, twice; and what others on a busy
+    machine do is not there every time, so that one of three tries has to be good."""
+    seen = []
+    for _ in range(3):
+        with probing(url) as before:
+            time.sleep(1.0)
+        with probing(url) as during:
+            work()
+        assert len(during) > 20
+        if during[-FEW - 1] < MOST_S + 2 * before[-FEW - 1]:
+            return
+        seen.append((during[-8:], before[-8:]))
+    raise AssertionError(seen)
 
 
 @contextmanager
@@ -124,9 +130,12 @@ def test_a_long_history_is_replayed_without_holding_up_others(service: Running) 
     httpx2.post(f"{service.url}/v1/videos", json=SMALL)
     job_id = long_history(service.place)
     url = f"{service.url}/v1/videos/{job_id}/events"
-    with unhindered(service.url):
+
+    def replay() -> None:
         for _ in range(TIMES):
             assert told(url, most=1_500) == list(range(1, 1_501))
+
+    check_unhindered(service.url, replay)
     assert told(url, most=NUM_EVENTS) == list(range(1, NUM_EVENTS + 1))
     assert told(f"{url}?after={NUM_EVENTS - 2}", most=2) == [NUM_EVENTS - 1, NUM_EVENTS]
 
@@ -148,31 +157,39 @@ def test_a_deep_queue_is_listed_and_watched_without_holding_up_others(service: R
     connection, last = rows_of(service.place, "jobs")
     ids = [f"{int(str(last['id']), 16) + number:032x}" for number in range(1, 20_001)]
     insert(connection, "jobs", [{**last, "id": job_id} for job_id in ids])
-    with unhindered(service.url):
+
+    def look() -> None:
         for _ in range(TIMES):
             page = httpx2.get(f"{service.url}/v1/videos", params={"limit": 20}, timeout=60).json()
+            positions = [video["position"] for video in page["data"]]
+            assert positions == list(range(20_000, 19_980, -1))
             assert httpx2.get(f"{service.url}/v1/videos/{ids[-1]}").json()["position"] == 20_000
         assert httpx2.get(f"{service.url}/v1/usage").status_code == 200
         assert httpx2.get(f"{service.url}/ready").status_code == 503
-    assert [video["position"] for video in page["data"]] == list(range(20_000, 19_980, -1))
+
+    check_unhindered(service.url, look)
 
 
 def test_a_large_growing_video_is_sent_and_proved_without_holding_up_others(service: Running) -> None:
     """All of it lies there when it is asked for. Then the job goes from life to life, each with a file
     of its own of a byte more, so that everything that was sent is read again."""
-    made = httpx2.post(f"{service.url}/v1/videos", json=SMALL).json()
-    url, num_bytes = f"{service.url}/v1/videos/{made['id']}/stream", 0
-    held = grown(service.place, NUM_BYTES)
-    with unhindered(service.url), httpx2.stream("GET", url, timeout=60) as answer:
-        for data in answer.iter_raw():
-            num_bytes += len(data)
-            if NUM_BYTES <= num_bytes < NUM_BYTES + TIMES:
-                service.place.jobs.release(held)
-                held = grown(service.place, num_bytes + 1)
-            elif num_bytes == NUM_BYTES + TIMES:
-                service.place.jobs.cancel(made["id"])
-                service.place.jobs.cancelled(held)
-    assert num_bytes == NUM_BYTES + TIMES
+
+    def play() -> None:
+        made = httpx2.post(f"{service.url}/v1/videos", json=SMALL).json()
+        url, num_bytes = f"{service.url}/v1/videos/{made['id']}/stream", 0
+        held = grown(service.place, NUM_BYTES)
+        with httpx2.stream("GET", url, timeout=60) as answer:
+            for data in answer.iter_raw():
+                num_bytes += len(data)
+                if NUM_BYTES <= num_bytes < NUM_BYTES + TIMES:
+                    service.place.jobs.release(held)
+                    held = grown(service.place, num_bytes + 1)
+                elif num_bytes == NUM_BYTES + TIMES:
+                    service.place.jobs.cancel(made["id"])
+                    service.place.jobs.cancelled(held)
+        assert num_bytes == NUM_BYTES + TIMES
+
+    check_unhindered(service.url, play)
 
 
 def grown(place: Workplace, num_bytes: int) -> Lease:
@@ -185,23 +202,26 @@ def grown(place: Workplace, num_bytes: int) -> Lease:
 
 def test_a_locked_store_holds_up_those_only_who_write(service: Running) -> None:
     made = httpx2.post(f"{service.url}/v1/videos", json=SMALL).json()
+    connection = sqlite3.connect(service.place.folder / "jobs.sqlite", isolation_level=None)
+    check_unhindered(service.url, lambda: write_while_locked(service.url, made["id"], connection))
+    connection.close()
+
+
+def write_while_locked(url: str, job_id: str, connection: sqlite3.Connection) -> None:
     statuses: list[int] = []
 
     def write() -> None:
-        statuses.append(httpx2.post(f"{service.url}/v1/videos", json=SMALL, timeout=60).status_code)
+        statuses.append(httpx2.post(f"{url}/v1/videos", json=SMALL, timeout=60).status_code)
 
-    connection = sqlite3.connect(service.place.folder / "jobs.sqlite", isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
     writers = [threading.Thread(target=write) for _ in range(8)]
-    with unhindered(service.url):
-        for writer in writers:
-            writer.start()
-        for _ in range(20):
-            assert httpx2.get(f"{service.url}/v1/videos/{made['id']}").status_code == 200
-            time.sleep(0.05)
-        assert not statuses
-        connection.execute("ROLLBACK")
-        for writer in writers:
-            writer.join()
-    connection.close()
+    connection.execute("BEGIN IMMEDIATE")
+    for writer in writers:
+        writer.start()
+    for _ in range(20):
+        assert httpx2.get(f"{url}/v1/videos/{job_id}").status_code == 200
+        time.sleep(0.05)
+    assert not statuses
+    connection.execute("ROLLBACK")
+    for writer in writers:
+        writer.join()
     assert statuses == [200] * 8
