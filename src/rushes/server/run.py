@@ -15,7 +15,7 @@ import uvicorn
 from prometheus_client.registry import Collector
 
 from rushes.config import s3_access
-from rushes.engine.otlp import tracer_provider
+from rushes.engine.otlp import Tracing, tracer_provider
 from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
@@ -118,9 +118,6 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             latents=latents,
         )
         _start_reuse(stack, gateway, settings)
-        more: list[Collector] = [WorkerScrape.of(place.workers), gateway.reuse.metrics]
-        if tracing.batches is not None:
-            more.append(SpanDelivery("gateway", tracing.batches))
         if ends is not None:
             webhooks.start()
             stack.callback(webhooks.stop)
@@ -135,13 +132,13 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             cors=settings.cors,
             media_origin=media_origin(settings),
             is_local_only=not settings.has_auth,
-            metrics=GatewayMetrics(place.jobs, more=more),
+            metrics=_metrics(gateway, tracing),
             tracer=tracing.tracer,
         )
 
 
 def _start_reuse(stack: ExitStack, gateway: Gateway, settings: ServerSettings) -> None:
-    """The threads that take latents in, audit hits, and warm up."""
+    """What takes clips into the index of latents, makes a share of them anew, and warms up."""
     if gateway.reuse.latents is not None:
         index = SnapshotIndex(gateway.place, gateway.reuse.latents, gateway.reuse.identity)
         gateway.feed.listen(stack.enter_context(index).hear)
@@ -152,6 +149,13 @@ def _start_reuse(stack: ExitStack, gateway: Gateway, settings: ServerSettings) -
     if settings.warm is not None:
         requests = read_warm_file(settings.warm)
         stack.enter_context(WarmUp(gateway, requests, settings.warm_tenant))
+
+
+def _metrics(gateway: Gateway, tracing: Tracing) -> GatewayMetrics:
+    more: list[Collector] = [WorkerScrape.of(gateway.place.workers), gateway.reuse.metrics]
+    if tracing.batches is not None:
+        more.append(SpanDelivery("gateway", tracing.batches))
+    return GatewayMetrics(gateway.place.jobs, more=more)
 
 
 def media_origin(settings: ServerSettings) -> str | None:

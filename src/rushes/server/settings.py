@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rushes.config import service_variables, store_folder
 from rushes.errors import ConfigError, did_you_mean
@@ -26,12 +26,15 @@ class ServerSettings:
         has_auth: keys are asked for.
         cors: origins whose pages may call; "*" for all.
         proxies: addresses whose forwarding headers are believed.
+        keep_days: that ended jobs stay; workers must be told the same.
         drain_s: seconds that open requests get when the gateway stops.
         latent_reuse: "on" lets requests go on from latents of like ones; "off" takes equal clips only.
         reuse_gb: of snapshots that are kept for it.
         reuse_tenant_gb: of these, of each tenant; None for half of them, and for all of them without keys,
             where there is one tenant.
         reuse_policy: which goes first, a name of `rushes.reuse.eviction.POLICIES`.
+        reuse_synonyms: file of words that mean the same to the models that it names, or to all; None for what
+            a model brings itself (`rushes.reuse.synonym_files`).
         audit_share: of those that took latents, made anew to be compared.
         warm: file of requests that are made at the start, see `rushes.server.warm_up`.
         warm_tenant: for whom.
@@ -60,6 +63,7 @@ class ServerSettings:
     reuse_gb: float = 10.0
     reuse_tenant_gb: float | None = None
     reuse_policy: str = "cost"
+    reuse_synonyms: Path | None = None
     audit_share: float = 0.0
     warm: Path | None = None
     warm_tenant: str = LOCAL.tenant
@@ -69,6 +73,8 @@ class ServerSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65_535:
                 raise ConfigError(f"{name}: must be from 0 to 65535, got {value}")
+        if not self.keep_days >= 0:
+            raise ConfigError(f"keep_days: must be from 0 on, got {self.keep_days:g}")
         if self.latent_reuse not in ("off", "on"):
             raise ConfigError(f"latent_reuse: must be off or on, got {self.latent_reuse!r}")
         if not (self.reuse_gb > 0 and 0 <= self.audit_share <= 1):
@@ -149,13 +155,14 @@ def _checked(where: str, name: str, value: Any) -> Any:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
         raise ConfigError(f"{where}: must be a list of texts, got {value!r}")
-    if kind.startswith("Path"):
-        return Path(cast(str, value)).expanduser()
+    if kind.startswith("Path") and isinstance(value, str):
+        return Path(value).expanduser()
     wanted: dict[str, tuple[type, ...]] = {
         "bool": (bool,),
         "int": (int,),
         "float": (int, float),
         "str": (str,),
+        "Path": (str,),
         "LogFormat": (str,),
     }
     if not isinstance(value, wanted[kind.partition(" ")[0]]) or (isinstance(value, bool) and kind != "bool"):

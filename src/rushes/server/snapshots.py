@@ -41,12 +41,30 @@ def snapshots_of(jobs: JobStore, job_id: str) -> Sequence[Snapshot]:
     return tuple(found.values())
 
 
-def kept_of(place: Workplace, job_id: str, *, is_masked: bool) -> Sequence[Snapshot]:
-    """Snapshots of a job from which an edit can go on now; none where it is to keep a part of a clip whose
-    finished latents are not there. Raises `UnknownJob`."""
-    if is_masked and not place.latents.path(finished_name(job_id)).exists():
-        return ()
-    return [one for one in snapshots_of(place.jobs, job_id) if is_there(place.latents, one)]
+def kept_of(place: Workplace, record: JobRecord, *, is_masked: bool) -> Sequence[Snapshot]:
+    """Snapshots from which an edit of a job's clip can go on now. One that is to keep a part needs the clip's
+    own, and its finished latents. Raises `UnknownJob`."""
+    if not is_masked:
+        found = snapshots_on_the_way(place.jobs, record)
+    elif place.latents.path(finished_name(record.id)).exists():
+        found = snapshots_of(place.jobs, record.id)
+    else:
+        found = ()
+    return [one for one in found if is_there(place.latents, one)]
+
+
+def snapshots_on_the_way(jobs: JobStore, record: JobRecord) -> Sequence[Snapshot]:
+    """What a job's clip went through: its own snapshots, and above the level at which it took up latents of
+    the same meaning, theirs. Raises `UnknownJob`."""
+    found = list(snapshots_of(jobs, record.id))
+    while (told := reuse_of(record)).get("kind") == "latent" and record.request.source is not None:
+        begin = record.request.source.step
+        try:
+            record = jobs.get(str(told["source"]))
+        except UnknownJob:
+            break
+        found += [one for one in snapshots_of(jobs, record.id) if one.step < begin]
+    return tuple(found)
 
 
 def _snapshot(data: Mapping[str, Any]) -> Snapshot:
