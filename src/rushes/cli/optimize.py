@@ -11,7 +11,7 @@ import click
 
 from rushes.cli.generate import rules_of
 from rushes.cli.options import device_options, field_options
-from rushes.errors import OutputError
+from rushes.cli.plans import check_output, write_plan
 from rushes.passes.base import PASSES
 from rushes.passes.presets import PLAN_PRESETS, plan_preset
 from rushes.pipelines.rules import resolve
@@ -108,7 +108,7 @@ def optimize(
         about=about(open_device(device), click.get_current_context().obj or ()),
     )
     plan, ladder = find(task, say=lambda line: click.echo(f"rushes: {line}", err=True))
-    write(plan, output)
+    write_plan(plan, output)
     show(ladder, as_json=as_json)
     if not as_json:
         click.echo(os.fsencode(output))
@@ -120,20 +120,6 @@ def open_device(name: str | None) -> Any:
     from rushes.pipelines.device import choose_device
 
     return choose_device(name or read_settings().device)
-
-
-def check_output(output: Path) -> None:
-    """Raises `click.UsageError` when no plan can be written there, before anything is measured."""
-    if output.is_dir() or not output.parent.is_dir():
-        raise click.UsageError(f"{output}: is a folder, or there is no folder {output.parent}")
-
-
-def write(plan: Plan, output: Path) -> None:
-    """Raises `OutputError`."""
-    try:
-        output.write_text(plan.to_json(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror})") from error
 
 
 def show(ladder: Ladder, *, as_json: bool) -> None:
