@@ -12,11 +12,11 @@ A pass of the list that is not installed, or that refuses the model or the devic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from rushes.errors import UnknownName
+from rushes.errors import ConfigError, UnknownName
 
 NO_SETTINGS: tuple[Mapping[str, Any], ...] = (MappingProxyType({}),)
 
@@ -122,6 +122,22 @@ def plan_preset(name: str) -> PlanPreset:
     if name not in PLAN_PRESETS:
         raise UnknownName("preset", name, PLAN_PRESETS)
     return PLAN_PRESETS[name]
+
+
+def with_calibration(preset: PlanPreset, settings: Mapping[str, Any]) -> PlanPreset:
+    """The preset, trying int8-linears with these settings where float8 linears are not kept. Raises
+    `ConfigError` when it tries no 8-bit linears."""
+    names = _names(preset)
+    if "fp8-linears" not in names:
+        others = ", ".join(name for name, each in PLAN_PRESETS.items() if "fp8-linears" in _names(each))
+        raise ConfigError(f"calibration: this preset tries no 8-bit linears; choose from {others}")
+    after = names.index("fp8-linears") + 1
+    one = Candidate(name="int8-linears", settings=(settings,), instead_of="fp8-linears")
+    return replace(preset, candidates=(*preset.candidates[:after], one, *preset.candidates[after:]))
+
+
+def _names(preset: PlanPreset) -> list[str]:
+    return [one.name for one in preset.candidates]
 
 
 def reuse_of(model: str) -> Mapping[str, float]:
