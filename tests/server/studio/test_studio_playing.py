@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, expect
-from studio_parts import CLIP_MS, LONG, SHORT, ask, keep, roll, statuses, until
+import statistics
+from pathlib import Path
+
+from benchmarks.service_processes import Service
+from playwright.sync_api import Browser, Page, expect
+from studio_parts import CLIP_MS, LONG, SHORT, ask, keep, open_studio, roll, statuses, until
 
 PLAYS = "document.querySelector('#video').hidden ? 0 : document.querySelector('#video').currentTime"
 PREVIEWS = (
@@ -25,15 +29,19 @@ def test_it_plays_before_it_is_done(studio: Page, url: str) -> None:
     keep(studio, "done")
 
 
-def test_a_preview_is_shown_at_once(studio: Page) -> None:
-    """The page's share of the 100 ms from an event to its picture: all but the service's answer. The worker
-    fills both cores here, so the quickest is what the page needs when it is let."""
-    roll(studio, "a cat on a sofa", num_frames=9, num_inference_steps=12)
-    expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
-    shown = studio.evaluate(PREVIEWS)
+def test_a_preview_is_shown_at_once(browser: Browser, tmp_path: Path) -> None:
+    """From its event to its picture. The stages sleep: on a GPU, too, they leave the cores to others."""
+    pace = ("--step-s", "0.3")
+    with Service(tmp_path, pace=pace) as service:
+        _, url = service.start_gateway()
+        service.start_worker()
+        with open_studio(browser, f"{url}/") as studio:
+            roll(studio, "a cat on a sofa", num_frames=17, num_inference_steps=12)
+            expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+            shown = studio.evaluate(PREVIEWS)
     print("ms from event to picture, of which fetching:", [[round(each) for each in pair] for pair in shown])
-    assert len(shown) >= 4, "previews were not shown"
-    assert min(total - fetched for total, fetched in shown) <= 100
+    assert len(shown) >= 8, "previews were not shown"
+    assert statistics.median(total for total, _ in shown) <= 100
 
 
 def test_nothing_moves_while_it_runs(studio: Page) -> None:
