@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -233,7 +234,8 @@ def run(args: argparse.Namespace, bench: Bench | None = None) -> int:
     prompts = evaluation_prompts(args.prompts)
     bench = bench or open_bench(args.assets, args.batch)
     sweep = Sweep(bench, args.setting or SETTINGS, args.preset)
-    content = {**about(bench.device), "asked_prompts": args.prompts, "preset": args.preset}
+    content = {**about(bench.device), "command": args.command, "asked_prompts": args.prompts}
+    content |= {"preset": args.preset}
     content |= {} if args.commit is None else {"commit": args.commit}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict[str, Any]] = {}
@@ -274,7 +276,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--commit", help="of the code, where there is no checkout")
-    return parser.parse_args(argv)
+    found = parser.parse_args(argv)
+    found.command = ["python", "-m", "benchmarks.step_reuse", *(sys.argv[1:] if argv is None else argv)]
+    return found
 
 
 if __name__ == "__main__":
