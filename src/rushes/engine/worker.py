@@ -254,10 +254,10 @@ class Worker:
     def _wait(self) -> None:
         for run in list(self._runner.runs.values()):
             run.courier.join()
-        for thread in self._threads[1:]:
-            thread.join()
+        self._threads[1].join()
 
     def _hear_of(self, bell: Bell) -> None:
+        """Until the worker goes; nobody waits for this thread, which may be in the middle of a wait."""
         while not self._stops.is_set():
             if bell.wait(BELL_S):
                 self._wakes.set()

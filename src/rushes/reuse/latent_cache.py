@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -108,6 +108,7 @@ class LatentCache:
         self._lock = threading.Lock()
         self._indexes: dict[str, VectorIndex] = {}
         self._compat_of: dict[int, str] = {}
+        self._gist_of: dict[int, int] = {}  # hashed; most of what is near is of another, and is not read
         self._hits: Counter[int] = Counter()
         self._number, self._refreshed_at = -1, -REFRESH_S
         self.counts = Counts(hits=0, misses=Counter(), num_corrupt=0, num_errors=0)
@@ -217,13 +218,18 @@ class LatentCache:
             if index is None:
                 return Miss(reason="empty")
             near = index.nearest(embedding, at_least=threshold, limit=_MAX_CANDIDATES)
+            own = self._gist(prompt) if near else ""
+            alike = [one for one in near if self._gist_of.get(one.key) == hash(own)]
         if not near:
             return Miss(reason="similarity")
-        return self._first_alike(near, compat, prompt)
+        rows = self._store.rows([one.key for one in alike], gist=own) if alike else {}
+        live = [one for one in alike if one.key in rows and self._is_live(rows[one.key], compat)]
+        found = self._first_alike(live, rows, prompt)
+        return found or Miss(reason=self._why_unlike(near[0], prompt), similarity=near[0].similarity)
 
-    def _first_alike(self, near: Sequence[Neighbour], compat: str, prompt: str) -> Hit | Miss:
-        rows = self._store.rows([one.key for one in near], gist=self._gist(prompt))
-        live = [one for one in near if one.key in rows and self._is_live(rows[one.key], compat)]
+    def _first_alike(
+        self, live: Sequence[Neighbour], rows: Mapping[int, sqlite3.Row], prompt: str
+    ) -> Hit | None:
         for one in live[:_MAX_COMPARED]:
             row = rows[one.key]
             if self._differs(prompt, row["prompt"]):
@@ -236,7 +242,7 @@ class LatentCache:
             with self._lock:
                 self._hits[one.key] += 1
             return Hit(entry=entry, similarity=one.similarity)
-        return Miss(reason=self._why_unlike(near[0], prompt), similarity=near[0].similarity)
+        return None
 
     def _is_live(self, row: sqlite3.Row, compat: str) -> bool:
         is_over = row["expires_at"] is not None and row["expires_at"] <= self._clock()
@@ -263,6 +269,7 @@ class LatentCache:
         if news.changed is None or self._number < 0:
             self._indexes.clear()
             self._compat_of.clear()
+            self._gist_of.clear()
             self._add(None)
         elif news.changed:
             for place in news.changed:
@@ -271,6 +278,7 @@ class LatentCache:
         self._number, self._refreshed_at = news.number, time.monotonic()
 
     def _forget(self, place: int) -> None:
+        self._gist_of.pop(place, None)
         compat = self._compat_of.pop(place, None)
         if compat is not None:
             index = self._indexes[compat]
@@ -280,12 +288,13 @@ class LatentCache:
 
     def _add(self, places: Sequence[int] | None) -> None:
         by_compat: dict[str, list[tuple[int, Vectors]]] = {}
-        for place, compat, data in self._store.vectors(places):
+        for place, compat, its_gist, data in self._store.vectors(places):
             vector = _vector(data)
             if vector is None:
                 self.counts.num_corrupt += 1
             else:
                 by_compat.setdefault(compat, []).append((place, vector))
+                self._gist_of[place] = hash(its_gist)
         for compat, found in by_compat.items():
             index = self._indexes.setdefault(compat, VectorIndex(DIM))
             index.insert([place for place, _ in found], np.stack([vector for _, vector in found]))

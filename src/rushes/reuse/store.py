@@ -203,9 +203,9 @@ class ReuseStore:
             rows = connection.execute("SELECT DISTINCT place FROM changes WHERE number > ?", (number,))
             return News(number=high, changed=tuple(row["place"] for row in rows))
 
-    def vectors(self, places: Sequence[int] | None = None) -> Iterator[tuple[int, str, bytes]]:
-        """(place, compat, vector) in the order of places; None: of every entry."""
-        query = "SELECT place, compat, vector FROM entries JOIN vectors USING (place) WHERE level = ?"
+    def vectors(self, places: Sequence[int] | None = None) -> Iterator[tuple[int, str, str, bytes]]:
+        """(place, compat, gist, vector) in the order of places; None: of every entry."""
+        query = "SELECT place, compat, gist, vector FROM entries JOIN vectors USING (place) WHERE level = ?"
         with self._database.read() as connection:
             if places is None:
                 for row in connection.execute(f"{query} ORDER BY place", (self.level,)):
