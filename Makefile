@@ -27,11 +27,12 @@ demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMP
 test: $(DEV)  ## every test; its first lines say which servers are there to test with, the last which were started
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-check: $(DEV)  ## lint, format, types, import contracts
+check: $(DEV)  ## lint, format, types, import contracts, pinned versions
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.audit --pins
 
 format: $(DEV)  ## mend what `check` would say about format
 	@$(BIN)/ruff check --fix
@@ -83,8 +84,8 @@ bench-service: $(RUNTIME)  ## what the service adds to the engine: overhead, fir
 soak: $(RUNTIME)  ## ten minutes under load with kills of gateway and worker, cancels and dropped clients: nothing lost, no leak
 	@$(BIN)/python -m benchmarks.soak
 
-audit: $(DEV)  ## known vulnerabilities of the installed packages, as PyPI knows them
-	@$(BIN)/pip-audit --local --skip-editable
+audit: $(DEV)  ## known vulnerabilities of the installed packages, as PyPI knows them; status 3 where it cannot be asked
+	@$(BIN)/python -m tools.audit
 
 proto: $(DEV)  ## make the Python modules of the gRPC service from its .proto file
 	@$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src $(PROTO)

@@ -22,7 +22,7 @@ def test_a_secret_is_printed_once_alone(rushes: Command, store: Path) -> None:
     made = rushes("keys", "create", "ci", "--store", store, "--tenant", "acme")
     secret = made.out.strip()
     assert secret.startswith("rk_")
-    assert "of tenant acme; this is shown once" in made.err
+    assert f"of tenant acme in {store}; this is shown once" in made.err
     assert stat.S_IMODE((store / ACCOUNTS_FILE).stat().st_mode) == 0o600
     for flags in ((), ("--json",)):
         listed = rushes("keys", "list", "--store", store, *flags).out

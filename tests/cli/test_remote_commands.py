@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_submit_tells_what_it_queued(rushes: Command, url: str, monkeypatch: pyt
     result = rushes("submit", "a dog", *SMALL, "--watch")
     assert re.fullmatch(rf"{url}/v1/videos/[0-9a-f]{{32}}/content\?variant=video\n", result.out)
     assert "a-secret-key" not in result.out + result.err
+
+
+def test_a_trace_of_a_service_is_that_of_its_store(rushes: Command, url: str, store: Path) -> None:
+    job_id = rushes("submit", "a traced dog", "--url", url, *SMALL).out.strip()
+    rushes("submit", "a dog after it", "--url", url, *SMALL, "--watch")
+    deadline = time.monotonic() + 20
+    while "video encode" not in (here := rushes("trace", job_id, "--store", store).out):
+        assert time.monotonic() < deadline, here
+        time.sleep(0.1)  # it is written when the worker is done with the job
+    there = rushes("trace", job_id, "--url", url)
+    assert (there.status, there.out) == (0, here), there.err
+    assert json.loads(rushes("trace", job_id, "--url", url, "--json").out)["job_id"] == job_id
+    unknown = rushes("trace", "0" * 32, "--url", url)
+    assert (unknown.status, "there is no job" in unknown.err) == (2, True), unknown.err
 
 
 @pytest.mark.parametrize(

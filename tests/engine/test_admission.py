@@ -103,7 +103,7 @@ def test_a_deadline_that_can_never_be_met_is_the_callers_to_mend():
 
 
 def test_a_job_that_can_never_fit_is_told_what_would():
-    with pytest.raises(InvalidRequest, match=r"need 83\.4 GB of memory, 83\.0 may be used") as refusal:
+    with pytest.raises(InvalidRequest, match=r"need 83\.45 GB of memory, 83 may be used") as refusal:
         admission(85).decide(request_of(1280, 720), JobOptions(), EMPTY)
     frames = int(refusal.value.reason.split("would fit: ")[1].split()[0])
     taking = admission(85)

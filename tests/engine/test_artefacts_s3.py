@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -243,7 +244,9 @@ def test_previews_stay_on_the_disk(place: Workplace, bucket: S3Objects) -> None:
     assert bucket.names() == ()
 
 
-def test_a_job_whose_bucket_is_down_keeps_its_video_here(tmp_path: Path, caplog) -> None:
+@pytest.fixture
+def away() -> Iterator[S3Objects]:
+    """A bucket behind an address where nobody listens."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         access = S3Access(
@@ -251,13 +254,35 @@ def test_a_job_whose_bucket_is_down_keeps_its_video_here(tmp_path: Path, caplog)
             secret_access_key="hidden",
             endpoint=f"http://127.0.0.1:{nobody.getsockname()[1]}",
         )
-        bucket = S3Objects(f"s3://{BUCKET}/x", access, request_s=0.5, retry_s=0.3)
-        with Workplace(tmp_path / "store", objects=bucket) as place:
-            record = completed(place)
-            assert files(place) == sorted(all_names(record.result))
-            with pytest.raises(StoreError, match=f"s3://{BUCKET}/x/"):
-                place.artefacts.send_rest(place.jobs)
-        assert f"s3://{BUCKET}/x/" in caplog.text
+        yield S3Objects(f"s3://{BUCKET}/x", access, request_s=0.5, retry_s=0.3)
+
+
+def test_a_job_whose_bucket_is_down_keeps_its_video_here(away: S3Objects, tmp_path: Path, caplog) -> None:
+    with Workplace(tmp_path / "store", objects=away) as place:
+        record = completed(place)
+        assert files(place) == sorted(all_names(record.result))
+        with pytest.raises(StoreError, match=f"s3://{BUCKET}/x/"):
+            place.artefacts.send_rest(place.jobs)
+        assert left_open(place.folder) == []
+    assert f"s3://{BUCKET}/x/" in caplog.text
+
+
+def test_an_upload_that_fails_leaves_nothing_open(away: S3Objects, tmp_path: Path) -> None:
+    path = tmp_path / "growing"
+    path.write_bytes(os.urandom(PART_BYTES))
+    upload = Upload(away, "job-1.mp4", "video/mp4", path)
+    with pytest.raises(StoreError):
+        upload.finish("job-1.digest.mp4")
+    assert left_open(path) == []
+    upload.abort()
+
+
+def left_open(path: Path) -> list[str]:
+    """Videos below it that this process holds open, and threads that upload."""
+    entries = [entry.path for entry in os.scandir("/proc/self/fd") if os.path.exists(entry.path)]
+    names = [os.path.realpath(entry) for entry in entries]
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("upload-")]
+    return [name for name in names if name.startswith(str(path)) and ".sqlite" not in name] + threads
 
 
 def test_names_of_the_bucket_are_those_of_the_disk(tmp_path: Path, bucket: S3Objects) -> None:

@@ -6,13 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from rushes.pipelines.levels import resume_sigma, resume_step
 from rushes.pipelines.rules import load_rules, resolve
 from rushes.sampling.levels import LEVELS, SCHEDULES, schedule_of, step_at, steps_at
 from rushes.sampling.schedules import unipc_schedule
 from rushes.sampling.solvers import SOLVERS, load_solver, schedule_for
-
-WAN = load_rules("wan2.2-t2v-a14b")
 
 
 def test_schedules_are_those_of_the_solvers() -> None:
@@ -52,12 +49,3 @@ def test_the_low_noise_expert_takes_up_nothing() -> None:
 
 def test_levels_between_two_steps_are_one() -> None:
     assert steps_at(unipc_schedule(4, 3.0), (0.89, 0.8)) == {2}
-
-
-def test_a_request_says_where_it_goes_on() -> None:
-    request = resolve(WAN, "a dog")
-    step = resume_step(WAN, request, 0.95)
-    assert step is not None
-    assert resume_sigma(request, step) <= 0.95
-    assert resume_step(WAN, request, 0.5) is None, "below the boundary"
-    assert resume_step(WAN, replace(request, mode="causal"), 0.95) is None

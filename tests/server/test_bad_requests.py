@@ -235,6 +235,13 @@ def test_another_type_of_body(inside: Inside):
         assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
 
 
+def test_json_that_is_sent_as_a_form_is_told_what_it_lacks(inside: Inside):
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}  # by curl, where -d stands alone
+    answer = inside.client.post("/v1/videos", content=json.dumps(SMALL), headers=headers)
+    assert answer.status_code == 415
+    assert "send Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 BAD_IDS = [
     "../../../../etc/passwd",
     "..%2f..%2f..%2fetc%2fpasswd",

@@ -20,6 +20,7 @@ from promtool import check_rules, needs_promtool
 from rushes.engine.otlp import tracer_provider
 from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.worker_metrics import MetricsServer, WorkerMetrics
+from rushes.server.grpc_metrics import GrpcMetrics
 from rushes.server.metrics import GatewayMetrics
 from rushes.server.worker_scrape import WorkerScrape
 from rushes.stores.sqlite import SqliteJobStore
@@ -81,6 +82,10 @@ def exported() -> dict[str, set[str]]:
     """Labels by name of series."""
     with service() as metrics:
         metrics.refused("queue_full")
+        calls = GrpcMetrics(metrics)
+        calls.began("Get")
+        calls.answered("Get", 0.001, None)
+        calls.ended("Get", "OK", 10, error_code=None, trace_id=None)
         with tracer_provider("gateway", None) as tracing, served(metrics, tracing.tracer) as url:
             httpx2.get(f"{url}/v1/videos/1")
         found: dict[str, set[str]] = {}
@@ -180,6 +185,7 @@ ALERTS = [
         "5m",
     ),
     (["rushes_http_requests_total{status='500'}", "0+5x30"], "RushesServerErrors", "12m"),
+    (["rushes_grpc_requests_total{code='INTERNAL'}", "0+5x30"], "RushesGrpcServerErrors", "12m"),
     (["rushes_refused_total{code='queue_full'}", "0+5x30"], "RushesRefusesForWantOfRoom", "25m"),
 ]
 
@@ -246,6 +252,10 @@ def test_a_real_prometheus_scrapes_it_and_answers_the_dashboard(tmp_path: Path) 
         prometheus(tmp_path, url) as server,
     ):
         metrics.refused("queue_full")
+        calls = GrpcMetrics(metrics)
+        calls.began("Get")
+        calls.answered("Get", 0.001, None)
+        calls.ended("Get", "OK", 10, error_code=None, trace_id=None)
         for number in range(5):
             httpx2.get(f"{url}/v1/videos/{number}")
         deadline = time.monotonic() + 30

@@ -313,7 +313,7 @@ def test_a_share_of_hits_is_made_again(tmp_path: Path) -> None:
         assert audit.request == replace(hit.request, source=None)
         assert (audit.options.lane, audit.options.tenant) == ("batch", AUDIT_TENANT)
         wait_for(lambda: 'rushes_reuse_audits_total{verdict="unknown"} 1.0' in metrics(bench))
-        assert bench.gateway.list("default").records[0].id == hit.id
+        assert bench.gateway.list("default").videos[0]["id"] == hit.id
 
 
 def test_metrics_tell_hits_misses_and_seconds(bench: Bench) -> None:

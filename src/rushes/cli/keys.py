@@ -96,7 +96,7 @@ def create(
         key, secret = accounts.keys.create(
             name, tenant=tenant, scopes=scopes, limits=limits, expires_at=expires_at, webhook_url=webhook
         )
-    _show_secret(key, secret, as_json=as_json, with_webhook=True)
+    _show_secret(key, secret, store, as_json=as_json, with_webhook=True)
 
 
 @keys.command("list", short_help="List keys.")
@@ -141,17 +141,17 @@ def rotate(key_id: str, store: Path, grace_hours: float, as_json: bool) -> None:
     """Give the key KEY_ID a new secret and print it; limits, tenant and webhook stay."""
     with opened(store) as accounts:
         key, secret = accounts.keys.rotate(key_id, grace_s=grace_hours * 3600)
-    _show_secret(key, secret, as_json=as_json, with_webhook=False)
+    _show_secret(key, secret, store, as_json=as_json, with_webhook=False)
 
 
-def _show_secret(key: ApiKey, secret: str, *, as_json: bool, with_webhook: bool) -> None:
+def _show_secret(key: ApiKey, secret: str, store: Path, *, as_json: bool, with_webhook: bool) -> None:
     """On stdout the secret alone, so that a script can take it; or JSON."""
     webhook_secret = key.webhook.secret if with_webhook and key.webhook is not None else None
     if as_json:
         secrets = {"secret": secret} | ({"webhook_secret": webhook_secret} if webhook_secret else {})
         click.echo(json.dumps({**_as_json(key), **secrets}))
         return
-    click.echo(f"rushes: {key.id} of tenant {key.tenant}; this is shown once:", err=True)
+    click.echo(f"rushes: {key.id} of tenant {key.tenant} in {store}; this is shown once:", err=True)
     click.echo(secret)
     if webhook_secret:
         click.echo(f"rushes: its webhooks are signed with {webhook_secret}", err=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import click
 from rushes.cli.options import device_options
 from rushes.cli.plans import plan_option
 
+LEVELS = ("debug", "info", "warning", "error")
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -21,7 +24,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
     """The flags of `ServerSettings`; what is not given is left to the environment and the file."""
     flags = (
-        click.option("--config", "config_file", type=_FILE, help="TOML file"),
+        click.option("--config", "config_file", type=_FILE, help="TOML file of these settings"),
         click.option("--store", type=_FOLDER, help="folder of jobs and videos"),
         click.option("--host", help="address to listen on  [default: 127.0.0.1]"),
         click.option("--port", type=int, help="0 for any free one  [default: 8000]"),
@@ -46,9 +49,10 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--audit-share", type=float, help="of latent hits, made anew to be compared"),
         click.option("--cors", multiple=True, help="origin whose pages may call; may be repeated"),
         click.option("--proxy", "proxies", multiple=True, help="address whose X-Forwarded-For is believed"),
+        click.option("--keep-days", type=float, help="how long ended jobs stay  [default: 7]"),
         click.option("--no-auth", is_flag=True, help="ask for no keys; on a loopback address only"),
         click.option("--log-format", type=click.Choice(("text", "json")), help="[default: text]"),
-        click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error"))),
+        click.option("--log-level", type=click.Choice(LEVELS), help="[default: warning]"),
         click.option("--log-prompts", is_flag=True, help="let prompts into the log"),
         click.option("--allow-private-webhooks", is_flag=True, help="let webhooks go to private addresses"),
     )
@@ -89,10 +93,23 @@ def gateway(models: tuple[str, ...], **flags: Any) -> None:
 @gateway_options
 @click.option("--model", default="toy", show_default=True, help="embedded model or checkpoint folder")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="processes")
+@click.option(
+    "--keep-gb",
+    type=click.FloatRange(0.0),
+    default=50.0,
+    show_default=True,
+    help="bytes of results that stay; the oldest go first",
+)
 @device_options
 @plan_option
 def serve(
-    model: str, workers: int, device: str | None, dtype: str | None, plan_file: Path | None, **flags: Any
+    model: str,
+    workers: int,
+    keep_gb: float,
+    device: str | None,
+    dtype: str | None,
+    plan_file: Path | None,
+    **flags: Any,
 ) -> None:
     """Start a gateway and its workers, and print the URL, a first key, and what is ready when.
 
@@ -100,15 +117,21 @@ def serve(
     """
     start = time.monotonic()
     settings = settings_of(flags)
-    command = [sys.executable, "-m", "rushes", "worker", "--store", str(settings.store), "--model", model]
-    for flag, value in (("--device", device), ("--dtype", dtype), ("--plan", plan_file)):
-        command += [] if value is None else [flag, str(value)]
-    command += ["--metrics-port", "0", "--log-format", settings.log_format]
-    command += ["--log-prompts"] if settings.has_prompts_in_logs else []
-    for flag in ("redis", "memcached", "s3", "otlp", "public_url"):
-        value = getattr(settings, flag)
-        command += [] if value is None else [f"--{flag.replace('_', '-')}", value]
-    _serve(settings, start, (tuple(command),) * workers)
+    own = {"--model": model, "--device": device, "--dtype": dtype, "--plan": plan_file, "--keep-gb": keep_gb}
+    _serve(settings, start, (worker_command(settings, own),) * workers)
+
+
+SHARED = ("store", "redis", "memcached", "s3", "otlp", "public_url", "keep_days", "log_format", "log_level")
+"""Settings of a gateway that its workers must have too, with flags of the same names."""
+
+
+def worker_command(settings: Any, own: Mapping[str, object]) -> tuple[str, ...]:
+    """`rushes worker` beside a gateway, with flags of its own."""
+    shared = {f"--{name.replace('_', '-')}": getattr(settings, name) for name in SHARED}
+    given = {"--metrics-port": 0, **shared, **own}
+    flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+    flags += ["--log-prompts"] if settings.has_prompts_in_logs else []
+    return (sys.executable, "-m", "rushes", "worker", *flags)
 
 
 def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -> None:
@@ -134,13 +157,22 @@ def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -
             say(f"listening at {url}  (studio: {url}/, API: {url}/docs)")
             if listening.grpc_port is not None:
                 say(f"gRPC at {settings.host}:{listening.grpc_port}")
-            secret = first_key(settings) if settings.has_auth else None
-            if secret is not None:
-                say(f"first key: {secret}  (shown once; studio: {url}/#key={secret})")
+            if settings.has_auth:
+                say(about_keys(settings, url))
             click.echo(url)
 
         run_gateway(place, settings, found, ready)
         say("stopping; running jobs are saved")
+
+
+def about_keys(settings: Any, url: str) -> str:
+    """A first key, or where more come from."""
+    secret = first_key(settings)
+    if secret is not None:
+        return f"first key: {secret}  (shown once; studio: {url}/#key={secret})"
+    return (
+        f"keys were made before; another: rushes keys create NAME --store {shlex.quote(str(settings.store))}"
+    )
 
 
 def first_key(settings: Any) -> str | None:

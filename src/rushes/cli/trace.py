@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rushes.cli.remote import client_of, service_options
 from rushes.cli.workplace import store_option
 
 if TYPE_CHECKING:
@@ -33,19 +34,14 @@ NAMES = {
 @click.command(short_help="Show where the time of a job went.")
 @click.argument("job_id")
 @store_option
+@service_options
 @click.option("--json", "as_json", is_flag=True, help="print the whole trace, every span, as JSON")
-def trace(job_id: str, store: Path, as_json: bool) -> None:
+def trace(job_id: str, store: Path, url: str | None, key: str | None, as_json: bool) -> None:
     """Print the waterfall of one job, and whether it was the cache, the model or the queue.
 
     Phases that run side by side overlap: their seconds may add up to more than the job took.
     """
-    from rushes.engine.trace_report import read_trace
-    from rushes.engine.workplace import Workplace
-
-    if not store.is_dir():
-        raise click.UsageError(f"{store}: there is no store of jobs")
-    with Workplace(store) as place:
-        found = read_trace(place, job_id)
+    found = _asked(job_id, store, url, key)
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return
@@ -56,6 +52,26 @@ def trace(job_id: str, store: Path, as_json: bool) -> None:
     for remark in remarks(found):
         click.echo(remark)
     click.echo(found.verdict.text)
+
+
+def _asked(job_id: str, store: Path, url: str | None, key: str | None) -> JobTrace:
+    """Of a service, or of a store on this machine."""
+    from rushes.engine.trace_report import JobTrace, read_trace
+    from rushes.engine.workplace import Workplace
+    from rushes.errors import ServiceError
+
+    client = client_of(url, key)
+    if client is not None:
+        with client:
+            told = client.get(job_id).trace()
+        try:
+            return JobTrace.of_json(told)
+        except (KeyError, TypeError) as error:
+            raise ServiceError(f"{client.url}: its trace is of another version of Rushes") from error
+    if not store.is_dir():
+        raise click.UsageError(f"{store}: there is no store of jobs; --url asks a service")
+    with Workplace(store) as place:
+        return read_trace(place, job_id)
 
 
 def title(found: JobTrace) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,13 @@ from rushes.cli.snapshots import snapshot_options
 from rushes.cli.workplace import service_options, store_option
 
 if TYPE_CHECKING:
+    from rushes.engine.housekeeping import Housekeeping
     from rushes.engine.outlets import Outlet
-    from rushes.engine.worker import Worker
+    from rushes.engine.planner import CostPlanner
+    from rushes.engine.worker import Worker, WorkerPolicy
+    from rushes.engine.workplace import Workplace
     from rushes.pipelines.model import Model
+    from rushes.server.redaction import Redactor
     from rushes.stores.base import JobRecord
     from rushes.stores.kv import KVStore
 
@@ -99,14 +104,8 @@ def worker(
     Ctrl-C or SIGTERM: the steps in work are finished, every job is saved and goes back to the queue.
     """
     import rushes
-    from rushes.engine.announcements import Elsewhere, announce, withdraw
+    from rushes.engine.announcements import withdraw
     from rushes.engine.host_heap import limit_arenas
-    from rushes.engine.housekeeping import Housekeeping
-    from rushes.engine.latent_shelf import LatentShelf
-    from rushes.engine.peaks import CudaMeter
-    from rushes.engine.planner import calibrate, planner_for
-    from rushes.engine.scheduler import Policy, Scheduler
-    from rushes.engine.worker import Worker as JobWorker
     from rushes.engine.worker import WorkerPolicy, owner_name
     from rushes.engine.workplace import Workplace
 
@@ -123,50 +122,92 @@ def worker(
         ExitStack() as stack,
     ):
         model = rushes.load(name, device=device, dtype=dtype, plan=plan_file)
-        meter = CudaMeter(model.device) if model.device.type == "cuda" else None
-        planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9), meter=meter)
-        calibrate(planner, model)
+        planner = calibrated(model, max_batch=max_batch, reserve_gb=reserve_gb)
         share_embeddings(model, kv)
-        policy = WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s)
-
         owner = owner_name()
-        clean = Housekeeping(
-            place,
-            ttl_s=86_400 * keep_days,
-            max_bytes=int(1e9 * keep_gb),
-            max_latent_bytes=int(1e9 * snapshots_gb),
-        )
         metrics_url = stack.enter_context(observed(observing, place, owner, model, planner))
-
-        def serve(who: str) -> None:
-            announce(place.workers, replace(planner.announcement(who), metrics_url=metrics_url))
-
-        def outlet(record: JobRecord) -> Outlet:
-            redactor.conceal(record.request.prompt, record.request.negative_prompt)
-            return place.outlet(record)
-
-        scheduler = Scheduler(Policy(max_batch=max_batch), planner.batch_seconds)
-        runs = JobWorker(
+        runs = worker_over(
+            place,
             model,
-            place.jobs,
-            place.checkpoints,
-            outlet,
-            scheduler,
             planner,
-            policy=policy,
             owner=owner,
-            most_elsewhere=Elsewhere(place.workers, model.rules.name, owner),
-            announce=serve,
-            on_preview=place.keep_preview,
-            shelf=LatentShelf(place.latents, model, snapshots),
-            bell=place.bell,
+            max_batch=max_batch,
+            policy=WorkerPolicy(max_active=max_active, checkpoint_every=checkpoint_every, lease_s=lease_s),
+            snapshots=snapshots,
+            redactor=redactor,
+            metrics_url=metrics_url,
         )
-        with clean:
+        with housekeeping(place, keep_days=keep_days, keep_gb=keep_gb, snapshots_gb=snapshots_gb):
             runs.start()
             click.echo(f"rushes: worker {runs.owner} runs {model.rules.name} on {model.device}", err=True)
             tell_defaults(plan_file, model.rules.name)
             wait_and_drain(runs, stops)
         withdraw(place.workers, runs.owner)
+
+
+def calibrated(model: Model, *, max_batch: int, reserve_gb: float) -> CostPlanner:
+    """What knows of the device's room and time, after a first short clip."""
+    from rushes.engine.peaks import CudaMeter
+    from rushes.engine.planner import calibrate, planner_for
+
+    meter = CudaMeter(model.device) if model.device.type == "cuda" else None
+    planner = planner_for(model, max_batch=max_batch, reserve_bytes=int(reserve_gb * 1e9), meter=meter)
+    calibrate(planner, model)
+    return planner
+
+
+def worker_over(
+    place: Workplace,
+    model: Model,
+    planner: CostPlanner,
+    *,
+    owner: str,
+    max_batch: int,
+    policy: WorkerPolicy,
+    snapshots: Sequence[float],
+    redactor: Redactor,
+    metrics_url: str | None,
+) -> Worker:
+    """The engine's worker over a store's folders."""
+    from rushes.engine.announcements import Elsewhere, announce
+    from rushes.engine.latent_shelf import LatentShelf
+    from rushes.engine.scheduler import Policy, Scheduler
+    from rushes.engine.worker import Worker
+
+    def serve(who: str) -> None:
+        announce(place.workers, replace(planner.announcement(who), metrics_url=metrics_url))
+
+    def outlet(record: JobRecord) -> Outlet:
+        redactor.conceal(record.request.prompt, record.request.negative_prompt)
+        return place.outlet(record)
+
+    return Worker(
+        model,
+        place.jobs,
+        place.checkpoints,
+        outlet,
+        Scheduler(Policy(max_batch=max_batch), planner.batch_seconds),
+        planner,
+        policy=policy,
+        owner=owner,
+        most_elsewhere=Elsewhere(place.workers, model.rules.name, owner),
+        announce=serve,
+        on_preview=place.keep_preview,
+        shelf=LatentShelf(place.latents, model, snapshots),
+        bell=place.bell,
+    )
+
+
+def housekeeping(place: Workplace, *, keep_days: float, keep_gb: float, snapshots_gb: float) -> Housekeeping:
+    """What sweeps the store while a worker runs."""
+    from rushes.engine.housekeeping import Housekeeping
+
+    return Housekeeping(
+        place,
+        ttl_s=86_400 * keep_days,
+        max_bytes=int(1e9 * keep_gb),
+        max_latent_bytes=int(1e9 * snapshots_gb),
+    )
 
 
 def shared_cache(redis: str | None, memcached: str | None) -> KVStore | None:

@@ -55,6 +55,11 @@ class Clip:
         """The clip and those that it is an edit of, itself first."""
         return list(self._connection.json("GET", f"{self._path}/history")["data"])
 
+    def trace(self) -> Mapping[str, Any]:
+        """Where its time went, as `rushes trace --json` prints it."""
+        found: Mapping[str, Any] = self._connection.json("GET", f"{self._path}/trace")
+        return found
+
     def delete(self) -> None:
         """Take it away, with everything made of it."""
         self._connection.json("DELETE", self._path)

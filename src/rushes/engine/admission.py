@@ -154,8 +154,8 @@ class Admission:
         would_fit = what_would_fit(request, load_rules(request.pipeline), self.memory.fits)
         return InvalidRequest(
             "num_frames",
-            f"{video.num_frames} frames of {video.width}x{video.height} need {needed / 1e9:.1f} GB of memory,"
-            f" {usable / 1e9:.1f} may be used; would fit: {would_fit}",
+            f"{video.num_frames} frames of {video.width}x{video.height} need {needed / 1e9:.4g} GB of memory,"
+            f" {usable / 1e9:.4g} may be used; would fit: {would_fit}",
         )
 
     def _too_long(self, request: GenerateRequest, options: JobOptions, alone_s: float) -> InvalidRequest:

@@ -29,7 +29,3 @@ class Backlog:
     def of_tenant(self, lane: Lane, tenant: str) -> float:
         """Seconds of a tenant in a lane."""
         return self.seconds.get((lane, tenant), 0.0)
-
-    def of_others(self, lane: Lane, tenant: str) -> list[float]:
-        """Seconds of each other tenant in a lane."""
-        return [s for (name, other), s in self.seconds.items() if name == lane and other != tenant]

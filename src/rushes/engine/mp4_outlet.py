@@ -89,6 +89,7 @@ class Mp4Outlet:
             self._upload.finish(name)
         except StoreError as error:
             log.warning("%s: kept on this machine for now: %s", name, error)
+            self._upload.abort()  # it may not have been finished: a picture came first
             self._is_here_only = True
 
     def committed(self) -> None:

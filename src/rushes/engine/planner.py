@@ -60,7 +60,7 @@ class CostPlanner:
         needed, usable = self.memory.needed_bytes([request]), self.memory.usable_bytes
         would_fit = what_would_fit(request, self._model.rules, self.memory.fits)
         raise OutOfMemory(
-            f"needs {needed / 1e9:.1f} GB on {self._model.device}, {usable / 1e9:.1f} may be used;"
+            f"needs {needed / 1e9:.4g} GB on {self._model.device}, {usable / 1e9:.4g} may be used;"
             f" would fit: {would_fit}"
         )
 

@@ -96,6 +96,17 @@ class JobTrace:
         """For `json.dumps`."""
         return asdict(self)
 
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> JobTrace:
+        """What `to_json` gave. Raises `TypeError` and `KeyError` for what another version gave."""
+        parts = {
+            "verdict": Verdict(**data["verdict"]),
+            "phases": tuple(Phase(**phase) for phase in data["phases"]),
+            "lives": tuple(data["lives"]),
+            "spans": tuple(TraceSpan(**span) for span in data["spans"]),
+        }
+        return cls(**{**data, **parts})
+
 
 class TracePlace(Protocol):
     """A `rushes.engine.workplace.Workplace`."""

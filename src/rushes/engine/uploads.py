@@ -40,22 +40,23 @@ class Upload:
         self._news.set()
 
     def finish(self, name: str) -> None:
-        """The file is whole: upload the rest, as an object of this name. Raises `StoreError`."""
+        """The file is whole: upload the rest, as an object of this name. Raises `StoreError`; nothing is left
+        open then either."""
         self._is_whole = True
         self._news.set()
         self._thread.join()
-        try:
-            if self._failure is None:
-                self._close(name)
-        except StoreError as error:
-            self._failure = error
-        if self._failure is not None:
-            log.warning("%s: uploaded once more: %s", name, self._failure)
-            self._again(name)
-        self._file.close()
+        with self._file:
+            try:
+                if self._failure is None:
+                    self._close(name)
+            except StoreError as error:
+                self._failure = error
+            if self._failure is not None:
+                log.warning("%s: uploaded once more: %s", name, self._failure)
+                self._again(name)
 
     def abort(self) -> None:
-        """Leave nothing behind; never raises. Waits for the part in work."""
+        """Leave nothing behind; never raises. Waits for the part in work. Also after `finish`."""
         self._is_aborted = True
         self._news.set()
         self._thread.join()

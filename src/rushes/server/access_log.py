@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,23 +57,29 @@ class AccessLogMiddleware:
 
     def _tell(self, scope: Scope, status: int, seconds: float, num_bytes: int) -> None:
         is_quiet = scope["path"] in self._quiet and (status < 500 or status == 503)
-        level = logging.DEBUG if is_quiet else logging.WARNING if status >= 500 else logging.INFO
         client = scope.get("client")
-        log.log(
-            level,
-            "%s %s %d %.1f ms",
-            scope["method"],
-            scope["path"],
-            status,
-            1000 * seconds,
-            extra={
+        tell(
+            status=status,
+            seconds=seconds,
+            is_quiet=is_quiet,
+            more={
                 "method": scope["method"],
                 "path": scope["path"],
                 "route": route_of(scope),
-                "status": status,
-                "seconds": round(seconds, 6),
                 "bytes": num_bytes,
                 "client": client[0] if client else None,
                 "code": scope["state"].get("error_code"),
             },
         )
+
+
+def tell(*, status: int, seconds: float, more: Mapping[str, object], is_quiet: bool = False) -> None:
+    """Write the record of one answered request, of whatever protocol.
+
+    Args:
+        status: of HTTP, or what HTTP would have answered.
+        more: `method`, `path`, `route`, `bytes`, `client` (an address), `code` (of an error).
+    """
+    level = logging.DEBUG if is_quiet else logging.WARNING if status >= 500 else logging.INFO
+    extra = {**more, "status": status, "seconds": round(seconds, 6)}
+    log.log(level, "%s %s %d %.1f ms", more["method"], more["path"], status, 1000 * seconds, extra=extra)

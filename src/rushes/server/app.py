@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -32,7 +32,7 @@ from rushes.server.body import BodyGuard
 from rushes.server.instrument import instrument
 from rushes.server.local_only import LocalOnly
 from rushes.server.problems import Problem, ProblemError, not_found, problem_of
-from rushes.server.service import Service, new_request_id
+from rushes.server.service import Service, request_id_of
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,33 @@ def create_app(
     """The ASGI application of one gateway process; its feed and its other edge run while the application
     does."""
 
+    app = FastAPI(
+        title="Rushes",
+        version=rushes.__version__,
+        lifespan=_lifespan(service, on_stop, edge),
+        redoc_url=None,
+        docs_url=None,  # its page runs another host's script beside the stored key
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    for routes in (routes_videos, routes_edits, routes_batches, routes_models, routes_usage, routes_health):
+        app.include_router(routes.router)
+    app.add_exception_handler(RushesError, _answer)
+    app.add_exception_handler(ProblemError, _answer)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(Exception, _answer_bug)
+    _guard(app, service)
+    if STUDIO.is_dir():
+        _serve_studio(app, service.media_origin)
+    if service.metrics is not None and service.tracer is not None:
+        instrument(app, service.metrics, service.tracer)
+    return app
+
+
+def _lifespan(
+    service: Service, on_stop: Callable[[], None], edge: Edge | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.gateway.feed.start()
@@ -105,22 +132,11 @@ def create_app(
         service.gateway.feed.stop()
         on_stop()
 
-    app = FastAPI(
-        title="Rushes",
-        version=rushes.__version__,
-        lifespan=lifespan,
-        redoc_url=None,
-        docs_url=None,  # its page runs another host's script beside the stored key
-        separate_input_output_schemas=False,
-    )
-    app.state.service = service
-    for routes in (routes_videos, routes_edits, routes_batches, routes_models, routes_usage, routes_health):
-        app.include_router(routes.router)
-    app.add_exception_handler(RushesError, _answer)
-    app.add_exception_handler(ProblemError, _answer)
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(RequestValidationError, _answer_validation)
-    app.add_exception_handler(Exception, _answer_bug)
+    return lifespan
+
+
+def _guard(app: FastAPI, service: Service) -> None:
+    """Middlewares, the last one outermost."""
     app.add_middleware(BodyGuard, bounds=service.bounds)
     if service.cors:
         app.add_middleware(
@@ -133,16 +149,15 @@ def create_app(
     if service.is_local_only:
         app.add_middleware(LocalOnly, origins=service.cors)
     app.add_middleware(RequestIds)
-    if STUDIO.is_dir():
-        headers = security_headers(service.media_origin)
-        page = FileResponse(STUDIO / "index.html", headers=headers)
-        app.get("/", include_in_schema=False)(lambda: page)
-        docs = FileResponse(STUDIO / "docs.html", headers=headers)
-        app.get("/docs", include_in_schema=False)(lambda: docs)
-        app.mount("/studio", StudioFiles(headers, directory=STUDIO), name="studio")
-    if service.metrics is not None and service.tracer is not None:
-        instrument(app, service.metrics, service.tracer)
-    return app
+
+
+def _serve_studio(app: FastAPI, media_origin: str | None) -> None:
+    headers = security_headers(media_origin)
+    page = FileResponse(STUDIO / "index.html", headers=headers)
+    app.get("/", include_in_schema=False)(lambda: page)
+    docs = FileResponse(STUDIO / "docs.html", headers=headers)
+    app.get("/docs", include_in_schema=False)(lambda: docs)
+    app.mount("/studio", StudioFiles(headers, directory=STUDIO), name="studio")
 
 
 class RequestIds:
@@ -156,8 +171,7 @@ class RequestIds:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("ascii", "replace")
-        is_sane = 0 < len(given) <= 64 and all(letter.isalnum() or letter in "_-." for letter in given)
-        request_id = given if is_sane else new_request_id()
+        request_id = request_id_of(given)
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def with_id(message: Message) -> None:

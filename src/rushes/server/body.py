@@ -59,14 +59,13 @@ async def read_body(request: Request) -> dict[str, Any]:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind == "application/json":
         return _json(await request.body())
+    if kind == "application/x-www-form-urlencoded" and (await request.body()).lstrip().startswith(b"{"):
+        # As curl sends it with -d alone.
+        raise ProblemError(_unsupported("the body looks like JSON; send Content-Type: application/json"))
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return read_form(await _form(request), FIELDS)
-    problem = Problem(
-        status=415,
-        code="unsupported_media_type",
-        message=f"the body is {kind[:80]!r}; send application/json or multipart/form-data",
-    )
-    raise ProblemError(problem)
+    message = f"the body is {kind[:80]!r}; send application/json or multipart/form-data"
+    raise ProblemError(_unsupported(message))
 
 
 def _json(data: bytes) -> dict[str, Any]:
@@ -108,6 +107,10 @@ def _not_a_number(text: str) -> NoReturn:
 
 def _invalid(code: str, message: str) -> NoReturn:
     raise ProblemError(Problem(status=400, code=code, message=message))
+
+
+def _unsupported(message: str) -> Problem:
+    return Problem(status=415, code="unsupported_media_type", message=message)
 
 
 def _too_large(limit: int) -> Problem:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Protocol
 
 from rushes.errors import StoreError
@@ -27,6 +27,9 @@ MOST_AT_ONCE = 1000
 MOST_TRIES = 3
 """Looks at one event that fail, by damage or a bug, before it is left out."""
 
+FEW, PAGE = 32, 500
+"""Events of one job that are read on the loop, which takes half a millisecond, and on a thread."""
+
 MAX_WAITING = 256
 """Events that may wait for one watcher; the rest it reads from the store."""
 
@@ -45,6 +48,10 @@ class Sleep:
         """See `Bell`."""
         time.sleep(timeout_s)
         return False
+
+
+async def _only(event: JobEvent) -> AsyncGenerator[JobEvent, None]:
+    yield event
 
 
 class Watcher:
@@ -133,26 +140,47 @@ class Feed:
         """A job's events with a number above `after`, as they happen, up to the one that ends it or until
         `dismiss`; none is left out, none comes twice. Raises `UnknownJob`."""
         with self.watching(job_id) as watcher:
-            # From the first on: what tells whether the end, or a number beyond it, was seen before.
-            told = self._store.events(job_id)
-            for event in told:
-                if event.number > after:
-                    yield event
-                if event.kind in FINAL:
-                    return
-            after = told[-1].number if told else 0
+            last = await self._seen(job_id, after)
+            async with aclosing(self._stored(job_id, last)) as told:
+                async for event in told:
+                    last = event.number
+                    if last > after:
+                        yield event
+                    if event.kind in FINAL:
+                        return
             while not self._is_dismissed:
                 latest = await watcher.next()
                 if latest is None:
                     return
-                news: Sequence[JobEvent] = (latest,)
-                if watcher.must_read_store(latest, after):
-                    news = self._store.events(job_id, after=after)
-                for each in news:
-                    after = each.number
-                    yield each
-                    if each.kind in FINAL:
-                        return
+                news = _only(latest)
+                if watcher.must_read_store(latest, last):
+                    news = self._stored(job_id, last)
+                async with aclosing(news):
+                    async for event in news:
+                        last = event.number
+                        yield event
+                        if event.kind in FINAL:
+                            return
+
+    async def _seen(self, job_id: str, after: int) -> int:
+        """The number to read on from so that the event `after` comes once more: it tells whether the end was
+        seen. A number beyond the last stands for all of them."""
+        if after and self._store.events(job_id, after=after - 1, limit=1):
+            return after - 1
+        return 0
+
+    async def _stored(self, job_id: str, after: int) -> AsyncGenerator[JobEvent, None]:
+        """What the store has behind a number. A few are read at once; the many of a long history, a page at a
+        time on a thread, so that the loop goes on meanwhile."""
+        page = self._store.events(job_id, after=after, limit=FEW)
+        limit = FEW
+        while True:
+            for event in page:
+                yield event
+            if len(page) < limit:
+                return
+            limit = PAGE
+            page = await asyncio.to_thread(self._store.events, job_id, after=page[-1].number, limit=limit)
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[Watcher]:

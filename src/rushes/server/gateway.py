@@ -25,7 +25,7 @@ from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
 from rushes.server.snapshots import origin_of, snapshots_of, steps_s
 from rushes.server.videos import Standing, error_of, left_s, video_of
 from rushes.server.watching import watched
-from rushes.server.wishes import ANYTHING, Wish
+from rushes.server.wishes import ANYTHING, Wish, wish_of
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
 
@@ -35,23 +35,28 @@ LOOK_S = 1.0
 """How old what is known of the workers may be."""
 
 MAX_PAGE = 100
+DEEP = 1000
+"""Queued jobs that are counted in half a millisecond; a deeper queue is counted on a thread."""
+
 DELETE_WAIT_S = 15.0
 """How long a deletion waits for a running job to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some of a tenant's jobs."""
+    """Some of a tenant's videos."""
 
-    records: Sequence[JobRecord]
+    videos: Sequence[dict[str, Any]]
     has_more: bool
 
 
 class Gateway:
     """The service over one workplace.
 
-    Methods that write wait for the disk: an edge calls them on a thread. Those that read take well below a
-    millisecond. Every method raises `RushesError`s, among them `UnknownJob` for another tenant's job.
+    Methods that write wait for the disk, and those that make a request or a list read much: an edge calls
+    them on a thread. `get` takes well below a millisecond; `told` and `told_place` go to a thread by
+    themselves where they would take more. Every method raises `RushesError`s, among them `UnknownJob` for
+    another tenant's job.
 
     Args:
         models: pipelines that may be asked for, the first by default; None for those that workers serve or
@@ -82,6 +87,7 @@ class Gateway:
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
+        self._latest_ahead = 0
 
     @property
     def models(self) -> Sequence[str]:
@@ -113,6 +119,20 @@ class Gateway:
             idempotency_key=idempotency_key,
             traceparent=traceparent,
         )
+
+    def make(
+        self,
+        body: Mapping[str, Any],
+        caller: Caller,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> JobRecord:
+        """Make the job that a request's body asks for: `ask`, and `create`."""
+        request, options = self.ask(
+            body, tenant=caller.tenant, idempotency_key=idempotency_key, traceparent=traceparent
+        )
+        return self.create(request, options, caller, wish_of(body))
 
     def create(
         self,
@@ -233,9 +253,9 @@ class Gateway:
     def list(
         self, tenant: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
     ) -> Page:
-        """A page of this tenant's jobs."""
+        """A page of this tenant's videos."""
         found = self.place.jobs.jobs(tenant=tenant, limit=limit + 1, after=after, oldest_first=oldest_first)
-        return Page(records=found[:limit], has_more=len(found) > limit)
+        return Page(videos=[self.video(record) for record in found[:limit]], has_more=len(found) > limit)
 
     def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """Ask for a job's end. Writes."""
@@ -272,15 +292,21 @@ class Gateway:
         return self.place.jobs.get(record.id)
 
     def video(self, record: JobRecord) -> dict[str, Any]:
-        """A job as the video object."""
+        """A job as the video object. See `told`."""
         return video_of(record, self._standing(record))
+
+    async def told(self, record: JobRecord) -> dict[str, Any]:
+        """The same, for the loop. What a degraded job gave up is looked for in all of its events."""
+        if record.options.degrade or (record.status == "queued" and self._latest_ahead > DEEP):
+            return await asyncio.to_thread(self.video, record)
+        return self.video(record)
 
     def _standing(self, record: JobRecord) -> Standing:
         jobs, maker = self.place.jobs, maker_of(record)
         is_begun = record.status == "running" or maker != record.id
         degraded = jobs.latest_event(record.id, "degraded") if record.options.degrade else None
         return Standing(
-            ahead=jobs.num_ahead(record.id) if record.status == "queued" else 0,
+            ahead=self._num_ahead(record),
             progress=jobs.latest_event(maker, "progress") if is_begun else None,
             expires_at=None if record.finished_at is None else record.finished_at + 86_400 * self._keep_days,
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
@@ -295,13 +321,25 @@ class Gateway:
         """See `watching.watched`. Raises `UnknownJob`."""
         return watched(self, self.get(tenant, job_id), after=after)
 
+    def _num_ahead(self, record: JobRecord) -> int:
+        if record.status != "queued":
+            return 0
+        self._latest_ahead = self.place.jobs.num_ahead(record.id)
+        return self._latest_ahead
+
     def position(self, job_id: str) -> JobEvent | None:
-        """Where a queued job stands now; None for one that is not queued."""
+        """Where a queued job stands now; None for one that is not queued. See `told_place`."""
         record = self.place.jobs.get(job_id)
         if record.status != "queued":
             return None
-        data = {"position": self.place.jobs.num_ahead(job_id), "eta_s": left_s(record)}
+        data = {"position": self._num_ahead(record), "eta_s": left_s(record)}
         return JobEvent(job_id=job_id, number=0, kind="position", at=time.time(), data=data)
+
+    async def told_place(self, job_id: str) -> JobEvent | None:
+        """The same, for the loop."""
+        if self._latest_ahead > DEEP:
+            return await asyncio.to_thread(self.position, job_id)
+        return self.position(job_id)
 
     def event_data(self, event: JobEvent) -> dict[str, Any]:
         """What is told of an event: the engine's data, and what a client needs besides."""

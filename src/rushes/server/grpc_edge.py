@@ -12,11 +12,10 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from rushes.errors import ConfigError
+from rushes.server.grpc_observed import NAME
 from rushes.server.grpc_videos import Videos
-from rushes.server.proto.rushes.v1 import videos_pb2, videos_pb2_grpc
+from rushes.server.proto.rushes.v1 import videos_pb2_grpc
 from rushes.server.service import Service
-
-NAME: str = videos_pb2.DESCRIPTOR.services_by_name["Videos"].full_name
 
 LOOK_S = 0.05
 

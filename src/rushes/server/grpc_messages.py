@@ -50,7 +50,7 @@ def trailers_of(problem: Problem, request_id: str) -> tuple[tuple[str, str | byt
     retry = problem.headers().get("Retry-After")
     found: list[tuple[str, str | bytes]] = [("rushes-code", problem.code), ("rushes-error-bin", data)]
     found += [] if retry is None else [("retry-after", retry)]
-    return (*found, ("x-request-id", request_id))
+    return tuple(found)
 
 
 def body_of(request: videos_pb2.CreateRequest) -> dict[str, Any]:

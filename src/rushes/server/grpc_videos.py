@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -22,46 +21,54 @@ from rushes.server.grpc_messages import (
     trailers_of,
     video_message,
 )
+from rushes.server.grpc_observed import Call, Observer
+from rushes.server.logs import name_job
 from rushes.server.media import Follower
-from rushes.server.problems import ProblemError, problem_of
+from rushes.server.problems import Problem, ProblemError, problem_of
 from rushes.server.proto.rushes.v1 import videos_pb2
-from rushes.server.service import Service, authorized, new_request_id
-from rushes.server.wishes import wish_of
+from rushes.server.service import Service, authorized
 from rushes.stores.api_keys import Scope
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
 
 log = logging.getLogger(__name__)
 
-Call = Callable[["Videos", Any, Caller, Any], Awaitable[Any]]
+Handler = Callable[["Videos", Any, Caller, Call], Awaitable[Any]]
 
 
 class Stalled(Exception):
     """A reader that reads nothing."""
 
 
-def answers(scope: Scope) -> Callable[[Call], Callable[[Videos, Any, Any], Awaitable[Any]]]:
+def answers(scope: Scope) -> Callable[[Handler], Callable[[Videos, Any, Any], Awaitable[Any]]]:
     """A call that needs this scope, whose errors become a status with trailing metadata."""
 
-    def with_caller(call: Call) -> Callable[[Videos, Any, Any], Awaitable[Any]]:
+    def with_caller(handler: Handler) -> Callable[[Videos, Any, Any], Awaitable[Any]]:
         async def handle(self: Videos, request: Any, context: Any) -> Any:
             self.num_open += 1
             try:
-                caller = await authorized(self.service, _metadata(context, "authorization"), scope)
-                return await call(self, request, caller, context)
-            except Exception as error:
-                first = _first(error)
-                if isinstance(first, Stalled):
-                    # A status would wait behind the message that nobody takes; this resets the stream.
-                    log.info("gRPC %s: %s", call.__name__, first)
-                    raise asyncio.CancelledError from error
-                await _abort(context, first, call.__name__)
+                with self.observer.observing(handler.__name__, context) as call:
+                    try:
+                        return await _answer(self, handler, scope, request, call)
+                    except Exception as error:
+                        problem = _problem_of(error, call)
+                        call.failed(problem)
+                await _abort(context, problem, call)
             finally:
                 self.num_open -= 1
 
         return handle
 
     return with_caller
+
+
+async def _answer(videos: Videos, handler: Handler, scope: Scope, request: Any, call: Call) -> Any:
+    caller = await authorized(videos.service, call.metadata.get("authorization"), scope)
+    answer = await handler(videos, request, caller, call)
+    if answer is not None:
+        call.sends(answer)
+    call.succeeded()
+    return answer
 
 
 class Videos:
@@ -73,58 +80,64 @@ class Videos:
 
     def __init__(self, service: Service, *, stall_s: float) -> None:
         self.service, self._stall_s = service, stall_s
+        self.observer = Observer(service)
         self.num_open = 0
 
     @answers("videos:write")
-    async def Create(self, request: videos_pb2.CreateRequest, caller: Caller, context: Any) -> Any:
+    async def Create(self, request: videos_pb2.CreateRequest, caller: Caller, call: Call) -> Any:
         """Queue a video."""
         gateway, body = self.service.gateway, body_of(request)
+        key = request.idempotency_key if request.HasField("idempotency_key") else None
+        traceparent = call.state.get("traceparent")
         try:
-            asked, options = gateway.ask(
-                body,
-                tenant=caller.tenant,
-                idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
-                traceparent=_traceparent(context),
+            record = await asyncio.to_thread(
+                gateway.make, body, caller, idempotency_key=key, traceparent=traceparent
             )
-            record = await asyncio.to_thread(gateway.create, asked, options, caller, wish_of(body))
         except InvalidRequest as error:
             raise ProblemError(problem_of(error, body)) from error
-        return self._video(record)
+        name_job(record.id)
+        return await self._video(record)
 
     @answers("videos:read")
-    async def Get(self, request: videos_pb2.GetRequest, caller: Caller, context: Any) -> Any:
+    async def Get(self, request: videos_pb2.GetRequest, caller: Caller, call: Call) -> Any:
         """One video as it stands."""
-        return self._video(self.service.gateway.get(caller.tenant, request.id))
+        return await self._video(self._record(caller, request.id))
 
     @answers("videos:read")
-    async def List(self, request: videos_pb2.ListRequest, caller: Caller, context: Any) -> Any:
+    async def List(self, request: videos_pb2.ListRequest, caller: Caller, call: Call) -> Any:
         """A page of the tenant's videos."""
         limit = request.limit if request.HasField("limit") else 20
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidRequest("limit", f"must be a whole number from 1 to {MAX_PAGE}, got {limit}")
         after = request.after if request.HasField("after") else None
-        page = self.service.gateway.list(
-            caller.tenant, limit=limit, after=after, oldest_first=request.oldest_first
+        page = await asyncio.to_thread(
+            self.service.gateway.list,
+            caller.tenant,
+            limit=limit,
+            after=after,
+            oldest_first=request.oldest_first,
         )
-        videos = [self._video(record) for record in page.records]
-        return videos_pb2.ListResponse(videos=videos, has_more=page.has_more)
+        return videos_pb2.ListResponse(videos=map(video_message, page.videos), has_more=page.has_more)
 
     @answers("videos:write")
-    async def Cancel(self, request: videos_pb2.CancelRequest, caller: Caller, context: Any) -> Any:
+    async def Cancel(self, request: videos_pb2.CancelRequest, caller: Caller, call: Call) -> Any:
         """End a job at its next step."""
-        return self._video(await asyncio.to_thread(self.service.gateway.cancel, caller.tenant, request.id))
+        self._record(caller, request.id)
+        record = await asyncio.to_thread(self.service.gateway.cancel, caller.tenant, request.id)
+        return await self._video(record)
 
     @answers("videos:write")
-    async def Delete(self, request: videos_pb2.DeleteRequest, caller: Caller, context: Any) -> Any:
+    async def Delete(self, request: videos_pb2.DeleteRequest, caller: Caller, call: Call) -> Any:
         """Take a video away."""
+        self._record(caller, request.id)
         await self.service.gateway.delete(caller.tenant, request.id)
         return videos_pb2.DeleteResponse(id=request.id)
 
     @answers("videos:read")
-    async def Watch(self, request: videos_pb2.WatchRequest, caller: Caller, context: Any) -> None:
+    async def Watch(self, request: videos_pb2.WatchRequest, caller: Caller, call: Call) -> None:
         """Events, and the video's bytes as they are made. What a reader leaves unread is not read from the
         store either; one that reads nothing for `stall_s` is let go."""
-        record = self.service.gateway.get(caller.tenant, request.id)
+        record = self._record(caller, request.id)
         if request.after < 0:
             raise InvalidRequest("after", f"must be a whole number from 0, got {request.after}")
         turn = asyncio.Lock()
@@ -133,22 +146,28 @@ class Videos:
             async with aclosing(news):
                 async for response in news:
                     async with turn:
-                        await self._write(context, response)
+                        await self._write(call, response)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(send(self._events(record, request.after)))
             if request.media:
                 group.create_task(send(self._media(record)))
 
-    async def _write(self, context: Any, response: videos_pb2.WatchResponse) -> None:
+    async def _write(self, call: Call, response: videos_pb2.WatchResponse) -> None:
         try:
             async with asyncio.timeout(self._stall_s):
-                await context.write(response)
+                await call.write(response)
         except TimeoutError:
             raise Stalled(f"nothing was read for {self._stall_s:g} s") from None
 
-    def _video(self, record: JobRecord) -> videos_pb2.Video:
-        return video_message(self.service.gateway.video(record))
+    def _record(self, caller: Caller, job_id: str) -> JobRecord:
+        """Raises `UnknownJob`, before a text of whatever kind gets into logs."""
+        record = self.service.gateway.get(caller.tenant, job_id)
+        name_job(record.id)
+        return record
+
+    async def _video(self, record: JobRecord) -> videos_pb2.Video:
+        return video_message(await self.service.gateway.told(record))
 
     async def _events(self, record: JobRecord, after: int) -> AsyncGenerator[videos_pb2.WatchResponse]:
         gateway, is_ended = self.service.gateway, False
@@ -174,19 +193,6 @@ class Videos:
             yield videos_pb2.WatchResponse(media_url=found.url)
 
 
-def _metadata(context: Any, name: str) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == name and isinstance(value, str):
-            return value
-    return None
-
-
-def _traceparent(context: Any) -> str | None:
-    """The caller's trace context, if it is one that W3C's specification allows."""
-    given = _metadata(context, "traceparent") or ""
-    return given if re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", given) else None
-
-
 def _first(error: BaseException) -> Exception:
     """Of a group, however deep."""
     while isinstance(error, BaseExceptionGroup):
@@ -195,9 +201,17 @@ def _first(error: BaseException) -> Exception:
     return error
 
 
-async def _abort(context: Any, error: Exception, name: str) -> None:
-    if not isinstance(error, (RushesError, ProblemError)):
-        log.error("gRPC %s failed", name, exc_info=error)
-    problem = problem_of(error)
-    trailers = trailers_of(problem, new_request_id())
+def _problem_of(error: Exception, call: Call) -> Problem:
+    first = _first(error)
+    if isinstance(first, Stalled):
+        # A status would wait behind the message that nobody takes; this resets the stream.
+        log.info("gRPC %s: %s", call.method, first)
+        raise asyncio.CancelledError from error
+    if not isinstance(first, (RushesError, ProblemError)):
+        log.error("gRPC %s failed", call.method, exc_info=first)
+    return problem_of(first)
+
+
+async def _abort(context: Any, problem: Problem, call: Call) -> None:
+    trailers = (*trailers_of(problem, call.state["request_id"]), *call.ids)
     await context.abort(getattr(grpc.StatusCode, code_of(problem)), problem.message[:MAX_MESSAGE], trailers)

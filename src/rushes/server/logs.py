@@ -40,7 +40,7 @@ def about(state: MutableMapping[str, Any]) -> None:
 
 
 def conceal(*texts: object) -> None:
-    """Keep these prompts out of what is logged about the present request, or outside of any (gRPC) of what
+    """Keep these prompts out of what is logged about the present request, or outside of any of what
     the process logs for a while. What is no text is no prompt."""
     found = [text for text in texts if isinstance(text, str) and text]
     state = _state.get()

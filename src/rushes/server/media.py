@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
@@ -23,7 +23,12 @@ from rushes.server.reuse import maker_of
 from rushes.stores.base import JobRecord
 from rushes.types import FINAL
 
+T = TypeVar("T")
+
 CHUNK = 1 << 20
+QUICK = 1 << 17
+"""Bytes that are read and digested in a fifth of a millisecond."""
+
 LOOK_S = 0.25
 """Between two looks at a growing file of whose job no news comes."""
 
@@ -37,6 +42,8 @@ class Follower:
 
     A worker's death moves a job to a new file; what was sent must be its beginning, which a running digest
     proves. With jobs that run alone it always is.
+
+    A fragment that was just written is read on the loop, more than `QUICK` bytes on a thread.
     """
 
     def __init__(self, gateway: Gateway, job_id: str) -> None:
@@ -44,6 +51,7 @@ class Follower:
         self._sent, self._digest = 0, blake2b(digest_size=16)
         self._file: BinaryIO | None = None
         self._name: str | None = None
+        self._at_work: asyncio.Future[Any] | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Until the video is whole, or its job has ended otherwise. Raises `StreamBroken`."""
@@ -51,8 +59,8 @@ class Follower:
             with self._gateway.feed.watching(self._job_id) as watcher:
                 while True:
                     record = self._gateway.place.jobs.get(self._job_id)
-                    is_there = self._reopen(self._maker(record))
-                    while is_there and (data := self._read()):
+                    is_there = await self._is_there(self._maker(record))
+                    while is_there and (data := await self._next()):
                         yield data
                     if record.status in FINAL:
                         if not is_there and (rest := await asyncio.to_thread(self._rest_elsewhere, record)):
@@ -62,8 +70,36 @@ class Follower:
                         async with asyncio.timeout(LOOK_S):
                             await watcher.next()
         finally:
-            if self._file is not None:
-                self._file.close()
+            self._leave()
+
+    async def _is_there(self, record: JobRecord) -> bool:
+        if self._sent > QUICK and result_name(record) != self._name:
+            return await self._off_loop(lambda: self._reopen(record))
+        return self._reopen(record)
+
+    async def _next(self) -> bytes:
+        assert self._file is not None
+        if os.fstat(self._file.fileno()).st_size - self._sent > QUICK:
+            return await self._off_loop(self._read)
+        return self._read()
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        """On a thread, which goes on to its end when the reader leaves meanwhile."""
+        self._at_work = at_work = asyncio.ensure_future(asyncio.to_thread(work))
+        return await asyncio.shield(at_work)
+
+    def _leave(self) -> None:
+        """Close the file, once no thread is reading it: else the loop would wait for that."""
+        if self._at_work is None or self._at_work.done():
+            self._close()
+        else:
+            self._at_work.add_done_callback(self._close)
+
+    def _close(self, at_work: asyncio.Future[Any] | None = None) -> None:
+        if at_work is not None and not at_work.cancelled():
+            at_work.exception()  # nobody is left to hear it
+        if self._file is not None:
+            self._file.close()
 
     def _maker(self, record: JobRecord) -> JobRecord:
         """Whose file to read: a twin's video is its original's."""

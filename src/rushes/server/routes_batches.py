@@ -38,7 +38,7 @@ async def create(
     is_estimate = body.get("estimate")
     if not isinstance(is_estimate, bool | None):
         raise InvalidRequest("estimate", "must be true or false")
-    ask = read_batch(body)
+    ask = await asyncio.to_thread(read_batch, body)
     if is_estimate:
         return JSONResponse(await asyncio.to_thread(batching.desk.estimate, ask, caller))
     if service_of(request).gateway.is_draining:

@@ -43,7 +43,7 @@ async def remix(
         name_job(record.id)
     except InvalidRequest as error:
         raise ProblemError(problem_of(error, body)) from error
-    return JSONResponse(gateway.video(record))
+    return JSONResponse(await gateway.told(record))
 
 
 @router.get("/{video_id}/history", responses=openapi.HISTORY, operation_id="video_history")
@@ -52,5 +52,5 @@ async def history(request: Request, video_id: JobId) -> JSONResponse:
     caller = await caller_of(request, "videos:read")
     gateway = service_of(request).gateway
     record = gateway.get(caller.tenant, video_id)
-    links = history_of(gateway.place.jobs, record)
+    links = await asyncio.to_thread(history_of, gateway.place.jobs, record)
     return JSONResponse({"object": "video.history", "data": links})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import Any
 
@@ -26,7 +27,7 @@ async def health(request: Request) -> JSONResponse:
 @router.get("/ready", operation_id="ready", responses={503: {"description": "not yet, or not any more"}})
 async def ready(request: Request) -> JSONResponse:
     """200 when a job would be taken and begun; else 503 and what is missing."""
-    state = readiness(service_of(request))
+    state = await asyncio.to_thread(readiness, service_of(request))
     return JSONResponse(state, status_code=200 if state["is_ready"] else 503)
 
 

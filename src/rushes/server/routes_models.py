@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.responses import JSONResponse
 from rushes.pipelines.fields import Field
 from rushes.pipelines.rules import load_rules
 from rushes.server import openapi
+from rushes.server.gateway import Gateway
 from rushes.server.service import caller_of, service_of
 
 router = APIRouter(prefix="/v1/models", tags=["models"], responses=openapi.ERRORS)
@@ -20,9 +22,13 @@ router = APIRouter(prefix="/v1/models", tags=["models"], responses=openapi.ERROR
 async def list_models(request: Request) -> JSONResponse:
     """Models, the default one first, with the rules of their fields."""
     await caller_of(request, "videos:read")
-    gateway = service_of(request).gateway
-    data = [model_of(name, is_served=bool(gateway.serving(name))) for name in gateway.models]
+    data = await asyncio.to_thread(_models, service_of(request).gateway)
     return JSONResponse({"object": "list", "data": data})
+
+
+def _models(gateway: Gateway) -> list[dict[str, Any]]:
+    """Reads what workers announce."""
+    return [model_of(name, is_served=bool(gateway.serving(name))) for name in gateway.models]
 
 
 def model_of(name: str, *, is_served: bool) -> dict[str, Any]:

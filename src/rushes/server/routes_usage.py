@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -43,5 +44,5 @@ async def get_usage(
     """Predicted and actual GPU-seconds by key and day: of the caller's tenant, of all for an admin."""
     caller = await caller_of(request, "usage:read")
     accounts = service_of(request).accounts
-    rows = () if accounts is None else usage_for(accounts, caller, days=days)
+    rows = () if accounts is None else await asyncio.to_thread(usage_for, accounts, caller, days=days)
     return JSONResponse({"object": "list", "data": [usage_json(row) for row in rows]})

@@ -27,7 +27,6 @@ from rushes.server.reuse import maker_of
 from rushes.server.service import caller_of, service_of
 from rushes.server.sse import HEADERS, MEDIA_TYPE, block_of, blocks
 from rushes.server.videos import page_of
-from rushes.server.wishes import wish_of
 from rushes.stores.base import JobRecord
 from rushes.types import JobEvent
 
@@ -47,18 +46,15 @@ async def create(
     caller = await caller_of(request, "videos:write")
     body = await read_body(request)
     gateway = service_of(request).gateway
+    traceparent = getattr(request.state, "traceparent", None)
     try:
-        asked, options = gateway.ask(
-            body,
-            tenant=caller.tenant,
-            idempotency_key=idempotency_key,
-            traceparent=getattr(request.state, "traceparent", None),
+        made = await asyncio.to_thread(
+            gateway.make, body, caller, idempotency_key=idempotency_key, traceparent=traceparent
         )
-        record = await asyncio.to_thread(gateway.create, asked, options, caller, wish_of(body))
-        name_job(record.id)
     except InvalidRequest as error:
         raise ProblemError(problem_of(error, body)) from error
-    return JSONResponse(gateway.video(record))
+    name_job(made.id)
+    return JSONResponse(await gateway.told(made))
 
 
 @router.get("", responses=openapi.VIDEO_LIST, operation_id="list_videos")
@@ -71,15 +67,17 @@ async def list_videos(
     """This tenant's videos, newest first unless `order` is asc."""
     caller = await caller_of(request, "videos:read")
     gateway = service_of(request).gateway
-    page = gateway.list(caller.tenant, limit=limit, after=after, oldest_first=order == "asc")
-    return JSONResponse(page_of([gateway.video(record) for record in page.records], has_more=page.has_more))
+    page = await asyncio.to_thread(
+        gateway.list, caller.tenant, limit=limit, after=after, oldest_first=order == "asc"
+    )
+    return JSONResponse(page_of(page.videos, has_more=page.has_more))
 
 
 @router.get("/{video_id}", responses=openapi.VIDEO, operation_id="get_video")
 async def get(request: Request, video_id: JobId) -> JSONResponse:
     """One video as it stands."""
     gateway, record = await _record(request, video_id)
-    return JSONResponse(gateway.video(record))
+    return JSONResponse(await gateway.told(record))
 
 
 @router.delete("/{video_id}", responses=openapi.DELETED, operation_id="delete_video")
@@ -96,7 +94,7 @@ async def cancel(request: Request, video_id: JobId) -> JSONResponse:
     caller = await caller_of(request, "videos:write")
     gateway = service_of(request).gateway
     record = await asyncio.to_thread(gateway.cancel, caller.tenant, video_id)
-    return JSONResponse(gateway.video(record))
+    return JSONResponse(await gateway.told(record))
 
 
 @router.api_route(

@@ -15,7 +15,7 @@ import uvicorn
 from prometheus_client.registry import Collector
 
 from rushes.config import s3_access
-from rushes.engine.otlp import tracer_provider
+from rushes.engine.otlp import Tracing, tracer_provider
 from rushes.engine.span_metrics import SpanDelivery
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
@@ -27,6 +27,7 @@ from rushes.server.ends import Ends
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
 from rushes.server.grpc_edge import GrpcEdge, check_port
+from rushes.server.latent_reuse import LatentReuse
 from rushes.server.limits import Limits
 from rushes.server.logs import configure_logs
 from rushes.server.metrics import GatewayMetrics
@@ -115,15 +116,7 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             limits=limits,
             latents=latents,
         )
-        if latents is not None:
-            index = stack.enter_context(SnapshotIndex(place, latents, gateway.reuse.identity))
-            gateway.feed.listen(index.hear)
-        if settings.audit_share:
-            audits = Audits(gateway.client, settings.audit_share, gateway.reuse.metrics)
-            gateway.feed.listen(stack.enter_context(audits).hear)
-        more: list[Collector] = [WorkerScrape.of(place.workers), gateway.reuse.metrics]
-        if tracing.batches is not None:
-            more.append(SpanDelivery("gateway", tracing.batches))
+        _listen_for_reuse(stack, gateway, latents, settings)
         if ends is not None:
             webhooks.start()
             stack.callback(webhooks.stop)
@@ -138,9 +131,28 @@ def opened_service(place: Workplace, settings: ServerSettings) -> Iterator[Servi
             cors=settings.cors,
             media_origin=media_origin(settings),
             is_local_only=not settings.has_auth,
-            metrics=GatewayMetrics(place.jobs, more=more),
+            metrics=_metrics(gateway, tracing),
             tracer=tracing.tracer,
         )
+
+
+def _listen_for_reuse(
+    stack: ExitStack, gateway: Gateway, latents: LatentReuse | None, settings: ServerSettings
+) -> None:
+    """What takes clips into the index of latents, and what makes a share of them anew."""
+    if latents is not None:
+        index = stack.enter_context(SnapshotIndex(gateway.place, latents, gateway.reuse.identity))
+        gateway.feed.listen(index.hear)
+    if settings.audit_share:
+        audits = Audits(gateway.client, settings.audit_share, gateway.reuse.metrics)
+        gateway.feed.listen(stack.enter_context(audits).hear)
+
+
+def _metrics(gateway: Gateway, tracing: Tracing) -> GatewayMetrics:
+    more: list[Collector] = [WorkerScrape.of(gateway.place.workers), gateway.reuse.metrics]
+    if tracing.batches is not None:
+        more.append(SpanDelivery("gateway", tracing.batches))
+    return GatewayMetrics(gateway.place.jobs, more=more)
 
 
 def media_origin(settings: ServerSettings) -> str | None:

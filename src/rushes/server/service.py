@@ -94,3 +94,9 @@ async def authorized(service: Service, authorization: str | None, scope: Scope) 
 def new_request_id() -> str:
     """For logs and for whoever reports an error."""
     return f"req_{secrets.token_hex(12)}"
+
+
+def request_id_of(given: str) -> str:
+    """The caller's own id if it is a sane one, else a new one."""
+    is_sane = 0 < len(given) <= 64 and all(letter.isalnum() or letter in "_-." for letter in given)
+    return given if is_sane and given.isascii() else new_request_id()

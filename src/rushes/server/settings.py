@@ -25,6 +25,7 @@ class ServerSettings:
         has_auth: keys are asked for.
         cors: origins whose pages may call; "*" for all.
         proxies: addresses whose forwarding headers are believed.
+        keep_days: that ended jobs stay; workers must be told the same.
         drain_s: seconds that open requests get when the gateway stops.
         latent_reuse: "on" lets requests go on from latents of like ones; "off" takes equal clips only.
         reuse_gb: of snapshots that are kept for it.
@@ -64,6 +65,8 @@ class ServerSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65_535:
                 raise ConfigError(f"{name}: must be from 0 to 65535, got {value}")
+        if not self.keep_days >= 0:
+            raise ConfigError(f"keep_days: must be from 0 on, got {self.keep_days:g}")
         if self.latent_reuse not in ("off", "on"):
             raise ConfigError(f"latent_reuse: must be off or on, got {self.latent_reuse!r}")
         if not (self.reuse_gb > 0 and 0 <= self.audit_share <= 1):

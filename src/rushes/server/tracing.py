@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -39,44 +41,61 @@ class TracingMiddleware:
         if scope["type"] != "http" or scope["path"] in self._untraced:
             await self._app(scope, receive, send)
             return
-        span = self._tracer.start_span(
-            method_of(scope),
-            context=incoming_context(scope),
-            kind=SpanKind.SERVER,
-            attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
-        )
-        context = trace.set_span_in_context(span, Context())
-        scope.setdefault("state", {}).update(trace_id=_id(span), traceparent=traceparent(context))
+        attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
+        state = scope.setdefault("state", {})
+        with answering(self._tracer, method_of(scope), _carrier(scope), attributes, state) as span:
 
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _answered(span, message["status"])
-                headers = [*message.get("headers", ()), (TRACE_ID_HEADER.encode(), _id(span).encode())]
-                message = {**message, "headers": headers}
-            await send(message)
+            async def send_with_id(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    _answered(span, message["status"])
+                    header = (TRACE_ID_HEADER.encode(), state["trace_id"].encode())
+                    message = {**message, "headers": [*message.get("headers", ()), header]}
+                await send(message)
 
-        # `use_span` would end it by an exception's message, which may quote what was asked.
-        try:
-            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+            try:
                 await self._app(scope, receive, send_with_id)
-        except BaseException as error:
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-            raise
-        finally:
-            route = route_of(scope)
-            span.update_name(f"{method_of(scope)} {route}")
-            span.set_attribute("http.route", route)
-            span.end()
+            finally:
+                route = route_of(scope)
+                span.update_name(f"{method_of(scope)} {route}")
+                span.set_attribute("http.route", route)
 
 
-def incoming_context(scope: Scope) -> Context:
-    """The caller's trace; an empty context where its headers name none that can be read."""
-    carrier = {
+@contextmanager
+def answering(
+    tracer: Tracer,
+    name: str,
+    carrier: Mapping[str, str],
+    attributes: Mapping[str, str],
+    state: MutableMapping[str, Any],
+) -> Iterator[Span]:
+    """A server span around a request of whatever protocol, the current one within the block and its threads.
+
+    Args:
+        carrier: `traceparent` and `tracestate` of the caller, if it gave any; what cannot be read is none.
+        state: of the request, where `trace_id` and `traceparent` are put.
+    """
+    found = _PROPAGATOR.extract(carrier, context=Context())
+    span = tracer.start_span(name, context=found, kind=SpanKind.SERVER, attributes=attributes)
+    context = trace.set_span_in_context(span, Context())
+    if span.get_span_context().is_valid:
+        state.update(trace_id=_id(span), traceparent=traceparent(context))
+    # `use_span` would end it by an exception's message, which may quote what was asked.
+    try:
+        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+            yield span
+    except Exception as error:
+        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        raise
+    finally:
+        span.end()
+
+
+def _carrier(scope: Scope) -> dict[str, str]:
+    return {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in scope["headers"]
         if name in (b"traceparent", b"tracestate")
     }
-    return _PROPAGATOR.extract(carrier, context=Context())
 
 
 def _answered(span: Span, status: int) -> None:

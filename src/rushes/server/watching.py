@@ -41,7 +41,7 @@ async def watched(gateway: Gateway, record: JobRecord, *, after: int = 0) -> Asy
                 async with asyncio.timeout(POSITION_S * random.uniform(0.75, 1.25) if is_queued else None):
                     event = await queue.get()
             except TimeoutError:
-                place = gateway.position(job_id)
+                place = await gateway.told_place(job_id)
                 is_queued = place is not None
                 original.look()
                 if place is not None and place.data["position"] != told:
@@ -55,7 +55,7 @@ async def watched(gateway: Gateway, record: JobRecord, *, after: int = 0) -> Asy
             if event.number:
                 is_queued = event.kind in ("queued", "degraded")
             yield event
-            if event.kind == "queued" and (place := gateway.position(job_id)) is not None:
+            if event.kind == "queued" and (place := await gateway.told_place(job_id)) is not None:
                 told = place.data["position"]  # type: ignore[assignment]
                 yield place
     finally:

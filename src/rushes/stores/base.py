@@ -315,8 +315,8 @@ class JobStore(Protocol):
         """Ask for an end: a queued job, or one whose lease ran out, is cancelled at once, a running one by
         its worker at its next step, a finished one stays as it is. Raises `UnknownJob`."""
 
-    def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
-        """Events with a number above `after`, in order. Raises `UnknownJob`."""
+    def events(self, job_id: str, *, after: int = 0, limit: int | None = None) -> Sequence[JobEvent]:
+        """Events with a number above `after`, in order, the first `limit` of them. Raises `UnknownJob`."""
 
     def latest_event(self, job_id: str, kind: str) -> JobEvent | None:
         """The last of this kind; None where there is none, also for a job that is not there."""

@@ -31,6 +31,30 @@ _KEPT = (
 )
 
 
+def _ahead(status: str) -> tuple[str, str]:
+    """Of one's own lane, and of the more urgent one: each is a range of an index."""
+    count = f"SELECT count(*) FROM jobs WHERE {status} AND twin_of IS NULL AND pipeline = :pipeline"
+    return (
+        f"{count} AND is_interactive = :is_interactive AND id < :id",
+        f"{count} AND is_interactive > :is_interactive",
+    )
+
+
+_OPEN_AHEAD = _ahead("status IN ('queued', 'running')")
+_RUNNING_AHEAD = _ahead("status = 'running'")
+
+
+def num_ahead(connection: sqlite3.Connection, row: sqlite3.Row) -> int:
+    """Queued jobs before this queued one: the open ones without those that run, since the index of open jobs
+    tells without reading any of them, and few run. Takes 0.3 us a job that is ahead."""
+    values = {name: row[name] for name in ("pipeline", "is_interactive", "id")}
+
+    def count(queries: tuple[str, str]) -> int:
+        return sum(connection.execute(query, values).fetchone()[0] for query in queries)
+
+    return count(_OPEN_AHEAD) - count(_RUNNING_AHEAD)
+
+
 def open_work(connection: sqlite3.Connection) -> tuple[OpenWork, ...]:
     """See `JobStore.open_work`."""
     unknown: dict[tuple[str, int, str], list[str]] = {}

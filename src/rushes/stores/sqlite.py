@@ -309,10 +309,11 @@ class SqliteJobStore:
                 update_job(connection, job_id, wants_cancel=True)
             return job_record(job_row(connection, job_id))
 
-    def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
-        query = "SELECT * FROM events WHERE job_id = ? AND number > ? ORDER BY number"
+    def events(self, job_id: str, *, after: int = 0, limit: int | None = None) -> Sequence[JobEvent]:
+        query = "SELECT * FROM events WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
+        most = -1 if limit is None else limit  # SQLite takes a negative one for none
         with self._database.read() as connection:
-            rows = connection.execute(query, (job_id, after)).fetchall()
+            rows = connection.execute(query, (job_id, after, most)).fetchall()
             if not rows:
                 job_row(connection, job_id)
         return tuple(job_event(row) for row in rows)
@@ -336,18 +337,11 @@ class SqliteJobStore:
         return place
 
     def num_ahead(self, job_id: str) -> int:
-        query = (
-            "SELECT count(*) FROM jobs WHERE status = 'queued' AND twin_of IS NULL AND pipeline = :pipeline"
-            " AND (is_interactive > :is_interactive OR (is_interactive = :is_interactive AND id < :id))"
-        )
         with self._database.read() as connection:
             row = job_row(connection, job_id)
             if row["status"] == "queued" and row["twin_of"] is not None:
                 row = job_row(connection, row["twin_of"])
-            if row["status"] != "queued":
-                return 0
-            num: int = connection.execute(query, dict(row)).fetchone()[0]
-        return num
+            return job_sums.num_ahead(connection, row) if row["status"] == "queued" else 0
 
     def open_work(self) -> Sequence[OpenWork]:
         with self._database.read() as connection:
