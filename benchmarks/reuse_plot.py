@@ -50,7 +50,7 @@ def _shares(rows: list[str], y: int, rates: Mapping[str, Any]) -> int:
 
 def _policies(rows: list[str], y: int, kept: Mapping[str, Any]) -> int:
     most = kept["without bound, s"]
-    for policy, figures in kept["policies"].items():
+    for policy, figures in kept["a quarter"].items():
         saved = figures["device s saved"]
         width = saved / most * (WIDTH - LEFT - 70)
         rows.append(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +23,12 @@ from rushes.reuse.latent_cache import LatentCache
 from rushes.reuse.levels import lowest_kept, source_at
 from rushes.reuse.staircase import pick_snapshot
 from rushes.reuse.store import ReuseStore
+from rushes.reuse.synonyms import NO_SYNONYMS, Synonyms
 from rushes.sampling.levels import LEVELS, schedule_of, steps_at
 from rushes.server.edits import STRENGTH
 from rushes.server.latent_reuse import LatentReuse
 from rushes.server.reuse import reason_of
+from rushes.server.reuse_setup import synonyms_by_pipeline
 from rushes.stores.disk import BlobFolder
 from rushes.types import GenerateRequest
 
@@ -45,12 +48,14 @@ class Taken:
     Attributes:
         seconds: device seconds of each request.
         kinds: of answers, by the label of the request.
+        num_false: latent hits on a clip of another scene.
     """
 
     seconds: list[float] = field(default_factory=list)
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
     misses: Counter[str] = field(default_factory=Counter)
     steps_saved: Counter[str] = field(default_factory=Counter)
+    num_false: int = 0
 
     def share(self, kind: str) -> float:
         """Of all requests that were answered so."""
@@ -76,11 +81,18 @@ def request_of(prompt: LabelledPrompt) -> GenerateRequest:
 
 
 def rates(name: str, num: int | None = None) -> dict[str, Any]:
-    """The shares and seconds of a workload's stream, one request after another."""
+    """The shares and seconds of a workload's stream, one request after another: with the toy's own list of
+    equal words, as a gateway has it, and beside it without."""
+    found = _rates(name, num, synonyms_by_pipeline(None))
+    return found | {"without list": _rates(name, num, lambda pipeline: NO_SYNONYMS)}
+
+
+def _rates(name: str, num: int | None, synonyms: Callable[[str], Synonyms]) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="rushes-reuse-"))
     cache = LatentCache(ReuseStore(folder / "reuse.sqlite"))
     try:
-        latents = LatentReuse(cache, Once(SentenceEncoder()), BlobFolder(folder / "latents"))
+        encoder, files = Once(SentenceEncoder()), BlobFolder(folder / "latents")
+        latents = LatentReuse(cache, encoder, files, synonyms=synonyms)
         return _report(name, _run(name, num, latents, folder / "latents"))
     finally:
         cache.close()
@@ -90,9 +102,10 @@ def rates(name: str, num: int | None = None) -> dict[str, Any]:
 def _run(name: str, num: int | None, latents: LatentReuse, folder: Path) -> Taken:
     """Requests that are labelled edits are asked for as edits of the clip that they change."""
     taken = Taken()
-    made: dict[str, tuple[Snapshot, ...]] = {}
+    made: dict[str, tuple[Snapshot, ...]] = {}  # by key, those on a clip's way
     keys: list[str] = []
-    for prompt in load_workload(name).prompts(num):
+    prompts = load_workload(name).prompts(num)
+    for prompt in prompts:
         request = request_of(prompt)
         key = exact_key(request, identity=IDENTITY, tenant=TENANT)
         keys.append(key)
@@ -100,11 +113,17 @@ def _run(name: str, num: int | None, latents: LatentReuse, folder: Path) -> Take
         if key not in made:
             parent = made[keys[prompt.of]] if prompt.kind == "edit" and prompt.of is not None else ()
             kind, step = _edited(request, parent)
+            source: tuple[Snapshot, ...] = ()
             if kind == "miss":
                 found = latents.find(request, identity=IDENTITY, tenant=TENANT, has_seed=True)
                 kind, step = ("miss", 0) if isinstance(found, str) else ("latent", found.source.step)
-                taken.misses.update([reason_of(found)] if isinstance(found, str) else [])
-            made[key] = _keep(latents, folder, prompt, request, step)
+                if isinstance(found, str):
+                    taken.misses.update([reason_of(found)])
+                else:
+                    source = made[keys[int(found.job_id)]]
+                    taken.num_false += prompts[int(found.job_id)].scene != prompt.scene
+            own = _keep(latents, folder, prompt, request, step)
+            made[key] = (*own, *(one for one in source if one.step < step))
         taken.kinds[prompt.kind, kind] += 1
         taken.seconds.append(0.0 if kind == "exact" else FULL_S - step * STEP_S)
         taken.steps_saved[kind] += step
@@ -150,6 +169,7 @@ def _report(name: str, taken: Taken) -> dict[str, Any]:
         "latent": round(latent, 4),
         "edit": round(edit, 4),
         "hits": round(exact + latent + edit, 4),
+        "latent hits on another scene": taken.num_false,
         "by label": by_label,
         "misses": dict(taken.misses.most_common(8)),
         "steps": STEPS,

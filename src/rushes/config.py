@@ -37,6 +37,7 @@ SERVICE = (
     "reuse_gb",
     "reuse_tenant_gb",
     "reuse_policy",
+    "reuse_synonyms",
     "audit_share",
     "cors",
     "proxies",

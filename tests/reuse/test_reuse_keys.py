@@ -91,3 +91,12 @@ def test_without_guidance_the_negative_prompt_is_never_read() -> None:
     plain = sampled(guidance_high=1.0, guidance_low=1.0)
     assert exact(replace(plain, negative_prompt="other")) == exact(plain)
     assert compat(replace(plain, negative_prompt="other")) == compat(plain)
+
+
+def test_latents_are_found_by_those_with_the_same_list_of_equal_words() -> None:
+    keys = [
+        compatibility_key(REQUEST, identity="m", tenant="t", synonyms=synonyms)
+        for synonyms in ("", "one list", "another")
+    ]
+    assert len({*keys}) == 3
+    assert keys[0] == compatibility_key(REQUEST, identity="m", tenant="t")

@@ -50,6 +50,15 @@ def test_each_policy_has_its_own_victim(policy: str, victim: str) -> None:
     store.close()
 
 
+def test_what_is_used_stays_before_something_new_of_twice_its_cost() -> None:
+    store = ReuseStore(":memory:", policy_name="cost", bounds=Bounds(max_entries=2))
+    insert(store, "used", now=0.0, saved_s=10.0)
+    insert(store, "new", now=1.0, saved_s=20.0)
+    hit(store, "used", now=2.0)
+    assert insert(store, "next", now=3.0, saved_s=10.0) == ["new"]
+    store.close()
+
+
 def test_an_unknown_policy_is_named() -> None:
     with pytest.raises(UnknownName, match="lru"):
         ReuseStore(":memory:", policy_name="lrru")

@@ -16,7 +16,7 @@ from hand_worker import HandWorker
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rushes.engine.workplace import Workplace
-from rushes.errors import IdempotencyConflict, TooManyJobs
+from rushes.errors import ConfigError, IdempotencyConflict, TooManyJobs
 from rushes.server.audits import AUDIT_TENANT
 from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.edits import edit_of
@@ -104,6 +104,35 @@ def test_a_like_prompt_goes_on_from_stored_latents(bench: Bench) -> None:
     assert bench.place.jobs.asked(record.id).source is None
 
 
+def test_words_that_the_model_takes_as_equal_are_one(bench: Bench) -> None:
+    source = bench.made("We see a red puppy moving from left to right on the beach")
+    cache = bench.cache("On a sandy beach, a red dog goes right")
+    assert (cache["kind"], cache["source"]) == ("latent", source.id)
+    assert bench.cache("On a sandy beach, a red dog goes left")["kind"] == "miss"
+
+
+def test_latents_of_another_list_are_not_found(tmp_path: Path) -> None:
+    file, store = tmp_path / "equal.toml", tmp_path / "store"
+    file.write_text('equal = [["ball", "sphere"]]')
+    like = "A red sphere rolling over fresh snow"
+    with opened(store, reuse_synonyms=file) as bench:
+        source = bench.made(RED)
+        assert bench.cache(like)["source"] == source.id
+        assert bench.cache("a red puppy")["reason"] == "similarity"  # the model's own list is not used
+    file.write_text('equal = [["ball", "sphere", "orb"]]')
+    with opened(store, reuse_synonyms=file) as bench:
+        assert bench.cache(like)["reason"] == "empty"
+    file.write_text('models = ["wan2.2-ti2v-5b"]')
+    with opened(store, reuse_synonyms=file) as bench:
+        assert bench.cache(like)["reason"] == "empty"
+    file.write_text('equal = [["ball"]]')
+    with (
+        pytest.raises(ConfigError, match="a group is two phrases or more"),
+        opened(store, reuse_synonyms=file),
+    ):
+        pass
+
+
 def test_a_seed_that_was_given_is_kept_by_noise(bench: Bench) -> None:
     bench.made(RED)
     record = bench.ask(LIKE, seed=5, has_seed=True)
@@ -187,6 +216,23 @@ def test_an_edit_is_found_by_who_edits_it_only(bench: Bench) -> None:
     )
     assert again.request.source is not None
     assert again.request.source.name.startswith(edited.id)
+
+
+def test_a_clip_made_from_latents_can_be_edited_above_where_they_were_taken_up(bench: Bench) -> None:
+    source = bench.made(RED)
+    bench.ask(LIKE, seed=5)
+    like = bench.worker.complete(STEPS[2:])
+    assert reuse_of(like)["kind"] == "latent"
+    other = edit_of({"prompt": "a yellow bird flies over the sea", "strength": 0.9}, tenant=LOCAL.tenant)
+    edited = bench.gateway.remix(LOCAL, like.id, other)
+    assert edited.request.source is not None
+    assert edited.request.source.name.startswith(source.id)
+    assert edited.request.source.step < STEPS[2]
+    bench.worker.complete()
+    for name in [name for name in bench.place.latents.names() if name.startswith(source.id)]:
+        bench.place.latents.delete(name)
+    again = bench.gateway.remix(LOCAL, like.id, replace(other, prompt="a bird"))
+    assert (again.request.source, reuse_of(again)["reason"]) == (None, "strength")
 
 
 def test_a_worker_that_cannot_use_a_snapshot_makes_it_a_miss(bench: Bench) -> None:

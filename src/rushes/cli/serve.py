@@ -46,6 +46,7 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(("cost", "lru", "lfu", "fifo")),
             help="which of them go first  [default: cost]",
         ),
+        click.option("--reuse-synonyms", type=_FILE, help="TOML or JSON file of words that mean the same"),
         click.option("--audit-share", type=float, help="of latent hits, made anew to be compared"),
         click.option("--cors", multiple=True, help="origin whose pages may call; may be repeated"),
         click.option("--proxy", "proxies", multiple=True, help="address whose X-Forwarded-For is believed"),

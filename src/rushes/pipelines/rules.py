@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from rushes.errors import InvalidRequest, UnknownName
@@ -95,6 +96,7 @@ class PipelineRules:
         negative_prompt: used when the caller gives none.
         supports_causal: trained to generate latent frame by latent frame too.
         has_small_vocabulary: trained with the words of the toy's captions alone (`rushes.pipelines.notes`).
+        synonyms: file of words that its text encoder takes as equal (`rushes.reuse.synonym_files`).
     """
 
     name: str
@@ -112,6 +114,7 @@ class PipelineRules:
     negative_prompt: str = ""
     supports_causal: bool = False
     has_small_vocabulary: bool = False
+    synonyms: Path | None = None
 
     @property
     def is_one_expert(self) -> bool:

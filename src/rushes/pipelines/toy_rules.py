@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
+from rushes.config import TOY_FOLDER
 from rushes.pipelines.rules import PipelineRules, Preset
 from rushes.types import VideoSpec
 
@@ -39,4 +40,5 @@ TOY = PipelineRules(
     presets=MappingProxyType({"quality": QUALITY, "fast": FAST, "few-step-4": FEW_STEP}),
     supports_causal=True,
     has_small_vocabulary=True,
+    synonyms=TOY_FOLDER / "tokenizer" / "synonyms.json",
 )

@@ -87,3 +87,41 @@ def _bare(stem: str) -> str:
     if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "aeiou":
         stem = stem[:-1]
     return stem
+
+
+INFLECTIONS: tuple[Form, ...] = ("s", "ing", "ed")
+_SIBILANT = re.compile("(s|x|z|ch|sh|o)$")
+_SHORT_VOWEL = re.compile("[^aeiou][aeiou][^aeiouwxy]$")
+
+
+def inflections(plain: str, form: Form) -> tuple[str, ...]:
+    """Spellings of a form of a plain word, the usual first; only those that `read_word` takes for that form
+    of this word, so that nothing is made up that would be read as another.
+
+    Example:
+        >>> inflections("hop", "ing"), inflections("carry", "ed"), inflections("leap", "ed")
+        (('hopping',), ('carried',), ('leapt', 'leaped'))
+    """
+    known = lexicon()
+    irregular = [past for past, present in known.past.items() if present == plain] if form == "ed" else []
+    stem = read_word(plain).stem
+    read = [(text, read_word(text)) for text in (*irregular, *_regular(plain, form))]
+    return tuple(dict.fromkeys(text for text, word in read if (word.stem, word.form) == (stem, form)))
+
+
+def _regular(plain: str, form: Form) -> tuple[str, ...]:
+    has_y = plain.endswith("y") and plain[-2:-1] not in "aeiou"
+    if form == "s":
+        return (plain[:-1] + "ies" if has_y else plain + ("es" if _SIBILANT.search(plain) else "s"),)
+    if plain.endswith("e"):
+        bare = plain[:-1]
+        return (
+            (bare + "ed",) if form == "ed" else (plain + "ing",) if plain.endswith("ee") else (bare + "ing",)
+        )
+    if has_y and form == "ed":
+        return (plain[:-1] + "ied",)
+    doubled = plain + plain[-1:] + form
+    if not _SHORT_VOWEL.search(" " + plain):
+        return (plain + form,)
+    is_long = len(re.findall("[aeiouy]+", plain)) > 1
+    return (plain + form, doubled) if is_long else (doubled,)

@@ -29,7 +29,7 @@ def exact_key(request: GenerateRequest, *, identity: str, tenant: str) -> str:
     return key_for(identity, _digest("exact", identity, tenant, to_json(read)))
 
 
-def compatibility_key(request: GenerateRequest, *, identity: str, tenant: str) -> str:
+def compatibility_key(request: GenerateRequest, *, identity: str, tenant: str, synonyms: str = "") -> str:
     """Latents of one key can be taken up by a request of the same key: 64 hex digits.
 
     Prompt, seed, number of steps and savings within a step do not count: at one noise level latents of the
@@ -37,6 +37,8 @@ def compatibility_key(request: GenerateRequest, *, identity: str, tenant: str) -
 
     Args:
         identity, tenant: as in `exact_key`.
+        synonyms: fingerprint of the list by which prompts are brought to one form; "" for none. Forms of two
+            lists are never compared.
     """
     video, sampling = request.video, request.sampling
     parts = {
@@ -50,6 +52,8 @@ def compatibility_key(request: GenerateRequest, *, identity: str, tenant: str) -
         "timesteps": None if sampling.timesteps is None else [float(one) for one in sampling.timesteps],
         "lora": sampling.lora,
     }
+    if synonyms:  # keys of those who have no list stay what they were
+        parts["synonyms"] = synonyms
     return _digest("latent", identity, tenant, json.dumps(parts, sort_keys=True))
 
 

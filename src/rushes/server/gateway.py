@@ -22,7 +22,7 @@ from rushes.server.latent_reuse import LatentReuse, is_there
 from rushes.server.limits import Limits
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
-from rushes.server.snapshots import origin_of, snapshots_of, steps_s
+from rushes.server.snapshots import origin_of, snapshots_on_the_way, steps_s
 from rushes.server.videos import Standing, error_of, left_s, video_of
 from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish, wish_of
@@ -169,7 +169,7 @@ class Gateway:
             raise ProblemError(not_finished(parent))
         origin = origin_of(self.place.jobs, parent)
         snapshots = [
-            one for one in snapshots_of(self.place.jobs, origin.id) if is_there(self.place.latents, one)
+            one for one in snapshots_on_the_way(self.place.jobs, origin) if is_there(self.place.latents, one)
         ]
         made = edit(parent, ask, snapshots, whole_s=steps_s(self.place.jobs, origin))
         asked = replace(made.request, source=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from rushes.reuse.keys import compatibility_key
 from rushes.reuse.latent_cache import THRESHOLD, LatentCache, Miss
 from rushes.reuse.levels import known_schedule, lowest_kept, source_at
 from rushes.reuse.staircase import STAIRCASE, Staircase, pick_snapshot
+from rushes.reuse.synonyms import NO_SYNONYMS, Synonyms
 from rushes.stores.disk import BlobFolder
 from rushes.types import GenerateRequest, LatentSource
 
@@ -52,6 +53,7 @@ class LatentReuse:
         cache: closed by whoever made it.
         latents: where workers put snapshots.
         threshold: cosine below which two prompts are never taken for alike.
+        synonyms: of a pipeline: prompts are compared in the words of its list.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class LatentReuse:
         *,
         staircase: Staircase = STAIRCASE,
         threshold: float = THRESHOLD,
+        synonyms: Callable[[str], Synonyms] = lambda pipeline: NO_SYNONYMS,
     ) -> None:
+        self._synonyms = synonyms
         self.cache, self._encoder, self._latents = cache, encoder, latents
         self._staircase, self._threshold = staircase, threshold
 
@@ -76,8 +80,7 @@ class LatentReuse:
         schedule = known_schedule(request.sampling)
         if request.mode != "full" or schedule is None:
             return "mode" if request.mode != "full" else "solver"
-        prompt = clean_prompt(request.prompt)
-        compat = compatibility_key(request, identity=identity, tenant=tenant)
+        prompt, compat = self._compared(request, identity, tenant)
         hit = self.cache.lookup(self._encoder.encode([prompt])[0], compat, prompt, self._threshold)
         if isinstance(hit, Miss):
             return hit.reason
@@ -113,16 +116,22 @@ class LatentReuse:
         saved_s: float,
     ) -> None:
         """Take a clip's snapshots in. Raises `StoreError`."""
-        prompt = clean_prompt(request.prompt)
+        prompt, compat = self._compared(request, identity, tenant)
         self.cache.insert(
             self._encoder.encode([prompt])[0],
-            compatibility_key(request, identity=identity, tenant=tenant),
+            compat,
             prompt,
             id=job_id,
             tenant=tenant,
             snapshots=snapshots,
             saved_s=saved_s,
         )
+
+    def _compared(self, request: GenerateRequest, identity: str, tenant: str) -> tuple[str, str]:
+        """The prompt as it is compared, and the key within which it is."""
+        synonyms = self._synonyms(request.pipeline)
+        compat = compatibility_key(request, identity=identity, tenant=tenant, synonyms=synonyms.fingerprint)
+        return synonyms.canonical(clean_prompt(request.prompt)), compat
 
     def forget(self, job_id: str) -> None:
         """A job and its files are gone. Never raises: what stays is a miss, and goes when it is next seen."""

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rushes.config import service_variables, store_folder
 from rushes.errors import ConfigError, did_you_mean
@@ -32,6 +32,8 @@ class ServerSettings:
         reuse_tenant_gb: of these, of each tenant; None for half of them, and for all of them without keys,
             where there is one tenant.
         reuse_policy: which goes first, a name of `rushes.reuse.eviction.POLICIES`.
+        reuse_synonyms: file of words that mean the same to the models that it names, or to all; None for what
+            a model brings itself (`rushes.reuse.synonym_files`).
         audit_share: of those that took latents, made anew to be compared.
     """
 
@@ -58,6 +60,7 @@ class ServerSettings:
     reuse_gb: float = 10.0
     reuse_tenant_gb: float | None = None
     reuse_policy: str = "cost"
+    reuse_synonyms: Path | None = None
     audit_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -138,7 +141,7 @@ def _of_text(name: str, text: str) -> Any:
             return float(text) if kind.startswith("float") else int(text)
         except ValueError:
             raise ConfigError(f"{where}: must be a number, got {text!r}") from None
-    return Path(text) if kind == "Path" else text
+    return Path(text) if kind.startswith("Path") else text
 
 
 def _checked(where: str, name: str, value: Any) -> Any:
@@ -147,13 +150,14 @@ def _checked(where: str, name: str, value: Any) -> Any:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
         raise ConfigError(f"{where}: must be a list of texts, got {value!r}")
-    if kind == "Path":
-        return Path(cast(str, value)).expanduser()
+    if kind.startswith("Path") and isinstance(value, str):
+        return Path(value).expanduser()
     wanted: dict[str, tuple[type, ...]] = {
         "bool": (bool,),
         "int": (int,),
         "float": (int, float),
         "str": (str,),
+        "Path": (str,),
         "LogFormat": (str,),
     }
     if not isinstance(value, wanted[kind.partition(" ")[0]]) or (isinstance(value, bool) and kind != "bool"):

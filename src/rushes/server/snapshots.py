@@ -37,6 +37,20 @@ def snapshots_of(jobs: JobStore, job_id: str) -> Sequence[Snapshot]:
     return tuple(found.values())
 
 
+def snapshots_on_the_way(jobs: JobStore, record: JobRecord) -> Sequence[Snapshot]:
+    """What a job's clip went through: its own snapshots, and above the level at which it took up latents of
+    the same meaning, theirs. Raises `UnknownJob`."""
+    found = list(snapshots_of(jobs, record.id))
+    while (told := reuse_of(record)).get("kind") == "latent" and record.request.source is not None:
+        begin = record.request.source.step
+        try:
+            record = jobs.get(str(told["source"]))
+        except UnknownJob:
+            break
+        found += [one for one in snapshots_of(jobs, record.id) if one.step < begin]
+    return tuple(found)
+
+
 def _snapshot(data: Mapping[str, Any]) -> Snapshot:
     return Snapshot(
         name=str(data["name"]),
