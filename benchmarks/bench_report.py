@@ -33,6 +33,7 @@ from rushes.types import Done, GenerateRequest
 RESULTS = Path("benchmarks/results")
 SPEED = "speed_*.json"
 QUALITY = "passes_quality*.json"
+REUSE = "step_reuse*.json"
 SAMPLE = {"width": 128, "height": 96, "num_frames": 5, "num_inference_steps": 3, "seed": 7}
 PROMPT = "a red dog running in the park"
 ROUNDS = 3
@@ -111,6 +112,18 @@ def quality_lines(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, report in reports.items():
         where = f"{report['prompts']} prompts, preset {report['preset']}, {report.get('device')}"
         yield f"\nquality on the toy, {where}, commit {report['commit']} ({name})"
+        for row, figures in report["rows"].items():
+            yield f"  {line(row, figures)}"
+
+
+def reuse_lines(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The rows of every sweep of reused steps."""
+    from benchmarks.step_reuse import line
+
+    for name, report in reports.items():
+        where = f"preset {report['preset']}, {report.get('device')}, commit {report['commit']}"
+        num = next(iter(report["rows"].values()))["num_clips"]
+        yield f"\nreused steps on the toy, {num} prompts, 95 % intervals, {where} ({name})"
         for row, figures in report["rows"].items():
             yield f"  {line(row, figures)}"
 
@@ -221,7 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     parts, commands = merged(read(asked.results, SPEED))
     quality = read(asked.results, QUALITY)
-    for text in (*goal_lines(parts), *row_lines(parts, commands), *quality_lines(quality)):
+    reuse = reuse_lines(read(asked.results, REUSE))
+    for text in (*goal_lines(parts), *row_lines(parts, commands), *quality_lines(quality), *reuse):
         print(text)
     others = quality_verdicts(quality) or {"quality on the toy": "not measured"}
     if not asked.only_stored:

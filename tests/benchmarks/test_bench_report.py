@@ -94,3 +94,19 @@ def test_clocks_and_power_are_read_from_lines_that_are_numbers() -> None:
     found = card_summary("1980, 3201, 690.5, 60\n[N/A], 3201, 1, 2\n1755, 3201, 700.1, 62\n")
     assert found["power.draw [W]"] == {"median": 695.3, "low": 690.5, "high": 700.1, "samples": 2}
     assert card_summary("") == {}
+
+
+def test_a_sweep_of_reused_steps_is_shown_with_its_intervals() -> None:
+    row = {
+        "num_clips": 48,
+        "adherence": {"all": 0.875},
+        "loss": 0.0208,
+        "loss_interval_95": [-0.03, 0.07],
+        "psnr_db": 31.24,
+        "forwards": [17.5, 15],
+    }
+    report = {"preset": "quality", "device": "cpu", "commit": "abc", "rows": {"cache 0.02, gate 0.75": row}}
+    _, title, *rows = "\n".join(bench_report.reuse_lines({"step_reuse.json": report})).splitlines()
+    assert "48 prompts, 95 % intervals, preset quality, cpu, commit abc (step_reuse.json)" in title
+    assert len(rows) == 1
+    assert "87.5 % right, loses +2.1 (-3.0 to +7.0), PSNR 31.2 dB, 17.5 + 15 forwards" in rows[0]

@@ -16,6 +16,7 @@ from training.clips import ClipSource
 from training.world.prompts import evaluation_prompts
 
 from rushes.models.judge import Judge, JudgeConfig
+from rushes.passes.presets import reuse_of
 from tiny_parts import CPU, TinyParts, tiny_model
 
 
@@ -81,7 +82,8 @@ def test_every_pass_and_every_preset_is_a_row_or_has_a_reason() -> None:
     assert set(PASSES.names()) <= set(names) | set(refused)
     assert all(refused.values())
     fast = next(variant for variant in found if variant.name == "plan fast")
-    assert fast.fields["guidance_gate"] < 1
+    assert fast.fields == reuse_of("toy")
+    assert fast.fields["step_cache"] > 0
 
 
 def test_exact_is_held_to_the_floor_and_fast_to_two_points() -> None:

@@ -20,6 +20,8 @@ def test_a_plan_is_written_and_every_command_takes_it(rushes: Command, tmp_path:
     assert made.out.splitlines()[-1] == str(plan)
     assert "left out, as asked" in made.out
     assert "Noise floor" in made.out
+    assert "Noise of the time" in made.out
+    assert made.err.splitlines()[0].startswith("rushes: 1 of 7, plain: loading [")
     content = json.loads(plan.read_text())
     assert content["model"] == "toy"
     assert content["measured"]["request"]["num_inference_steps"] == 2
@@ -42,3 +44,32 @@ def test_what_is_wrong_is_told_before_anything_is_loaded(rushes: Command, tmp_pa
     assert other.status == 2
     assert "made for wan2.2-ti2v-5b, not for toy" in other.err
     assert rushes("generate", "a dog", "--plan", tmp_path / "none.json").status == 2
+
+
+def test_a_calibration_is_tried_and_another_models_is_refused(rushes: Command, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    def write(model: str) -> Path:
+        names = ("peaks", "percentiles", "weights")
+        tensors = {f"0123456789abcdef/blocks.0.self_attn.qkv/{name}": torch.ones(1, 4) for name in names}
+        file = tmp_path / f"{model}.safetensors"
+        save_file(tensors, file, metadata={"model": model})
+        return file
+
+    to = ("-o", tmp_path / "x.json")
+    told = rushes("optimize", "toy", "--preset", "fast", "--calibration", write("wan2.2-ti2v-5b"), *to)
+    assert (told.status, told.out) == (2, "")
+    assert "made for wan2.2-ti2v-5b, not for toy; run `rushes calibrate` for it" in told.err
+    own = write("toy")
+    told = rushes("optimize", "toy", "--calibration", own, *to)
+    assert told.status == 2
+    assert "tries no 8-bit linears; choose from fast, turbo" in told.err
+    without = ("compile", "vae-fused", "vae-compile", "fp8-linears")
+    left_out = [word for name in without for word in ("--without", name)]
+    asked = ("optimize", "toy", "--preset", "fast", "--calibration", own, *QUICK, *left_out, *SMALL, *to)
+    made = rushes(*asked, "--json")
+    assert made.status == 0, made.err
+    rung = next(each for each in json.loads(made.out)["rungs"] if each["name"] == "int8-linears")
+    assert rung["status"] == "refused"
+    assert "made for other weights of toy than this network's" in rung["reason"]

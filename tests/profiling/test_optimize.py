@@ -19,7 +19,7 @@ from rushes.profiling.ladder import HEADER
 from rushes.profiling.optimize import Task, optimize, proposals
 from tiny_parts import TinyParts, tiny_model
 
-WAIT_S = 1.0
+WAIT_S = 0.5
 """Of a slow model in each forward, so that no other load of the machine can make up for it."""
 
 ONE_STEP = {"num_inference_steps": 1, "guidance_high": 1.0}
@@ -95,6 +95,76 @@ def test_a_pass_that_saves_nothing_is_dropped() -> None:
     assert plan.passes == ()
 
 
+def test_a_pass_slower_than_the_noise_is_dropped_after_its_first_pair() -> None:
+    def open_model(plan: Plan) -> Model:
+        model = opened(plan)
+        if plan.passes:
+            model.parts.experts().select(0.0).register_forward_pre_hook(lambda *_: time.sleep(WAIT_S))
+        return model
+
+    said: list[str] = []
+    _, ladder = optimize(task(open_model=open_model, fields=ONE_STEP), said.append)
+    assert len(ladder.rungs[1].figures.ratios) == 1
+    assert [line for line in said if "attention: pair" in line] == [said[-5]]
+
+
+def test_a_gain_within_the_noise_of_the_plain_clips_is_dropped_and_the_noise_is_told() -> None:
+    waits = iter((0.05, 0.5, 3.0, *[0.5] * 99))  # a warm clip, then two runs of the first one
+
+    def open_model(plan: Plan) -> Model:
+        model = opened(plan)
+        network = model.parts.experts().select(0.0)
+        wait = (lambda *_: time.sleep(0.2)) if plan.passes else (lambda *_: time.sleep(next(waits)))
+        network.register_forward_pre_hook(wait)
+        return model
+
+    one = {"prompts": ("a dog",), "seeds": (1,)}
+    plan, ladder = optimize(task(open_model=open_model, fields=ONE_STEP, **one))
+    attention = ladder.rungs[1]
+    assert ladder.noise > 1
+    assert 1 < attention.figures.saves < 1 + ladder.noise
+    assert (attention.status, plan.passes) == ("dropped", ())
+    assert "within the noise of" in attention.reason
+    assert f"differ by up to {100 * ladder.noise:.1f} %" in " ".join(ladder.remarks())
+    assert plan.measured["noise"] == ladder.noise
+
+
+def test_progress_names_the_part_the_pair_and_the_outcome() -> None:
+    said: list[str] = []
+    _, ladder = optimize(task(fields=ONE_STEP), said.append)
+    num = len(ladder.rungs)
+    assert said[0].startswith(f"1 of {num}, plain: loading [")
+    assert any(line.startswith(f"1 of {num}, plain: clip 2 of 2, ") for line in said)
+    assert any(line.startswith(f"2 of {num}, attention: pair 1 of 2, ") for line in said)
+    assert said[-1].startswith(f"{num} of {num}, vae-compile: refused: left out, as asked [")
+
+
+def test_no_pass_begins_that_would_end_after_the_time_given() -> None:
+    without = ("compile", "vae-compile", "fp8-linears")
+    found = task(preset="fast", budget_s=0.0, without=without, fields={"num_inference_steps": 9})
+    plan, ladder = optimize(found)
+    reasons = {rung.name: rung.reason for rung in ladder.rungs}
+    assert ladder.rungs[0].status == "plain"
+    assert reasons["attention"].startswith("no time: ")
+    assert reasons["reuse of steps"].startswith("no time: ")
+    assert plan.passes == ()
+
+
+def test_a_calibration_adds_int8_linears_behind_the_float8_ones(tmp_path: Path) -> None:
+    file = tmp_path / "ranges.safetensors"
+    file.write_text("no tensors")
+    settings = {"calibration": str(file), "targets": ("qkv",)}
+    without = (*NOT_TRIED, "attention", "fp8-linears")
+    _, ladder = optimize(task(preset="fast", calibration=settings, without=without))
+    names = [rung.name for rung in ladder.rungs]
+    assert names.index("int8-linears") == names.index("fp8-linears") + 1
+    refused = ladder.rungs[names.index("int8-linears")]
+    assert refused.status == "refused"
+    assert f"calibration {file}: cannot be read" in refused.reason
+    with pytest.raises(ConfigError, match="tries no 8-bit linears; choose from fast, turbo"):
+        optimize(task(calibration=settings))
+
+
 def test_what_cannot_run_is_refused_with_its_reason() -> None:
     def open_model(plan: Plan) -> Model:
         if plan.passes:
@@ -124,7 +194,7 @@ def test_a_failure_of_reused_steps_is_a_refused_rung() -> None:
         calls = iter(range(10**9))
 
         def fail(*_: object) -> None:
-            if next(calls) > 200:
+            if next(calls) > 280:  # after the plain clips, each made twice, and those of the floor
                 raise RuntimeError("out of kernels")
 
         model.parts.experts().select(0.0).register_forward_pre_hook(fail)
@@ -144,7 +214,11 @@ def test_reuse_is_tried_on_the_same_model_from_nine_steps_on() -> None:
 
     def open_model(plan: Plan) -> Model:
         made.append(plan)
-        return opened(plan)
+        model = opened(plan)
+        head = model.parts.experts().select(0.0).head
+        head.weight.data.zero_()
+        head.bias.data.fill_(0.1)  # the same velocity at every step, which a cache predicts well
+        return model
 
     without = (*NOT_TRIED, "attention", "fp8-linears")
     asked = task(

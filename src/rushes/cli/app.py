@@ -10,6 +10,7 @@ import click
 from rushes import __version__
 from rushes.cli.batch import batch
 from rushes.cli.bench import bench
+from rushes.cli.calibrate import calibrate
 from rushes.cli.compare import compare
 from rushes.cli.edit import edit
 from rushes.cli.generate import generate
@@ -60,6 +61,7 @@ COMMANDS: tuple[click.Command, ...] = (
     bench,
     compare,
     profile,
+    calibrate,
     optimize,
 )
 

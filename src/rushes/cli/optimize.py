@@ -11,9 +11,10 @@ import click
 
 from rushes.cli.generate import rules_of
 from rushes.cli.options import device_options, field_options
-from rushes.errors import OutputError
+from rushes.cli.plans import check_output, write_plan
+from rushes.errors import ConfigError
 from rushes.passes.base import PASSES
-from rushes.passes.presets import PLAN_PRESETS, plan_preset
+from rushes.passes.presets import PLAN_PRESETS, plan_preset, with_calibration
 from rushes.pipelines.rules import resolve
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ NUM_CLIPS = 2
     show_default=True,
     help="made with every plan, each of another prompt",
 )
+@click.option(
+    "--budget-seconds",
+    "budget_s",
+    type=click.FloatRange(0.0),
+    help="begin no pass whose clips would end after these; the plain model is always measured",
+)
+@click.option(
+    "--calibration",
+    "calibration_file",
+    type=click.Path(path_type=Path),
+    help="a file of `rushes calibrate`: int8-linears is tried too, where fp8-linears is not kept",
+)
 @click.option("--without", multiple=True, metavar="PASS", help="do not try this pass; may be repeated")
 @click.option("--sampling", help="named sampling settings of the clips, over which the fields below win")
 @field_options
@@ -67,6 +80,8 @@ def optimize(
     goal: str,
     budget_db: float | None,
     num_clips: int,
+    budget_s: float | None,
+    calibration_file: Path | None,
     without: tuple[str, ...],
     sampling: str | None,
     device: str | None,
@@ -77,17 +92,21 @@ def optimize(
 ) -> None:
     """Try the passes of a preset on MODEL, one on top of the other, and keep those that save time.
 
-    Each is measured on this device with the same clips as the one before, in turn; its error against the
-    plain model stands beside the noise floor. A pass that cannot run here is left out, and the
-    table says why.
+    Each is measured on this device with the same clips as the one before, in turn; it is kept when it saves
+    more than the plain model's own clips differ in time. Its error against the plain model stands beside the
+    noise floor. A pass that cannot run here is left out, and the table says why.
     """
     given = {field: value for field, value in {**fields, "preset": sampling}.items() if value is not None}
-    plan_preset(goal)
+    preset = plan_preset(goal)
     for one in without:
         PASSES.check(one)
-    resolve(rules_of(name), PROMPTS[0], **given)
+    rules = rules_of(name)
+    resolve(rules, PROMPTS[0], **given)
     check_output(output)
     seed = given.pop("seed", SEED)
+    calibration = calibrated(calibration_file, rules.name)
+    if calibration is not None:
+        with_calibration(preset, calibration)
 
     import rushes
     from rushes.profiling.bench.about import about
@@ -104,14 +123,32 @@ def optimize(
         seeds=[seed + number for number in range(num_clips)],
         fields=given,
         budget_db=budget_db,
+        budget_s=budget_s,
+        calibration=calibration,
         without=without,
         about=about(open_device(device), click.get_current_context().obj or ()),
     )
     plan, ladder = find(task, say=lambda line: click.echo(f"rushes: {line}", err=True))
-    write(plan, output)
+    write_plan(plan, output)
     show(ladder, as_json=as_json)
     if not as_json:
         click.echo(os.fsencode(output))
+
+
+def calibrated(file: Path | None, model: str) -> dict[str, Any] | None:
+    """Settings of int8-linears with this file, None without one. Raises `ConfigError`: no calibration, or
+    another model's."""
+    if file is None:
+        return None
+    from rushes.passes.calibration import read_all, targets_of
+
+    found, about = read_all(file)
+    made_for = about.get("model", model)
+    if made_for != model:
+        raise ConfigError(
+            f"calibration {file}: made for {made_for}, not for {model}; run `rushes calibrate` for it"
+        )
+    return {"calibration": str(file.resolve()), "targets": targets_of(found)}
 
 
 def open_device(name: str | None) -> Any:
@@ -120,20 +157,6 @@ def open_device(name: str | None) -> Any:
     from rushes.pipelines.device import choose_device
 
     return choose_device(name or read_settings().device)
-
-
-def check_output(output: Path) -> None:
-    """Raises `click.UsageError` when no plan can be written there, before anything is measured."""
-    if output.is_dir() or not output.parent.is_dir():
-        raise click.UsageError(f"{output}: is a folder, or there is no folder {output.parent}")
-
-
-def write(plan: Plan, output: Path) -> None:
-    """Raises `OutputError`."""
-    try:
-        output.write_text(plan.to_json(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror})") from error
 
 
 def show(ladder: Ladder, *, as_json: bool) -> None:

@@ -12,11 +12,11 @@ A pass of the list that is not installed, or that refuses the model or the devic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from rushes.errors import UnknownName
+from rushes.errors import ConfigError, UnknownName
 
 NO_SETTINGS: tuple[Mapping[str, Any], ...] = (MappingProxyType({}),)
 
@@ -100,7 +100,7 @@ _EASYCACHE_WAN: Mapping[str, float] = MappingProxyType({"step_cache": 0.05, "gui
 
 REUSE: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        "toy": MappingProxyType({"step_cache": 0.05, "guidance_gate": 0.5}),
+        "toy": MappingProxyType({"step_cache": 0.05, "guidance_gate": 1.0}),
         "wan2.2-t2v-a14b": _EASYCACHE_WAN,
         "wan2.2-ti2v-5b": _EASYCACHE_WAN,
         "wan2.1-t2v-14b": _EASYCACHE_WAN,
@@ -109,7 +109,8 @@ REUSE: Mapping[str, Mapping[str, float]] = MappingProxyType(
 )
 """Request fields by model. Wan: EasyCache's published threshold for Wan2.1 (5 %), and the gate at half the
 steps at which published quality stays within noise; neither has been measured by us on trained Wan weights.
-The toy: 12 to 14 conditional and 7 to 8 unconditional forwards of 20, about the shares of 24 and 14 of 40."""
+The toy: the same threshold, about 12 of 20 forwards a branch. Its gate stays open: under shift 3 half of
+the steps are done at noise 0.75, where guidance still decides what a sprite is (`benchmarks.step_reuse`)."""
 
 
 def plan_preset(name: str) -> PlanPreset:
@@ -122,6 +123,22 @@ def plan_preset(name: str) -> PlanPreset:
     if name not in PLAN_PRESETS:
         raise UnknownName("preset", name, PLAN_PRESETS)
     return PLAN_PRESETS[name]
+
+
+def with_calibration(preset: PlanPreset, settings: Mapping[str, Any]) -> PlanPreset:
+    """The preset, trying int8-linears with these settings where float8 linears are not kept. Raises
+    `ConfigError` when it tries no 8-bit linears."""
+    names = _names(preset)
+    if "fp8-linears" not in names:
+        others = ", ".join(name for name, each in PLAN_PRESETS.items() if "fp8-linears" in _names(each))
+        raise ConfigError(f"calibration: this preset tries no 8-bit linears; choose from {others}")
+    after = names.index("fp8-linears") + 1
+    one = Candidate(name="int8-linears", settings=(settings,), instead_of="fp8-linears")
+    return replace(preset, candidates=(*preset.candidates[:after], one, *preset.candidates[after:]))
+
+
+def _names(preset: PlanPreset) -> list[str]:
+    return [one.name for one in preset.candidates]
 
 
 def reuse_of(model: str) -> Mapping[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -20,6 +21,7 @@ class Figures:
         seconds: of a warm clip, text encoding aside; median.
         stages_s: the same by stage.
         before_s: of the plan before, in turn with this one; `seconds` itself for the plain model.
+        ratios: `before_s` over `seconds`, pair by pair of clips.
         first_s: from loading to the end of a short first clip: what compiles, compiles there.
         psnr_db: infinite for equal clips.
         latent_l1: relative L1 of the final latents.
@@ -30,6 +32,7 @@ class Figures:
     seconds: float
     stages_s: Mapping[str, float]
     before_s: float
+    ratios: tuple[float, ...]
     first_s: float
     psnr_db: float
     latent_l1: float
@@ -38,8 +41,8 @@ class Figures:
 
     @property
     def saves(self) -> float:
-        """How many times faster than the plan before."""
-        return self.before_s / self.seconds
+        """How many times faster than the plan before: the median of the pairs."""
+        return statistics.median(self.ratios)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,15 @@ class Rung:
     reason: str = ""
     figures: Figures | None = None
 
+    @property
+    def outcome(self) -> str:
+        """What became of it, in words."""
+        if self.status == "plain" and self.figures is not None:
+            return f"{self.figures.seconds:.3g} s a clip"
+        if self.status == "kept" and self.figures is not None:
+            return f"kept, saves {self.figures.saves:.2f}x"
+        return f"{self.status}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
@@ -68,6 +80,7 @@ class Ladder:
         request: the clip that was made, as plain data.
         budget_db: least PSNR that a rung was kept with.
         floor_db, floor_l1: the plain model against itself with another attention kernel, which is no change.
+        noise: by what share the plain model's clips, each made twice, differed in time at most.
         rungs: the first is the plain model.
     """
 
@@ -79,6 +92,7 @@ class Ladder:
     budget_db: float
     floor_db: float
     floor_l1: float
+    noise: float
     rungs: tuple[Rung, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -104,12 +118,13 @@ class Ladder:
         floor = f"Noise floor, the plain model with another attention kernel: PSNR {_db(self.floor_db)},"
         return [
             f"{floor} latents L1 {self.floor_l1:.2g}.",
-            f"Kept are rungs of at least {_db(self.budget_db)} that save time.",
+            f"Noise of the time: the plain clips, made twice, differ by up to {100 * self.noise:.1f} %.",
+            f"Kept are rungs of at least {_db(self.budget_db)} that save more than that, and 2 % at least.",
         ]
 
 
 def _cells(figures: Figures, status: Status, total: float) -> tuple[str, ...]:
-    saves = "" if status == "plain" else f"{figures.saves:.2f}x"
+    saves = "" if status == "plain" else _saves(figures)
     return (
         f"{figures.seconds:.3g} s",
         saves,
@@ -120,6 +135,12 @@ def _cells(figures: Figures, status: Status, total: float) -> tuple[str, ...]:
         f"{figures.peak_gb:.1f} GB" if figures.peak_gb else "unknown",
         f"{figures.first_s:.1f} s",
     )
+
+
+def _saves(figures: Figures) -> str:
+    if len(figures.ratios) == 1:
+        return f"{figures.saves:.2f}x"
+    return f"{figures.saves:.2f}x ({min(figures.ratios):.2f} to {max(figures.ratios):.2f})"
 
 
 def _named(rung: Rung) -> str:

@@ -1,37 +1,36 @@
 """Find the passes that pay on this device for this model, by measuring each on top of those kept before it.
 
 The clips of a rung and of the one before are made in turn, so that whatever else the machine does strikes
-both alike; where the device cannot hold two models, one after the other. The error is that of the whole plan
-against the plain model, and stands beside a noise floor: the plain model with another attention kernel.
+both alike; where the device cannot hold two models, one after the other. A rung is kept when it saves more
+than the plain model's own clips, made twice, differ in time. The error is that of the whole plan against the
+plain model, and stands beside a noise floor: the plain model with another attention kernel.
 """
 
 from __future__ import annotations
 
-import gc
 import math
-import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from rushes.errors import ConfigError, InvalidRequest, RushesError
 from rushes.passes.base import PASSES, Pass, settings_of
 from rushes.passes.plan import Plan, make_pass
-from rushes.passes.presets import Candidate, PlanPreset, plan_preset, reuse_of
+from rushes.passes.presets import Candidate, PlanPreset, plan_preset, reuse_of, with_calibration
 from rushes.pipelines.model import Model
 from rushes.profiling.bench.measure import shortest
-from rushes.profiling.bench.ours import Rushes
 from rushes.profiling.bench.quality import Difference, Made, computed_in_full, difference, other_kernel
+from rushes.profiling.clip_runs import ClipRun, figures_of, noise_of, run_clip
+from rushes.profiling.held_models import HeldModels, OpenModel
 from rushes.profiling.ladder import Figures, Ladder, Rung
 from rushes.sampling.step_cache import MIN_STEPS
-from rushes.types import Done, Frames, GenerateRequest
+from rushes.types import GenerateRequest
 
 LEAST_GAIN = 1.02
-"""A rung that saves less is not kept: every pass is one more thing that can break."""
+"""A rung that saves less is not kept, however quiet the machine is: a pass is one more thing to break."""
 
 FLOOR_SLACK_DB = 3.0
 """How far below the noise floor a rung still counts as no change: twice the squared error, which two floors
@@ -40,11 +39,9 @@ of one model differ by."""
 ONE_LEVEL_DB = 20 * math.log10(255)
 """PSNR of clips that differ by one grey level everywhere: nobody sees it, however low the floor is."""
 
-HEADROOM = 1.2
-"""Free memory, in models, that a second one must leave room for."""
-
-OpenModel = Callable[[Plan], Model]
 Say = Callable[[str], None]
+
+REUSE = "reuse of steps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +54,10 @@ class Task:
         prompts, seeds: of the clips; at least one.
         fields: of their requests.
         budget_db: least PSNR of the result; None for the preset's own.
+        budget_s: no rung is begun that would end after these; None for no limit. The plain model is always
+            measured.
         without: passes that are not tried.
+        calibration: settings of int8-linears, to try it too where float8 linears are not kept.
         about: what the figures belong to.
     """
 
@@ -67,7 +67,9 @@ class Task:
     seeds: Sequence[int]
     fields: Mapping[str, Any]
     budget_db: float | None = None
+    budget_s: float | None = None
     without: Collection[str] = ()
+    calibration: Mapping[str, Any] | None = None
     about: Mapping[str, Any]
 
 
@@ -77,6 +79,7 @@ def optimize(task: Task, say: Say = lambda line: None) -> tuple[Plan, Ladder]:
     Raises:
         UnknownName: no such preset.
         InvalidRequest, CheckpointError, ConfigError: the plain model cannot make the clip.
+        ConfigError: a calibration for a preset that tries no 8-bit linears.
     """
     return _Search(task, say).run()
 
@@ -103,39 +106,34 @@ def proposals(candidate: Candidate, device_type: str, reasons: list[str]) -> Ite
         yield one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """One clip and what it took."""
-
-    made: Made
-    stages_s: Mapping[str, float]
-    forwards: tuple[int, int]
-
-    @property
-    def seconds(self) -> float:
-        return sum(self.stages_s.values())
-
-
 class _Search:
     def __init__(self, task: Task, say: Say) -> None:
-        self._task, self._say = task, say
-        self._preset: PlanPreset = plan_preset(task.preset)
-        self._models = _Models(task.open_model)
+        self._task = task
+        preset = plan_preset(task.preset)
+        self._preset: PlanPreset = (
+            preset if task.calibration is None else with_calibration(preset, task.calibration)
+        )
+        self._clock = _Clock(say, 1 + len(self._preset.candidates) + self._preset.reuses, task.budget_s)
+        self._models = HeldModels(task.open_model)
         self._plan = Plan()
         self._rungs: list[Rung] = []
         self._references: list[Made] = []
-        self._before: list[_Run] = []
-        self._latest: list[_Run] = []
+        self._before: list[ClipRun] = []
+        self._latest: list[ClipRun] = []
+        self._noise = 0.0
 
     def run(self) -> tuple[Plan, Ladder]:
-        self._say(f"plain: {len(self._task.prompts)} clips, and as many for the noise floor")
+        self._clock.begin("plain")
+        self._clock.say("loading")
         requests, name, device_type = self._requests(self._models.get(Plan()))
         floor = self._measure_plain(requests)
         budget = self._budget(floor)
         for candidate in self._preset.candidates:
-            self._rungs.append(self._try_pass(candidate, device_type, requests, budget))
+            self._clock.begin(candidate.name)
+            self._add(self._try_pass(candidate, device_type, requests, budget))
         if self._preset.reuses:
-            self._rungs.append(self._try_reuse(name, requests, budget))
+            self._clock.begin(REUSE)
+            self._add(self._try_reuse(name, requests, budget))
         ladder = Ladder(
             about=self._task.about,
             model=name,
@@ -145,9 +143,14 @@ class _Search:
             budget_db=budget,
             floor_db=floor.comparison.psnr_db,
             floor_l1=floor.latent_l1,
+            noise=self._noise,
             rungs=tuple(self._rungs),
         )
         return replace(self._plan, model=name, measured=ladder.to_json()), ladder
+
+    def _add(self, rung: Rung) -> None:
+        self._rungs.append(rung)
+        self._clock.say(rung.outcome)
 
     def _requests(self, model: Model) -> tuple[list[GenerateRequest], str, str]:
         """The clips, the name of the model's rules and the type of its device."""
@@ -161,19 +164,29 @@ class _Search:
             return asked
         return min(floor.comparison.psnr_db - FLOOR_SLACK_DB, ONE_LEVEL_DB)
 
+    @property
+    def _bar(self) -> float:
+        """What a rung must save."""
+        return max(LEAST_GAIN, 1 + self._noise)
+
     def _measure_plain(self, requests: Sequence[GenerateRequest]) -> Difference:
         model = self._models.get(Plan())
         first_s = self._warm_up(model, requests[0])
-        self._before, peaks_gb = [], list[float]()
-        for request in requests:
-            self._before.append(self._alone(Plan(), model, request, peaks_gb))
+        pairs, peaks_gb = list[tuple[ClipRun, ClipRun]](), list[float]()
+        for number, request in enumerate(requests, 1):
+            one, other = (self._alone(Plan(), model, request, peaks_gb) for _ in range(2))
+            pairs.append((one, other))
+            self._clock.say(f"clip {number} of {len(requests)}, {one.seconds:.3g} and {other.seconds:.3g} s")
+        self._noise = noise_of(pairs)
+        self._before = [other for _, other in pairs]
         self._references = [run.made for run in self._before]
+        self._clock.say(f"{len(requests)} clips for the noise floor")
         with other_kernel(model.device, model.parts.experts().select(0.0).dtype):
-            others = [_run(model, request).made for request in requests]
+            others = [run_clip(model, request).made for request in requests]
         floor = difference(self._references, others, is_floor=True)
         same = difference(self._references, self._references)
-        figures = _figures(self._before, self._before, same, first_s, max(peaks_gb))
-        self._rungs.append(Rung(name="plain", status="plain", figures=figures))
+        figures = figures_of(self._before, self._before, same, first_s, max(peaks_gb))
+        self._add(Rung(name="plain", status="plain", figures=figures))
         return floor
 
     def _try_pass(
@@ -187,7 +200,10 @@ class _Search:
         reasons: list[str] = []
         for one in proposals(candidate, device_type, reasons):
             plan = replace(self._plan, passes=(*self._plan.passes, one))
-            self._say(f"{candidate.name}: loading, and {2 * len(requests)} clips")
+            if late := self._clock.too_late(self._pairs_s(requests)):
+                reasons.append(late)
+                break
+            self._clock.say("loading")
             try:
                 figures = self._measure(plan, requests, requests)
             except (RushesError, RuntimeError) as error:  # RuntimeError: a kernel that torch has not here
@@ -198,21 +214,26 @@ class _Search:
         return _refused(candidate.name, "; ".join(reasons))
 
     def _try_reuse(self, model: str, requests: Sequence[GenerateRequest], budget_db: float) -> Rung:
-        name, fields = "reuse of steps", dict[str, Any](reuse_of(model))
+        fields = dict[str, Any](reuse_of(model))
         if not fields:
-            return _refused(name, f"no settings are known for {model}")
+            return _refused(REUSE, f"no settings are known for {model}")
         if requests[0].sampling.num_inference_steps < MIN_STEPS:
-            return _refused(name, f"nothing is reused in fewer than {MIN_STEPS} steps")
+            return _refused(REUSE, f"nothing is reused in fewer than {MIN_STEPS} steps")
         if requests[0].mode == "causal":
-            return _refused(name, "the causal mode reuses nothing")
+            return _refused(REUSE, "the causal mode reuses nothing")
+        if late := self._clock.too_late(self._pairs_s(requests)):
+            return _refused(REUSE, late)
         plan = replace(self._plan, fields=fields)
         reused = [replace(each, sampling=replace(each.sampling, **fields)) for each in requests]
-        self._say(f"{name}: {2 * len(requests)} clips")
         try:
             figures = self._measure(plan, requests, reused)
         except (RushesError, RuntimeError) as error:
-            return _refused(name, _one_line(error))
-        return self._judged(name, plan, figures, budget_db, fields)
+            return _refused(REUSE, _one_line(error))
+        return self._judged(REUSE, plan, figures, budget_db, fields)
+
+    def _pairs_s(self, requests: Sequence[GenerateRequest]) -> float:
+        """Seconds that a rung's clips take if it saves nothing."""
+        return 2 * sum(run.seconds for run in self._before[: len(requests)])
 
     def _judged(
         self, name: str, plan: Plan, figures: Figures, budget_db: float, settings: Mapping[str, Any]
@@ -222,6 +243,8 @@ class _Search:
             reason = f"{figures.psnr_db:.1f} dB is less than the budget of {budget_db:.1f} dB"
         elif figures.saves < LEAST_GAIN:
             reason = f"saves no time here ({figures.saves:.2f}x)"
+        elif figures.saves < self._bar:
+            reason = f"saves {figures.saves:.3f}x, within the noise of {self._bar:.3f}x"
         if reason:
             if plan.passes != self._plan.passes:
                 self._models.drop(plan)
@@ -238,23 +261,32 @@ class _Search:
         begin = time.perf_counter()
         model = self._models.get(plan, requests)
         first_s = time.perf_counter() - begin + self._warm_up(model, requests[0])
-        runs, olds, peaks_gb = list[_Run](), list[_Run](), list[float]()
         current = self._models.get(self._plan, before) if self._models.holds(self._plan) else None
         if current is not None:
             self._warm_up(current, before[0])
-        for old, new in zip(before, requests, strict=True):
-            if current is not None:
-                olds.append(_run(current, old))
-            runs.append(self._alone(plan, model, new, peaks_gb))
-        found = difference(self._references, [run.made for run in runs])
+        runs, olds, peaks_gb = list[ClipRun](), list[ClipRun](), list[float]()
+        for number, (old, new) in enumerate(zip(before, requests, strict=True)):
+            is_new_first = number % 2 == 1  # A B B A: a drift of the machine strikes both alike
+            if is_new_first:
+                runs.append(self._alone(plan, model, new, peaks_gb))
+            olds.append(self._before[number] if current is None else run_clip(current, old))
+            if not is_new_first:
+                runs.append(self._alone(plan, model, new, peaks_gb))
+            ratio, told = olds[-1].seconds / runs[-1].seconds, f"pair {number + 1} of {len(requests)}"
+            self._clock.say(f"{told}, {runs[-1].seconds:.3g} s, saves {ratio:.2f}x")
+            if ratio < 1 / self._bar or self._clock.is_over:
+                break  # slower beyond the noise: more pairs would not change what is decided
+        found = difference(self._references[: len(runs)], [run.made for run in runs])
         # Only now: a plan that fails half-way leaves the figures of the one before whole.
-        self._latest, self._before = runs, olds or self._before
-        return _figures(runs, self._before, found, first_s, max(peaks_gb))
+        self._latest = runs
+        if len(olds) == len(requests):
+            self._before = olds
+        return figures_of(runs, olds, found, first_s, max(peaks_gb))
 
-    def _alone(self, plan: Plan, model: Model, request: GenerateRequest, peaks_gb: list[float]) -> _Run:
+    def _alone(self, plan: Plan, model: Model, request: GenerateRequest, peaks_gb: list[float]) -> ClipRun:
         """One clip, whose own most memory is added to `peaks_gb`."""
         self._models.peak_gb(plan)
-        run = _run(model, request)
+        run = run_clip(model, request)
         peaks_gb.append(self._models.peak_gb(plan))
         return run
 
@@ -262,103 +294,40 @@ class _Search:
         """Seconds of a first clip of the same size, as short as it can be."""
         begin = time.perf_counter()
         model.warm_up([request])
-        _run(model, shortest(request, model.boundary))
+        run_clip(model, shortest(request, model.boundary))
         return time.perf_counter() - begin
 
 
-class _Models:
-    """Loaded models by the passes of their plan: two where they fit, else one."""
+class _Clock:
+    """What is told of a search as it goes, and how much of its time is left."""
 
-    def __init__(self, open_model: OpenModel) -> None:
-        self._open = open_model
-        self._held: dict[str, Model] = {}
-        self._bytes: dict[str, int] = {}
+    def __init__(self, say: Say, num_parts: int, budget_s: float | None) -> None:
+        self._say, self._num_parts, self._budget_s = say, num_parts, budget_s
+        self._begin = time.perf_counter()
+        self._part, self._name = 0, ""
 
-    def get(self, plan: Plan, requests: Sequence[GenerateRequest] = ()) -> Model:
-        """The model with the plan's passes, made anew where it is not held, and ready for the requests."""
-        if plan.identity not in self._held:
-            while self._held and not self._has_room():
-                self._free(next(iter(self._held)))
-            before = _allocated()
-            model = self._open(plan)
-            model.warm_up(requests)
-            self._held[plan.identity] = model
-            self._bytes[plan.identity] = _allocated() - before
-        self._held[plan.identity] = self._held.pop(plan.identity)  # the latest is freed last
-        return self._held[plan.identity]
+    def begin(self, name: str) -> None:
+        """The next part."""
+        self._part, self._name = self._part + 1, name
 
-    def peak_gb(self, plan: Plan) -> float:
-        """Most device memory held since the last call, other models' weights aside; 0 on a CPU."""
-        if not torch.cuda.is_available():
-            return 0.0
-        others = sum(self._bytes[name] for name in self._held if name != plan.identity)
-        peak = torch.cuda.max_memory_allocated() - others
-        torch.cuda.reset_peak_memory_stats()
-        return peak / 1e9
+    def say(self, text: str) -> None:
+        """A line of the part."""
+        self._say(f"{self._part} of {self._num_parts}, {self._name}: {text} [{self._seconds:.0f} s]")
 
-    def holds(self, plan: Plan) -> bool:
-        return plan.identity in self._held
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is gone."""
+        return self._budget_s is not None and self._seconds >= self._budget_s
 
-    def drop(self, plan: Plan) -> None:
-        if plan.identity in self._held:
-            self._free(plan.identity)
+    def too_late(self, takes_s: float) -> str:
+        """Why nothing that takes so long can begin any more; empty where it can."""
+        if self._budget_s is None or self._seconds + takes_s <= self._budget_s:
+            return ""
+        return f"no time: {takes_s:.0f} s of clips after {self._seconds:.0f} of {self._budget_s:.0f} s"
 
-    def _free(self, identity: str) -> None:
-        del self._held[identity]
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def _has_room(self) -> bool:
-        if len(self._held) >= 2:
-            return False
-        device = next(iter(self._held.values())).device
-        if device.type != "cuda":
-            return True
-        return torch.cuda.mem_get_info(device)[0] >= HEADROOM * torch.cuda.memory_allocated(device)
-
-
-def _run(model: Model, request: GenerateRequest) -> _Run:
-    """One clip."""
-    latents: list[torch.Tensor] = []
-    frames, done = [], None
-    for event in Rushes(model).events(request, on_latents=lambda tensor: _keep_last(latents, tensor)):
-        if isinstance(event, Frames):
-            frames.append(event)
-        elif isinstance(event, Done):
-            done = event
-    assert done is not None, "a clip ends with Done"
-    made = _made(frames, latents)
-    timings = {timing.stage: timing.seconds for timing in done.timings if timing.stage != "text_encode"}
-    return _Run(
-        made=made, stages_s=timings, forwards=(done.forwards.conditional, done.forwards.unconditional)
-    )
-
-
-def _keep_last(latents: list[torch.Tensor], tensor: torch.Tensor) -> None:
-    latents[:] = [tensor]
-
-
-def _made(frames: Sequence[Frames], latents: Sequence[torch.Tensor]) -> Made:
-    last = tuple(tensor.float().cpu() for tensor in latents)
-    return Made(frames=np.concatenate([each.frames for each in frames]), latents=last)
-
-
-def _figures(
-    runs: Sequence[_Run], before: Sequence[_Run], found: Difference, first_s: float, peak_gb: float
-) -> Figures:
-    stages = {name: statistics.median(run.stages_s[name] for run in runs) for name in runs[0].stages_s}
-    pairs = list(zip(*(run.forwards for run in runs), strict=True))
-    return Figures(
-        seconds=statistics.median(run.seconds for run in runs),
-        stages_s=stages,
-        before_s=statistics.median(run.seconds for run in before),
-        first_s=first_s,
-        psnr_db=found.comparison.psnr_db,
-        latent_l1=found.latent_l1,
-        forwards=(statistics.mean(pairs[0]), statistics.mean(pairs[1])),
-        peak_gb=peak_gb,
-    )
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._begin
 
 
 def _refused(name: str, reason: str) -> Rung:
@@ -372,11 +341,6 @@ def _settings(one: Pass) -> Mapping[str, Any]:
 def _as_fields(request: GenerateRequest) -> Mapping[str, Any]:
     video, sampling = asdict(request.video), asdict(request.sampling)
     return {**video, **{name: value for name, value in sampling.items() if name != "timesteps"}}
-
-
-def _allocated() -> int:
-    """Bytes of tensors on the GPU, 0 without one."""
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
 
 
 def _one_line(error: Exception) -> str:
