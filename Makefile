@@ -73,7 +73,7 @@ bench-reuse: $(RUNTIME)  ## two workloads with reuse: shares of hits, waiting, d
 	@$(BIN)/python -m benchmarks.reuse
 
 bench-edits: $(RUNTIME)  ## how soon an edit shows its first frame, beside a fresh clip, and what the audits see; 5 minutes
-	@$(BIN)/python -m benchmarks.reuse_edits; $(BIN)/python -m benchmarks.reuse_audits -o benchmarks/results/reuse_audits_cpu.json
+	@$(BIN)/python -m benchmarks.reuse_edits && $(BIN)/python -m benchmarks.reuse_audits -o benchmarks/results/reuse_audits_cpu.json
 
 chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
 	@$(BIN)/python -m benchmarks.chaos

@@ -39,7 +39,7 @@ BATCH = 16
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line a kind and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=140, help="of each kind")
+    parser.add_argument("--pairs", type=int, default=84, help="of each kind")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args(argv)
     rng = np.random.default_rng(1)

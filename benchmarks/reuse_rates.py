@@ -183,7 +183,7 @@ def _report(name: str, taken: Taken) -> dict[str, Any]:
         "p50 s": round(float(np.median(taken.seconds)), 3),
         "mean less": round(1 - mean_s / FULL_S, 4),
         "device s saved": round(num * FULL_S - sum(taken.seconds), 1),
-        "mean s if every reworded one were a hit at no cost": round(
+        "mean s if every reworded miss were a hit at no cost": round(
             (sum(taken.seconds) - sum(c * FULL_S for (l, k), c in taken.kinds.items() if (l, k) == REWORDED))
             / num,
             3,

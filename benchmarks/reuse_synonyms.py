@@ -6,7 +6,8 @@
 Three sets: the committed pairs (tests/reuse/pairs/held_out); random pairs of two scenes of the workloads that
 differ in one slot, each said in words of its own; random pairs of one scene. All are judged as a look-up
 judges them, by similarity and the meaning guard, with the list and without. The exit status is 1 when a pair
-of two meanings is a hit that is none without the list, or scenes that differ share a clip.
+of two meanings is a hit with the list. The scenes are said in words that the list was made from: of other
+words beside them it tells nothing.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from training.world.templates import OPENINGS
 
 OUT = Path("src/rushes/assets/toy/tokenizer/synonyms.json")
 THERE = ("there is", "there are")
+KEEP = ("hot dog",)
+"""Not the dog that a puppy is."""
 
 Group = list[list[str]]
 """Equal phrases, each in all its forms."""
@@ -51,7 +53,10 @@ def text() -> str:
     """The file, a group a line."""
     rows = ",\n".join(f"  {json.dumps([_short(forms) for forms in group])}" for group in groups())
     openings = json.dumps([*OPENINGS, *THERE])
-    return f'{{\n "models": ["toy"],\n "openings": {openings},\n "equal": [\n{rows}\n ]\n}}\n'
+    keep = json.dumps(KEEP)
+    return (
+        f'{{\n "models": ["toy"],\n "openings": {openings},\n "keep": {keep},\n "equal": [\n{rows}\n ]\n}}\n'
+    )
 
 
 def _short(forms: Sequence[str]) -> str | list[str]:

@@ -290,3 +290,16 @@ def test_scenes_that_differ_in_one_slot_stay_two(slot: str) -> None:
 def test_any_text_has_a_form(text: str) -> None:
     assert isinstance(TOY.canonical(text), str)
     assert alike(text, text)
+
+
+def test_a_replacement_makes_no_phrase_that_is_kept() -> None:
+    assert not alike("a hot puppy on the beach", "a hot dog on the beach")
+    assert TOY.canonical("A hot puppy and a hot dog") == "a hot puppy and a hot dog"
+    assert TOY.canonical("a hot dog and a puppy") == "a hot dog and a dog"
+
+
+def test_irregular_forms_are_not_guessed(tmp_path: Path) -> None:
+    found = listed(tmp_path, 'equal = [["child", "kid"], ["lie", "rest"], ["man", "guy"], ["jump", "leap"]]')
+    kept = "two kids resting, two guys who rested"
+    assert found.canonical(kept) == kept
+    assert found.canonical("a kid and a guy leapt, leaping") == "a child and a man jumped, jumping"

@@ -106,7 +106,7 @@ def test_no_mask() -> None:
         ("no base64!", "must be a PNG in base64"),
         (5, "must be a PNG in base64"),
         (bytes(MOST_BYTES + 1), "at most 700000 bytes"),
-        (png(np.zeros((2, 5000), np.uint8)), "sides up to 4096, got 5000x2"),
+        (png(np.zeros((1500, 1500), np.uint8)), "at most 2100000 pixels, got 1500x1500"),
         (png(np.full((64, 64), 255, np.uint8)), "the clip's aspect, 128x64, got 64x64"),
         (png(np.zeros((64, 128), np.uint8)), "black everywhere"),
     ],

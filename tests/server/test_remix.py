@@ -168,8 +168,9 @@ def test_what_is_no_mask_is_refused(running: Running, made: str, body: dict[str,
 def test_without_its_finished_latents_a_clip_cannot_stay(running: Running, client: rushes.Client) -> None:
     source = client.create("a horse stands", seed=7, **FEW).wait()
     (running.store / "latents" / f"{source.id}.final.safetensors").unlink()
-    clip = client.remix(source.id, "a horse lies", mask=mask_png(slice(0, 32))).wait()
-    assert (clip.video["cache"]["kind"], clip.video["cache"]["reason"]) == ("miss", "missing")
+    body = {"prompt": "a horse lies", "mask_frames": "1-"}
+    answer = httpx2.post(f"{running.url}/v1/videos/{source.id}/remix", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "latents_gone")
 
 
 def test_only_a_finished_clip_can_be_edited(running: Running, client: rushes.Client) -> None:

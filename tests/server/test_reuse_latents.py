@@ -26,6 +26,7 @@ from rushes.server.reuse import reuse_of
 from rushes.server.reuse_setup import bounds_of
 from rushes.server.run import opened_service
 from rushes.server.settings import ServerSettings
+from rushes.server.snapshots import snapshots_on_the_way
 from rushes.server.wishes import Wish
 from rushes.stores.api_keys import KeyLimits
 from rushes.stores.base import JobRecord
@@ -234,6 +235,19 @@ def test_a_clip_made_from_latents_can_be_edited_above_where_they_were_taken_up(b
         bench.place.latents.delete(name)
     again = bench.gateway.remix(LOCAL, like.id, replace(other, prompt="a bird"))
     assert (again.request.source, reuse_of(again)["reason"]) == (None, "strength")
+
+
+def test_steps_of_another_schedule_are_not_mistaken_for_the_clips_own(bench: Bench) -> None:
+    """A hit with twice the steps takes its source up at a later step of its own, not of the source's."""
+    source = bench.made(RED)
+    bench.ask(LIKE, num_inference_steps=40)
+    like = bench.worker.complete(())
+    taken_up = like.request.source
+    assert taken_up is not None
+    found = snapshots_on_the_way(bench.place.jobs, like)
+    assert [one.name for one in found if not one.name.startswith(source.id)] == []
+    assert len(found) < len(STEPS)
+    assert all(one.sigma > taken_up.sigma for one in found)
 
 
 def test_a_worker_that_cannot_use_a_snapshot_makes_it_a_miss(bench: Bench) -> None:

@@ -94,6 +94,32 @@ def test_what_is_there_already_is_not_made_again(tmp_path: Path, warm: Path) -> 
             assert len(queued(gateway)) == 3
 
 
+def test_what_failed_or_lost_its_file_is_made_again(tmp_path: Path, warm: Path) -> None:
+    warm.write_text(json.dumps(HOT))
+    with opened(tmp_path, warm=warm) as gateway:
+        worker = HandWorker(place=gateway.place)
+        worker.announce()
+        wait_for(lambda: len(queued(gateway)) == 1)
+        gateway.cancel(LOCAL.tenant, queued(gateway)[0].id)
+    with opened(tmp_path, warm=warm) as gateway:
+        HandWorker(place=gateway.place).announce()
+        wait_for(lambda: len(queued(gateway)) == 2)
+        made = HandWorker(place=gateway.place).complete()
+        assert made.result is not None
+        gateway.place.results.path(made.result).unlink()
+    with opened(tmp_path, warm=warm) as gateway:
+        HandWorker(place=gateway.place).announce()
+        wait_for(lambda: len(queued(gateway)) == 3)
+
+
+@pytest.mark.parametrize("field", ["priority", "deadline_s", "cache"])
+def test_a_line_cannot_leave_the_batch_lane(tmp_path: Path, field: str) -> None:
+    file = tmp_path / "hot.jsonl"
+    file.write_text(json.dumps({**HOT, field: "on"}))
+    with pytest.raises(ConfigError, match=field):
+        read_warm_file(file)
+
+
 def test_the_tenant_of_whom_it_is(tmp_path: Path, warm: Path) -> None:
     with opened(tmp_path, warm=warm, warm_tenant="acme") as gateway:
         HandWorker(place=gateway.place).announce()

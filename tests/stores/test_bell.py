@@ -118,13 +118,15 @@ def test_a_listener_that_died_is_forgotten_by_the_next(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
     (tmp_path / f"{dead.pid}-9").touch()
-    (tmp_path / "a stranger's").touch()
+    for stranger in ("a stranger's", "1-99999", "1-²"):
+        (tmp_path / stranger).touch()
     bell = FolderBell(tmp_path)
     bell.ring()
     assert bell.wait(1)
-    assert {each.name.partition("-")[0] for each in tmp_path.iterdir()} == {str(os.getpid()), "a stranger's"}
+    left = {each.name.partition("-")[0] for each in tmp_path.iterdir()}
+    assert left == {str(os.getpid()), "a stranger's", "1"}
     bell.close()
-    assert [each.name for each in tmp_path.iterdir()] == ["a stranger's"]
+    assert {each.name for each in tmp_path.iterdir()} == {"a stranger's", "1-99999", "1-²"}
     bell.ring()
     assert not bell.wait(30), "closed"
 
@@ -145,11 +147,30 @@ def test_every_listener_hears(tmp_path: Path) -> None:
         bell.close()
 
 
-def test_without_a_folder_it_is_a_clock(tmp_path: Path) -> None:
+def test_a_forked_child_neither_hangs_nor_deafens_its_parent(tmp_path: Path) -> None:
+    bell = FolderBell(tmp_path)
+    assert bell.wait(1), "it listens"
+    with bell._lock:  # as if another thread rang
+        child = os.fork()
+        if not child:
+            bell.ring()
+            bell.close()
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    while bell.wait(0):
+        pass
+    FolderBell(tmp_path).ring()
+    assert bell.wait(5)
+    bell.close()
+
+
+def test_without_a_folder_it_is_a_clock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "bells").touch()
     bell = FolderBell(tmp_path / "bells")
     bell.ring()
-    assert not bell.wait(0.05)
+    for _ in range(3):
+        assert not bell.wait(0.05)
+    assert len(caplog.records) == 1, "and says so once"
     bell.close()
 
 

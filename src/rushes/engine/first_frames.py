@@ -20,27 +20,29 @@ def first_frames(artefacts: Artefacts, record: JobRecord, num_frames: int) -> ND
     decodes latents instead."""
     try:
         found = artefacts.find(record)
-        file = None if found is None else io.BytesIO(artefacts.read(found))
+        if found is None:
+            return None
+        file = io.BytesIO(artefacts.read(found)) if found.path is None else str(found.path)
     except (RushesError, OSError) as error:
         log.warning("job %s: its first frames are not there: %s", record.id, error)
         return None
-    return None if file is None else _decoded(record, file, num_frames)
+    return _decoded(record, file, num_frames)
 
 
-def _decoded(record: JobRecord, file: io.BytesIO, num_frames: int) -> NDArray[np.uint8] | None:
+def _decoded(record: JobRecord, file: io.BytesIO | str, num_frames: int) -> NDArray[np.uint8] | None:
     import av
 
-    frames: list[NDArray[np.uint8]] = []
+    video = record.request.video
+    frames = np.empty((num_frames, video.height, video.width, 3), np.uint8)
+    num = 0
     try:
         with av.open(file) as container:
             for frame in container.decode(video=0):
-                frames.append(frame.to_ndarray(format="rgb24"))
-                if len(frames) == num_frames:
+                if num == num_frames or (frame.height, frame.width) != (video.height, video.width):
                     break
+                frames[num] = frame.to_ndarray(format="rgb24")
+                num += 1
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         log.warning("job %s: its video cannot be read: %s", record.id, error)
         return None
-    video = record.request.video
-    found = np.stack(frames) if frames else None
-    is_whole = found is not None and found.shape == (num_frames, video.height, video.width, 3)
-    return found if is_whole else None
+    return frames if num == num_frames else None

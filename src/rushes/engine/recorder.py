@@ -107,8 +107,9 @@ class Recorder:
 
     def delivered(self, run: Run, frames: Frames) -> None:
         """See `Listener`. Frames that an earlier life of the job has told of are not told again."""
-        if frames.start >= run.num_delivered:
-            self.tell(run.id, "frames", {"start": frames.start, "num_frames": len(frames.frames)})
+        start, end = max(frames.start, run.num_delivered), frames.start + len(frames.frames)
+        if start < end:
+            self.tell(run.id, "frames", {"start": start, "num_frames": end - start})
 
     def kept(self, run: Run, snapshot: Snapshot) -> None:
         """See `Listener`. A clip without a snapshot is still a clip."""

@@ -140,7 +140,7 @@ class Workplace:
 
         try:
             record = self.jobs.get(job_id)
-        except UnknownJob:
+        except (UnknownJob, StoreError):
             return None
         return first_frames(self.artefacts, record, num_frames)
 

@@ -110,7 +110,8 @@ REUSE: Mapping[str, Mapping[str, float]] = MappingProxyType(
 """Request fields by model. Wan: EasyCache's published threshold for Wan2.1 (5 %), and the gate at half the
 steps at which published quality stays within noise; neither has been measured by us on trained Wan weights.
 The toy: the same threshold, about 12 of 20 forwards a branch. Its gate stays open: under shift 3 half of
-the steps are done at noise 0.75, where guidance still decides what a sprite is (`benchmarks.step_reuse`)."""
+the steps are done at noise 0.75, where guidance is supposed to decide still what a sprite is. Not measured on
+enough prompts (benchmarks/NOTES.md)."""
 
 
 def plan_preset(name: str) -> PlanPreset:

@@ -36,8 +36,12 @@ def calibrate_model(
 
     Raises:
         InvalidRequest: a field or a prompt breaks a rule of the model; before any clip is made.
-        ConfigError: a noise expert ran in none of the clips.
+        ConfigError: there is no prompt, or not a seed for each; or a noise expert ran in none of the clips.
     """
+    if not prompts or len(prompts) != len(seeds):
+        raise ConfigError(
+            f"calibration: needs a prompt and a seed of each clip, got {len(prompts)} and {len(seeds)}"
+        )
     pairs = list(zip(prompts, seeds, strict=True))
     loras = {model.job(prompt, **{**fields, "seed": seed}).request.sampling.lora for prompt, seed in pairs}
     assert len(loras) == 1, "the clips differ in prompt and seed alone"

@@ -12,7 +12,7 @@ from rushes.pipelines.model import Model
 from rushes.types import GenerateRequest
 
 HEADROOM = 1.2
-"""Free memory, in models, that a second one must leave room for."""
+"""Of what a second model and the clips' work take, what must be free for them."""
 
 OpenModel = Callable[[Plan], Model]
 
@@ -24,6 +24,7 @@ class HeldModels:
         self._open = open_model
         self._held: dict[str, Model] = {}
         self._bytes: dict[str, int] = {}
+        self._most_work = 0  # bytes that a clip took beside the weights
 
     def get(self, plan: Plan, requests: Sequence[GenerateRequest] = ()) -> Model:
         """The model with the plan's passes, made anew where it is not held, and ready for the requests."""
@@ -44,6 +45,7 @@ class HeldModels:
             return 0.0
         others = sum(self._bytes[name] for name in self._held if name != plan.identity)
         peak = torch.cuda.max_memory_allocated() - others
+        self._most_work = max(self._most_work, peak - self._bytes.get(plan.identity, 0))
         torch.cuda.reset_peak_memory_stats()
         return peak / 1e9
 
@@ -68,7 +70,9 @@ class HeldModels:
         device = next(iter(self._held.values())).device
         if device.type != "cuda":
             return True
-        return torch.cuda.mem_get_info(device)[0] >= HEADROOM * torch.cuda.memory_allocated(device)
+        weights = torch.cuda.memory_allocated(device)
+        cached = torch.cuda.memory_reserved(device) - weights  # torch's, and free for tensors
+        return torch.cuda.mem_get_info(device)[0] + cached >= HEADROOM * (weights + self._most_work)
 
 
 def _allocated() -> int:

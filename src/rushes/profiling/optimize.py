@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rushes.errors import ConfigError, InvalidRequest, RushesError
+from rushes.errors import ConfigError, DeadlineExceeded, InvalidRequest, RushesError
 from rushes.passes.base import PASSES, Pass, settings_of
 from rushes.passes.plan import Plan, make_pass
 from rushes.passes.presets import Candidate, PlanPreset, plan_preset, reuse_of, with_calibration
@@ -265,6 +265,7 @@ class _Search:
         if current is not None:
             self._warm_up(current, before[0])
         runs, olds, peaks_gb = list[ClipRun](), list[ClipRun](), list[float]()
+        num_slow = 0
         for number, (old, new) in enumerate(zip(before, requests, strict=True)):
             is_new_first = number % 2 == 1  # A B B A: a drift of the machine strikes both alike
             if is_new_first:
@@ -274,8 +275,11 @@ class _Search:
                 runs.append(self._alone(plan, model, new, peaks_gb))
             ratio, told = olds[-1].seconds / runs[-1].seconds, f"pair {number + 1} of {len(requests)}"
             self._clock.say(f"{told}, {runs[-1].seconds:.3g} s, saves {ratio:.2f}x")
-            if ratio < 1 / self._bar or self._clock.is_over:
-                break  # slower beyond the noise: more pairs would not change what is decided
+            num_slow += ratio < 1 / self._bar
+            if 2 * num_slow > len(requests):
+                break  # slower beyond the noise in most pairs, whatever the others bring
+            if self._clock.is_over and len(runs) < len(requests):
+                raise DeadlineExceeded(f"no time: {len(runs)} of {len(requests)} pairs were made")
         found = difference(self._references[: len(runs)], [run.made for run in runs])
         # Only now: a plan that fails half-way leaves the figures of the one before whole.
         self._latest = runs

@@ -91,6 +91,39 @@ def _bare(stem: str) -> str:
 
 INFLECTIONS: tuple[Form, ...] = ("s", "ing", "ed")
 _SIBILANT = re.compile("(s|x|z|ch|sh|o)$")
+_IRREGULAR_PLURALS = frozenset(
+    {
+        "calf",
+        "child",
+        "deer",
+        "elf",
+        "fish",
+        "foot",
+        "goose",
+        "half",
+        "hoof",
+        "knife",
+        "leaf",
+        "life",
+        "loaf",
+        "louse",
+        "man",
+        "mouse",
+        "ox",
+        "person",
+        "scarf",
+        "self",
+        "sheep",
+        "shelf",
+        "swine",
+        "thief",
+        "tooth",
+        "wife",
+        "wolf",
+        "woman",
+    }
+)
+_MAN = re.compile("[a-z]{3}(man|foot|fish)$")
 _SHORT_VOWEL = re.compile("[^aeiou][aeiou][^aeiouwxy]$")
 
 
@@ -107,6 +140,18 @@ def inflections(plain: str, form: Form) -> tuple[str, ...]:
     stem = read_word(plain).stem
     read = [(text, read_word(text)) for text in (*irregular, *_regular(plain, form))]
     return tuple(dict.fromkeys(text for text, word in read if (word.stem, word.form) == (stem, form)))
+
+
+def is_regular(plain: str, form: Form) -> bool:
+    """Whether a form of a plain word, noun or verb, follows from its letters.
+
+    Example:
+        >>> is_regular("child", "s"), is_regular("lie", "ed"), is_regular("leap", "ing")
+        (False, False, True)
+    """
+    if form == "s":
+        return plain not in _IRREGULAR_PLURALS and not _MAN.search(plain)
+    return not plain.endswith("ie") if form == "ing" else plain not in lexicon().past.values()
 
 
 def _regular(plain: str, form: Form) -> tuple[str, ...]:

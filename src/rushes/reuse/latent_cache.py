@@ -218,10 +218,11 @@ class LatentCache:
             if index is None:
                 return Miss(reason="empty")
             near = index.nearest(embedding, at_least=threshold, limit=_MAX_CANDIDATES)
-            own = self._gist(prompt) if near else ""
-            alike = [one for one in near if self._gist_of.get(one.key) == hash(own)]
         if not near:
             return Miss(reason="similarity")
+        own = self._gist(prompt)
+        with self._lock:
+            alike = [one for one in near if self._gist_of.get(one.key) == hash(own)]
         rows = self._store.rows([one.key for one in alike], gist=own) if alike else {}
         live = [one for one in alike if one.key in rows and self._is_live(rows[one.key], compat)]
         found = self._first_alike(live, rows, prompt)

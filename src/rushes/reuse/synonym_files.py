@@ -1,4 +1,5 @@
-"""Lists of equal words in files: `equal`, groups of phrases; `openings`; `models`. TOML, or JSON by its name.
+"""Lists of equal words in files: `equal`, groups of phrases; `openings`; `keep`; `models`. TOML, or JSON by
+its name.
 
     equal = [
       ["doughnut", "donut"],
@@ -6,11 +7,12 @@
       [["spins", "spin", "spinning"], ["turns round", "turn round", "turning round"]],
     ]
     openings = ["a video of", "there is"]
+    keep = ["hot dog"]
 
 The first of a group is what is written for all of it. Where all of a group are single words in their plain
 form, other forms of one stand for the same form of the first: "donuts" for "doughnuts", "leaps" for "jumps".
-Phrases are taken as they are written; those with forms are given as lists of forms in one order. So singular
-never becomes plural.
+Phrases are taken as they are written; their forms, and those of a first word whose own are irregular
+("child", "lie"), are given as lists in one order. So singular never becomes plural.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from rushes.errors import ConfigError, did_you_mean
-from rushes.reuse.inflection import INFLECTIONS, inflections, read_word
+from rushes.reuse.inflection import INFLECTIONS, inflections, is_regular, read_word
 from rushes.reuse.synonyms import Synonyms, Words, folded, phrase_of
 
-_KEYS = ("equal", "openings", "models")
+_KEYS = ("equal", "openings", "keep", "models")
 _MAX_WORDS = 12
 """Of a phrase: looking for the longest takes time with it."""
 
@@ -44,6 +46,7 @@ def read_synonyms(file: Path) -> Synonyms:
     return Synonyms(
         table=_table(file, content.get("equal", [])),
         openings=tuple(sorted(filter(None, openings), key=lambda one: (-len(one), one))),
+        keep=tuple(_phrase(file, "keep", one) for one in _texts(file, "keep", content.get("keep", []))),
         models=frozenset(_texts(file, "models", content.get("models", []))),
     )
 
@@ -98,14 +101,17 @@ def _columns(file: Path, group: Any) -> Iterator[list[Words]]:
             f" got {group!r}"
         )
     for column in zip(*members, strict=True):
-        found = [phrase_of(one) if isinstance(one, str) else None for one in column]
-        for one, words in zip(column, found, strict=True):
-            if words is None or len(words) > _MAX_WORDS:
-                raise ConfigError(
-                    f"{file}: equal: a phrase is 1 to {_MAX_WORDS} words without punctuation between them,"
-                    f" got {one!r}"
-                )
-        yield [words for words in found if words is not None]
+        yield [_phrase(file, "equal", one) for one in column]
+
+
+def _phrase(file: Path, key: str, text: object) -> Words:
+    words = phrase_of(text) if isinstance(text, str) else None
+    if words is None or len(words) > _MAX_WORDS:
+        raise ConfigError(
+            f"{file}: {key}: a phrase is 1 to {_MAX_WORDS} words without punctuation between them,"
+            f" got {text!r}"
+        )
+    return words
 
 
 def _other_forms(column: Sequence[Words]) -> Iterator[tuple[Words, str]]:
@@ -113,6 +119,8 @@ def _other_forms(column: Sequence[Words]) -> Iterator[tuple[Words, str]]:
     if any(len(words) > 1 or read_word(words[0]).form != "base" for words in column):
         return
     for form in INFLECTIONS:
+        if not is_regular(column[0][0], form):
+            continue
         written = inflections(column[0][0], form)
         for words in column if written else ():
             yield from (((one,), written[0]) for one in inflections(words[0], form))

@@ -30,12 +30,15 @@ class Synonyms:
     Attributes:
         table: what is written instead of a phrase, by its words.
         openings: what a prompt may begin with and means nothing, the longest first.
+        keep: phrases that mean something of their own: a prompt in which replacements would make one stays as
+            it is, so that "a hot puppy" is no "hot dog".
         models: pipelines that it is for; none for all.
         fingerprint: 16 hex digits: forms of two lists cannot be compared. "" for a list that changes nothing.
     """
 
     table: Mapping[Words, str]
     openings: Sequence[str] = ()
+    keep: Sequence[Words] = ()
     models: frozenset[str] = frozenset()
     fingerprint: str = field(init=False)
     _reach: Mapping[str, int] = field(init=False)  # words of the longest phrase, by its first word
@@ -51,7 +54,7 @@ class Synonyms:
         if not self.table and not self.openings:
             return ""
         lines = sorted(f"{' '.join(words)}={text}" for words, text in self.table.items())
-        told = "\n".join((str(_VERSION), *lines, "", *self.openings))
+        told = "\n".join((str(_VERSION), *lines, "", *self.openings, "", *map(" ".join, self.keep)))
         return blake2b(told.encode(), digest_size=8).hexdigest()
 
     def canonical(self, prompt: str) -> str:
@@ -74,7 +77,13 @@ class Synonyms:
                 parts += text[end : words[place].start()], written
                 end = words[place + num - 1].end()
             place += max(num, 1)
-        return "".join(parts) + text[end:]
+        written = "".join(parts) + text[end:]
+        return text if self._makes_kept(text, written) else written
+
+    def _makes_kept(self, text: str, written: str) -> bool:
+        """Whether replacements put a phrase to keep where there was none."""
+        before, after = ([match[0] for match in _WORD.finditer(each)] for each in (text, written))
+        return any(_count(after, words) > _count(before, words) for words in self.keep)
 
     def _longest(self, text: str, words: Sequence[re.Match[str]], place: int) -> tuple[int, str]:
         """How many words from `place` on are the longest phrase, and what to write; (0, "") for none."""
@@ -113,6 +122,11 @@ def phrase_of(text: str) -> Words | None:
     text = folded(text)
     words = tuple(match[0] for match in _WORD.finditer(text))
     return words if words and " ".join(words) == text else None
+
+
+def _count(words: Sequence[str], phrase: Words) -> int:
+    starts = range(len(words) - len(phrase) + 1)
+    return sum(tuple(words[start : start + len(phrase)]) == phrase for start in starts)
 
 
 def _begins(text: str, opening: str) -> bool:

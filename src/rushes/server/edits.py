@@ -45,8 +45,8 @@ class EditAsk:
     """An edit as it was asked for.
 
     Attributes:
-        strength: noise level in 0..1 at which the clip is taken up, or the next above it at which there are
-            latents; 1 makes a new clip.
+        strength: noise level in 0..1 at which the clip is taken up: at its first step at or below it of which
+            there are latents, else at the next above; 1 makes a new clip.
         seed: with which the latents are noised again; None goes on from them as they stood.
         negative_prompt: None for that of the clip.
         mask: where it may change, None for everywhere.

@@ -89,7 +89,7 @@ class Gateway:
         self.is_draining = False
         self._models, self._keep_days = models, keep_days
         self._seen: dict[str, None] = {}
-        self._latest_ahead = 0
+        self._ahead: dict[tuple[str, str], int] = {}  # as it was last counted, by pipeline and lane
 
     @property
     def models(self) -> Sequence[str]:
@@ -162,7 +162,7 @@ class Gateway:
         """Make an edit of a completed clip. Writes.
 
         Raises:
-            ProblemError: the clip is not completed.
+            ProblemError: the clip is not completed, or a part of it cannot stay as it is any more.
             InvalidRequest: the mask does not fit it.
         """
         if self.is_draining:
@@ -173,10 +173,11 @@ class Gateway:
         origin = origin_of(self.place.jobs, parent)
         cells = None if ask.mask is None else cells_of(ask.mask, parent.request)
         name, mask = (None, b"") if cells is None else mask_file(cells)
+        kept = kept_of(self.place, origin, is_masked=cells is not None)
         made = edit(
             parent,
             ask,
-            kept_of(self.place, origin, is_masked=cells is not None),
+            kept,
             whole_s=steps_s(self.place.jobs, origin),
             mask=name,
             kept_s=0.0 if cells is None else lead_s(self.place.jobs, origin, cells),
@@ -185,18 +186,18 @@ class Gateway:
         earlier = self.client.earlier(asked, ask.options)
         if earlier is not None:
             return same_ask(earlier, ask.options, parent_id=parent.id, strength=ask.strength, mask=name)
-        if name is not None and made.request.source is not None:
-            self.place.latents.write(name, mask)
+        if cells is not None and not kept:
+            raise ProblemError(latents_gone(parent))
         plan = self.reuse.edit(made.request, caller, made.told)
-        self._disown_lost(plan, ask.options.tenant)
-        record = self._queued(plan, asked, ask.options, caller)
+        self.disown_lost(plan, ask.options.tenant)
+        record = self._queued(plan, asked, ask.options, caller, mask=mask)
         self.reuse.count(record)
         return record
 
     def _taken(self, plan: Plan, options: JobOptions, caller: Caller) -> JobRecord | None:
         """A job whose clip is there or being made for another; None where there is none such."""
         jobs = self.place.jobs
-        self._disown_lost(plan, options.tenant)
+        self.disown_lost(plan, options.tenant)
 
         def take() -> JobRecord | None:
             found = (jobs.reuse_exact(plan.request, options, exact_key=key) for key in plan.keys)
@@ -205,7 +206,7 @@ class Gateway:
         # A twin may come to run by itself, so that nobody can tell what it will take.
         return self._charged(caller, options, None, take) if plan.keys else None
 
-    def _disown_lost(self, plan: Plan, tenant: str) -> None:
+    def disown_lost(self, plan: Plan, tenant: str) -> None:
         """Results whose files somebody deleted are no results for others."""
         for key in plan.keys:
             while (made := self.place.jobs.made_as(tenant, key)) is not None and made.result is not None:
@@ -213,13 +214,18 @@ class Gateway:
                     break
                 self.place.jobs.disown(made.result)
 
-    def _queued(self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller) -> JobRecord:
+    def _queued(
+        self, plan: Plan, asked: GenerateRequest, options: JobOptions, caller: Caller, *, mask: bytes = b""
+    ) -> JobRecord:
         promise = self.client.promise(plan.request, options)
         if promise is not None and plan.request.source is not None and promise.changes:
             plan = self.reuse.degraded(plan)  # latents of one size are none of another
             promise = replace(promise, request=replace(promise.request, source=None))
 
         def make() -> JobRecord:
+            source = plan.request.source
+            if source is not None and source.mask is not None:
+                self.place.latents.write(source.mask, mask)
             return self.client.create(
                 plan.request, options, promise, asked=asked, exact_key=plan.key, reuse=plan.text
             )
@@ -308,7 +314,7 @@ class Gateway:
 
     async def told(self, record: JobRecord) -> dict[str, Any]:
         """The same, for the loop. What a degraded job gave up is looked for in all of its events."""
-        if record.options.degrade or (record.status == "queued" and self._latest_ahead > DEEP):
+        if record.options.degrade or (record.status == "queued" and self._is_deep(record)):
             return await asyncio.to_thread(self.video, record)
         return self.video(record)
 
@@ -335,8 +341,11 @@ class Gateway:
     def _num_ahead(self, record: JobRecord) -> int:
         if record.status != "queued":
             return 0
-        self._latest_ahead = self.place.jobs.num_ahead(record.id)
-        return self._latest_ahead
+        num = self._ahead[_queue_of(record)] = self.place.jobs.num_ahead(record.id)
+        return num
+
+    def _is_deep(self, record: JobRecord) -> bool:
+        return self._ahead.get(_queue_of(record), 0) > DEEP
 
     def position(self, job_id: str) -> JobEvent | None:
         """Where a queued job stands now; None for one that is not queued. See `told_place`."""
@@ -348,7 +357,7 @@ class Gateway:
 
     async def told_place(self, job_id: str) -> JobEvent | None:
         """The same, for the loop."""
-        if self._latest_ahead > DEEP:
+        if self._is_deep(self.place.jobs.get(job_id)):
             return await asyncio.to_thread(self.position, job_id)
         return self.position(job_id)
 
@@ -367,6 +376,20 @@ class Gateway:
             data["cache"] = cache_of(record)
             data |= {"video": self.video(record)} if event.kind == "completed" else {}
         return data
+
+
+def _queue_of(record: JobRecord) -> tuple[str, str]:
+    return record.request.pipeline, record.options.lane
+
+
+def latents_gone(record: JobRecord) -> Problem:
+    """A clip of which no part can be kept."""
+    return Problem(
+        status=409,
+        code="latents_gone",
+        message=f"the latents of video {record.id} are not kept any more, so that no part of it can stay;"
+        " leave out mask and mask_frames",
+    )
 
 
 def draining() -> Problem:

@@ -20,8 +20,8 @@ from rushes.types import GenerateRequest, VideoSpec
 MOST_BYTES = 700_000
 """Of a PNG: as base64 it has room in a body of JSON."""
 
-MOST_SIDE = 4096
-"""Pixels; a PNG of few bytes may have very many."""
+MOST_PIXELS = 2_100_000
+"""A PNG of few bytes may have very many, each of which takes ten bytes while it is read."""
 
 ASPECT_TOLERANCE = 0.02
 _DATA_URL = re.compile(r"data:image/png;base64,", re.IGNORECASE)
@@ -134,9 +134,9 @@ def _pixels(data: bytes) -> NDArray[np.uint8]:
         raise InvalidRequest("mask", f"must have at most {MOST_BYTES} bytes, got {len(data)}")
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if max(image.size) > MOST_SIDE:
-                width, height = image.size
-                raise InvalidRequest("mask", f"must have sides up to {MOST_SIDE}, got {width}x{height}")
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise InvalidRequest("mask", f"must have at most {MOST_PIXELS} pixels, got {width}x{height}")
             if image.mode.startswith("I"):  # 16 bits, which a conversion would cut off at 255
                 return (np.asarray(image) // 257).astype(np.uint8)
             shade = np.asarray(image.convert("LA"), np.uint16)

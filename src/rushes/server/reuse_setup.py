@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rushes.engine.workplace import Workplace
 from rushes.errors import ConfigError
-from rushes.pipelines.rules import load_rules
+from rushes.pipelines.rules import RULES, load_rules
 from rushes.reuse.eviction import Bounds
 from rushes.reuse.synonym_files import read_synonyms
 from rushes.reuse.synonyms import NO_SYNONYMS, Synonyms
@@ -61,9 +61,13 @@ def synonyms_by_pipeline(file: Path | None) -> Callable[[str], Synonyms]:
     """The list of each pipeline: of the file where it is for it, else what the model brings.
 
     Raises:
-        ConfigError: the file is no list.
+        ConfigError: the file is no list, or for a model that there is none of.
     """
     given = NO_SYNONYMS if file is None else read_synonyms(file)
+    for name in sorted(given.models):
+        if name not in RULES.names():
+            choices = ", ".join(RULES.names())
+            raise ConfigError(f"{file}: models: there is no {name!r}; choose from {choices}")
 
     @cache
     def of(pipeline: str) -> Synonyms:

@@ -27,6 +27,9 @@ from rushes.types import JobEvent
 
 log = logging.getLogger(__name__)
 
+SAME_SIGMA = 1e-6
+"""Two noise levels that differ by less are one. Steps are of one schedule each, levels of all."""
+
 TIDY_S = 60.0
 """Between two looks for snapshots that nobody told of, and for entries without files."""
 
@@ -57,13 +60,15 @@ def snapshots_on_the_way(jobs: JobStore, record: JobRecord) -> Sequence[Snapshot
     """What a job's clip went through: its own snapshots, and above the level at which it took up latents of
     the same meaning, theirs. Raises `UnknownJob`."""
     found = list(snapshots_of(jobs, record.id))
-    while (told := reuse_of(record)).get("kind") == "latent" and record.request.source is not None:
-        begin = record.request.source.step
+    while (told := reuse_of(record)).get("kind") == "latent":
+        source = record.request.source
+        if source is None or source.is_renoised:  # above that level its way was its own
+            break
         try:
             record = jobs.get(str(told["source"]))
         except UnknownJob:
             break
-        found += [one for one in snapshots_of(jobs, record.id) if one.step < begin]
+        found += [one for one in snapshots_of(jobs, record.id) if one.sigma > source.sigma + SAME_SIGMA]
     return tuple(found)
 
 
@@ -146,10 +151,12 @@ class SnapshotIndex:
 
     def drop_source(self, job_id: str) -> None:
         """A worker could not use the latents that this job was to go on from: nobody is sent there again.
-        Raises `StoreError`."""
+        With a mask it may have been the mask that was gone. Raises `StoreError`."""
         with suppress(UnknownJob):
             source = self._place.jobs.get(job_id).request.source
-            if source is not None and (source_id := job_of(source.name)) is not None:
+            if source is None or source.mask is not None:
+                return
+            if (source_id := job_of(source.name)) is not None:
                 self._latents.cache.remove(source_id)
 
     def _run(self) -> None:

@@ -22,6 +22,11 @@ LOOK_S = 1.0
 """Between two tries of what could not be asked for yet."""
 
 LONGEST_WAIT_S = 60.0
+"""Tries get rarer while nothing can be asked for."""
+
+_OURS = ("priority", "deadline_s", "cache")
+"""Fields that a line cannot set: it is made in the batch lane, whenever there is time."""
+
 _OWN_KEY = "\twarm "
 """Idempotency keys that begin so no client can have: it is not printable."""
 
@@ -88,9 +93,8 @@ class WarmUp:
         self._thread.join()
 
     def _run(self) -> None:
-        pending = list(self._requests)
+        pending, wait_s = list(self._requests), LOOK_S
         while pending and not self._stops.is_set():
-            wait_s = LOOK_S
             left: list[WarmRequest] = []
             for number, each in enumerate(pending):
                 try:
@@ -98,12 +102,13 @@ class WarmUp:
                         left.append(each)
                 except (QueueFull, StoreError) as error:  # the rest would find the same
                     left += pending[number:]
-                    wait_s = min(LONGEST_WAIT_S, getattr(error, "retry_after_s", LOOK_S))
+                    log.info("warm-up waits: %s", error)
                     break
                 except RushesError as error:
                     log.warning("%s: is left out: %s", each.where, error)
                 except Exception:  # one line's bug is not the others'
                     log.exception("%s: is left out", each.where)
+            wait_s = LOOK_S if len(left) < len(pending) else min(LONGEST_WAIT_S, 2 * wait_s)
             pending = left
             if pending:
                 self._stops.wait(wait_s)
@@ -115,12 +120,21 @@ class WarmUp:
         if not gateway.serving():
             return False
         request, _ = gateway.ask({"seed": 0, **each.body}, tenant=tenant)
+        if not gateway.serving(request.pipeline):
+            return False
         plan = gateway.reuse.plan(request, self._caller, Wish(level="exact"))
         if plan.key is None:
             return False
+        gateway.disown_lost(plan, tenant)
         options = JobOptions(lane="batch", tenant=tenant, idempotency_key=_OWN_KEY + plan.key)
-        is_made = gateway.place.jobs.made_as(tenant, plan.key) is not None
-        if is_made or gateway.client.earlier(request, options) is not None:
+        while (earlier := gateway.client.earlier(request, options)) is not None:
+            if earlier.status in ("queued", "running"):
+                break
+            if earlier.status == "completed" and gateway.place.jobs.made_as(tenant, plan.key) is not None:
+                break
+            # It failed, or its file is gone: made once more, under the next key of its own.
+            options = replace(options, idempotency_key=f"{_OWN_KEY}{plan.key} {earlier.id}")
+        if earlier is not None or gateway.place.jobs.made_as(tenant, plan.key) is not None:
             self.num_known += 1
             return True
         promise = gateway.client.promise(request, options)
@@ -136,6 +150,9 @@ def _body(where: str, line: str) -> Mapping[str, Any]:
         body = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"warm: {where}: is not JSON: {error}") from error
+    for name in _OURS:
+        if name in body:
+            raise ConfigError(f"warm: {where}: {name} cannot be set: lines are made in the batch lane")
     if not isinstance(body.get("prompt"), str):
         raise ConfigError(f"warm: {where}: has no prompt: the text that describes the video")
     return dict(body)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import re
 import select
 import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +21,20 @@ HOST = "127.0.0.1"
 MOST_AT_ONCE = 64
 """Rings that are read before the store is looked at."""
 
-SHOWN = 0o644
+RETRY_S = 10.0
+"""Before another try to listen, after one that failed."""
+
 SETTLED_NS = 10**9
 """A folder that changed less than this ago may change again without another time of change."""
 
+_NAME = re.compile(r"[0-9]+-([0-9]{1,5})")
+_MOST_PORT = 65_535
+
 
 class FolderBell:
-    """See `Bell`. Whoever waits listens at a port of its own, which a file in the folder names; whoever rings
-    sends an empty datagram to each. Where sockets or the folder fail, `wait` is a clock.
+    """See `Bell`. Whoever waits listens at a port of its own, which a file in the folder names and holds a
+    lock on; whoever rings sends an empty datagram to each. Where sockets or the folder fail, `wait` is a
+    clock.
 
     A ring says nothing but "look", so a stranger's on the same machine costs a look.
 
@@ -34,24 +44,28 @@ class FolderBell:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._closed = threading.Event()
+        self.renew()
+        _BELLS.add(self)
+
+    def renew(self) -> None:
+        """Forget what belongs to the process that this one was forked from."""
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._seen: int | None = None
         self._ports: tuple[int, ...] = ()
-        self._sender: socket.socket | None = None
-        self._ear: socket.socket | None = None
-        self._name: Path | None = None
-        self._closed = threading.Event()
+        self._ear: _Ear | None = None
+        self._retry_at = 0.0
 
     def ring(self) -> None:
         """See `Bell`: some microseconds for each who listens."""
         with self._lock, suppress(OSError):
             if self._closed.is_set():
                 return
-            if self._sender is None:
-                self._sender = _socket()
-            for port in self._listeners():
-                with suppress(OSError):  # its buffer is full: it will look anyway
-                    self._sender.sendto(b"", (HOST, port))
+            if ports := self._listeners():
+                with _socket() as sender:
+                    for port in ports:
+                        with suppress(OSError):  # its buffer is full: it will look anyway
+                            sender.sendto(b"", (HOST, port))
 
     def wait(self, timeout_s: float) -> bool:
         """See `Bell`. The first call begins to listen, and is heard as a ring: some may be missed."""
@@ -63,42 +77,31 @@ class FolderBell:
             if (ear := self._ear) is None:
                 self._closed.wait(timeout_s)
                 return False
-            is_heard = bool(select.select([ear], [], [], timeout_s)[0])
-            if is_heard:
-                self._drain(ear)
-            return is_heard and not self._closed.is_set()
+            return ear.hears(timeout_s) and not self._closed.is_set()
 
     def close(self) -> None:
         """See `Bell`."""
         with self._lock:
             self._closed.set()
-            name, self._name = self._name, None
-            if name is not None:
-                name.unlink(missing_ok=True)
             ear, self._ear = self._ear, None
-            if self._sender is not None:
-                self._sender.close()
         if ear is not None:
-            with suppress(OSError):
-                ear.sendto(b"", ear.getsockname())  # for a `wait` in another thread
+            ear.wake()  # a `wait` in another thread
             with self._turn:
                 ear.close()
 
     def _listen(self) -> bool:
+        """Whether it has just begun to."""
+        if time.monotonic() < self._retry_at:
+            return False
         with self._lock:
             if self._closed.is_set():
                 return False
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._forget_dead()
-                ear = _socket()
-                ear.bind((HOST, 0))
-                name = self._folder / f"{os.getpid()}-{ear.getsockname()[1]}"
-                name.touch(SHOWN)
+                self._ear = _Ear.open(self._folder)
             except OSError as error:
-                log.warning("no news from other processes: %s", error)
+                log.warning("no news from other processes for %g s: %s", RETRY_S, error)
+                self._retry_at = time.monotonic() + RETRY_S
                 return False
-            self._ear, self._name = ear, name
             return True
 
     def _listeners(self) -> tuple[int, ...]:
@@ -108,20 +111,60 @@ class FolderBell:
         except FileNotFoundError:
             return ()
         if changed != self._seen:
-            self._ports = tuple(port for _, port in _entries(self._folder))
+            self._ports = tuple(_ports(self._folder).values())
             self._seen = changed if time.time_ns() - changed > SETTLED_NS else None
         return self._ports
 
-    def _forget_dead(self) -> None:
-        for pid, port in _entries(self._folder):
-            if not _is_alive(pid):
-                (self._folder / f"{pid}-{port}").unlink(missing_ok=True)
 
-    @staticmethod
-    def _drain(ear: socket.socket) -> None:
-        with suppress(BlockingIOError):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ear:
+    """A socket that listens, and the locked file that names its port: one that nobody locks is a dead one's,
+    also where process ids say nothing."""
+
+    socket: socket.socket
+    poller: select.poll
+    name: Path
+    file: int
+
+    @classmethod
+    def open(cls, folder: Path) -> _Ear:
+        """Raises `OSError`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for other in _ports(folder):
+            _remove_dead(folder / other)
+        ear = _socket()
+        try:
+            ear.bind((HOST, 0))
+            name = folder / f"{os.getpid()}-{ear.getsockname()[1]}"
+            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            ear.close()
+            raise
+        poller = select.poll()
+        poller.register(ear, select.POLLIN)
+        return cls(socket=ear, poller=poller, name=name, file=file)
+
+    def hears(self, timeout_s: float) -> bool:
+        """Whether somebody rang; several are one."""
+        if not self.poller.poll(1000 * timeout_s):
+            return False
+        with suppress(OSError):
             for _ in range(MOST_AT_ONCE):
-                ear.recv(1)
+                self.socket.recv(1)
+        return True
+
+    def wake(self) -> None:
+        """Ring for oneself."""
+        with suppress(OSError):
+            self.socket.sendto(b"", self.socket.getsockname())
+
+    def close(self) -> None:
+        """Its file goes with it."""
+        with suppress(OSError):
+            self.name.unlink(missing_ok=True)
+        os.close(self.file)
+        self.socket.close()
 
 
 def _socket() -> socket.socket:
@@ -130,17 +173,28 @@ def _socket() -> socket.socket:
     return found
 
 
-def _entries(folder: Path) -> list[tuple[int, int]]:
-    """Process and port of everybody who listens."""
-    pairs = (name.split("-") for name in os.listdir(folder))
-    return [(int(pair[0]), int(pair[1])) for pair in pairs if len(pair) == 2 and all(map(str.isdigit, pair))]
+def _ports(folder: Path) -> dict[str, int]:
+    """Of everybody who listens, by the file's name."""
+    matches = [match for name in os.listdir(folder) if (match := _NAME.fullmatch(name))]
+    return {match.string: int(match[1]) for match in matches if 0 < int(match[1]) <= _MOST_PORT}
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def _remove_dead(name: Path) -> None:
+    with suppress(OSError):  # gone, or its listener lives
+        file = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            name.unlink(missing_ok=True)
+        finally:
+            os.close(file)
+
+
+_BELLS: WeakSet[FolderBell] = WeakSet()
+
+
+def _renew_all() -> None:
+    for bell in list(_BELLS):
+        bell.renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)

@@ -46,7 +46,8 @@ class PooledConnections:
         self._is_pausing = False
         self._is_closed = False
         self._idle: list[sqlite3.Connection] = []
-        _LIVE.add(self)
+        with _FORK:
+            _LIVE.add(self)
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
@@ -88,15 +89,22 @@ class PooledConnections:
             return self._idle.pop() if self._idle else None
 
     def _leave(self, connection: sqlite3.Connection | None) -> None:
-        is_sound = connection is not None and not connection.in_transaction
+        """It counts as used until it waits or is closed: a fork would copy one that is being closed."""
+        try:
+            if connection is not None and not self._put_back(connection):
+                connection.close()
+        finally:
+            with self._gate:
+                self._num_users -= 1
+                self._gate.notify_all()
+
+    def _put_back(self, connection: sqlite3.Connection) -> bool:
+        """Whether there was room for it."""
         with self._gate:
-            if connection is not None and is_sound and len(self._idle) < MOST_IDLE:
+            has_room = len(self._idle) < MOST_IDLE and not connection.in_transaction
+            if has_room:
                 self._idle.append(connection)
-                connection = None
-            self._num_users -= 1
-            self._gate.notify_all()
-        if connection is not None:
-            connection.close()
+            return has_room
 
 
 class SharedConnection:

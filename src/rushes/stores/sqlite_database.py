@@ -110,15 +110,17 @@ class Database:
         others waiting for seconds; this looks every millisecond."""
         self._set_timeout(connection, 0)
         deadline = time.monotonic() + self._timeout_s
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                break
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-            time.sleep(_TURN_S)
-        self._set_timeout(connection, self._timeout_s)
+        try:
+            while True:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    break
+                except sqlite3.OperationalError as error:
+                    if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                time.sleep(_TURN_S)
+        finally:
+            self._set_timeout(connection, self._timeout_s)
 
     def _shorten_wal(self, connection: sqlite3.Connection) -> None:
         """Move a long write-ahead log into the database.

@@ -10,11 +10,17 @@ from studio_parts import CLIP_MS, SHORT, ask, keep, open_studio, roll, until
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 GRAVE = ("serious", "critical")
+APPEARED = (
+    "Promise.allSettled(document.getAnimations().filter(one => one.effect.getTiming().iterations < Infinity)"
+    ".map(one => one.finished))"
+)
+"""What fades in has little contrast until it is there."""
 
 
 def grave_issues(page: Page) -> list[tuple[str, list[str]]]:
     """What axe-core finds that is serious or worse: rule, places."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.evaluate(APPEARED)
     found: Any = axe.run(page).response["violations"]
     return [(each["id"], [n["html"] for n in each["nodes"]]) for each in found if each["impact"] in GRAVE]
 
