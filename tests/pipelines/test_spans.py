@@ -39,10 +39,9 @@ def test_a_clip_is_a_tree_of_what_it_ran() -> None:
     assert [each.parent for each in forwards] == [step for step in steps for _ in range(2)]
     decoded = named(spans, "vae_forward")
     assert [each.attributes["is_first"] for each in decoded] == [True, False, False]
-    assert all(
-        each.path == ("request", "vae_decode", "to_host", "postprocess")
-        for each in named(spans, "postprocess")
-    )
+    # Of decoded frames: those of pictures that another test's threads still make are heard too.
+    made = [each.path for each in named(spans, "postprocess") if "vae_decode" in each.path]
+    assert made == 3 * [("request", "vae_decode", "to_host", "postprocess")]
     assert len(named(spans, "text_context")) == 4  # two texts, two experts
     assert {each.attributes["stage"] for each in named(spans, "load")} == {
         "text_encode",
