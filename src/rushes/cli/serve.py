@@ -14,6 +14,7 @@ import click
 
 from rushes.cli.options import device_options
 from rushes.cli.plans import plan_option
+from rushes.cli.workplace import keep_gb_option
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -96,13 +97,7 @@ def gateway(models: tuple[str, ...], **flags: Any) -> None:
 @gateway_options
 @click.option("--model", default="toy", show_default=True, help="embedded model or checkpoint folder")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="processes")
-@click.option(
-    "--keep-gb",
-    type=click.FloatRange(0.0),
-    default=50.0,
-    show_default=True,
-    help="bytes of results that stay; the oldest go first",
-)
+@keep_gb_option
 @device_options
 @plan_option
 def serve(

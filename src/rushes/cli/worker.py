@@ -16,7 +16,7 @@ from rushes.cli.observe import Observing, observed, observing_options
 from rushes.cli.options import device_options, model_option
 from rushes.cli.plans import plan_of_file, plan_option
 from rushes.cli.snapshots import snapshot_options
-from rushes.cli.workplace import service_options, store_option
+from rushes.cli.workplace import keep_gb_option, service_options, store_option
 
 if TYPE_CHECKING:
     from rushes.engine.housekeeping import Housekeeping
@@ -71,13 +71,7 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-days", type=click.FloatRange(0.0), default=7.0, show_default=True, help="how long ended jobs stay"
 )
-@click.option(
-    "--keep-gb",
-    type=click.FloatRange(0.0),
-    default=50.0,
-    show_default=True,
-    help="bytes of results that stay; the oldest go first",
-)
+@keep_gb_option
 @snapshot_options
 @service_options
 @observing_options

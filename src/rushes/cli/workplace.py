@@ -22,6 +22,14 @@ store_option = click.option(
     help="folder of jobs, checkpoints and results that clients and workers share",
 )
 
+keep_gb_option = click.option(
+    "--keep-gb",
+    type=click.FloatRange(0.0),
+    default=50.0,
+    show_default=True,
+    help="bytes of results that stay; the oldest go first",
+)
+
 
 SERVICES = {
     "redis": ("URL", "share encoded texts and news with other processes: redis://HOST:PORT/NUMBER"),

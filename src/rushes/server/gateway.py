@@ -29,7 +29,7 @@ from rushes.server.videos import Standing, error_of, left_s, video_of
 from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish, wish_of
 from rushes.stores.base import JobRecord
-from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions
+from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, Json
 
 __all__ = ["Gateway", "Page"]
 
@@ -347,19 +347,15 @@ class Gateway:
     def _is_deep(self, record: JobRecord) -> bool:
         return self._ahead.get(_queue_of(record), 0) > DEEP
 
-    def position(self, job_id: str) -> JobEvent | None:
-        """Where a queued job stands now; None for one that is not queued. See `told_place`."""
+    async def told_place(self, job_id: str) -> JobEvent | None:
+        """Where a queued job stands now, for the loop; None for one that is not queued."""
         record = self.place.jobs.get(job_id)
         if record.status != "queued":
             return None
-        data = {"position": self._num_ahead(record), "eta_s": left_s(record)}
+        is_deep = self._is_deep(record)
+        num = await asyncio.to_thread(self._num_ahead, record) if is_deep else self._num_ahead(record)
+        data: dict[str, Json] = {"position": num, "eta_s": left_s(record)}
         return JobEvent(job_id=job_id, number=0, kind="position", at=time.time(), data=data)
-
-    async def told_place(self, job_id: str) -> JobEvent | None:
-        """The same, for the loop."""
-        if self._is_deep(self.place.jobs.get(job_id)):
-            return await asyncio.to_thread(self.position, job_id)
-        return self.position(job_id)
 
     def event_data(self, event: JobEvent) -> dict[str, Any]:
         """What is told of an event: the engine's data, and what a client needs besides."""

@@ -127,14 +127,15 @@ class WarmUp:
             return False
         gateway.disown_lost(plan, tenant)
         options = JobOptions(lane="batch", tenant=tenant, idempotency_key=_OWN_KEY + plan.key)
+        is_made = gateway.place.jobs.made_as(tenant, plan.key) is not None
         while (earlier := gateway.client.earlier(request, options)) is not None:
             if earlier.status in ("queued", "running"):
                 break
-            if earlier.status == "completed" and gateway.place.jobs.made_as(tenant, plan.key) is not None:
+            if earlier.status == "completed" and is_made:
                 break
             # It failed, or its file is gone: made once more, under the next key of its own.
             options = replace(options, idempotency_key=f"{_OWN_KEY}{plan.key} {earlier.id}")
-        if earlier is not None or gateway.place.jobs.made_as(tenant, plan.key) is not None:
+        if earlier is not None or is_made:
             self.num_known += 1
             return True
         promise = gateway.client.promise(request, options)

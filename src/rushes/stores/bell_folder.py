@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -13,7 +12,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakSet
+
+from rushes.stores.forks import renew_in_children
+from rushes.stores.locked_files import open_locked, remove_if_dead
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class FolderBell:
         self._folder = folder
         self._closed = threading.Event()
         self.renew()
-        _BELLS.add(self)
+        renew_in_children(self)
 
     def renew(self) -> None:
         """Forget what belongs to the process that this one was forked from."""
@@ -131,13 +132,14 @@ class _Ear:
         """Raises `OSError`."""
         folder.mkdir(parents=True, exist_ok=True)
         for other in _ports(folder):
-            _remove_dead(folder / other)
+            with suppress(FileNotFoundError):  # its listener has left
+                remove_if_dead(folder / other)
         ear = _socket()
         try:
             ear.bind((HOST, 0))
             name = folder / f"{os.getpid()}-{ear.getsockname()[1]}"
-            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while (file := open_locked(name, os.O_RDWR | os.O_CREAT)) is None:
+                time.sleep(0.001)  # another who begins to listen looks whether it is a dead one's
         except OSError:
             ear.close()
             raise
@@ -177,24 +179,3 @@ def _ports(folder: Path) -> dict[str, int]:
     """Of everybody who listens, by the file's name."""
     matches = [match for name in os.listdir(folder) if (match := _NAME.fullmatch(name))]
     return {match.string: int(match[1]) for match in matches if 0 < int(match[1]) <= _MOST_PORT}
-
-
-def _remove_dead(name: Path) -> None:
-    with suppress(OSError):  # gone, or its listener lives
-        file = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            name.unlink(missing_ok=True)
-        finally:
-            os.close(file)
-
-
-_BELLS: WeakSet[FolderBell] = WeakSet()
-
-
-def _renew_all() -> None:
-    for bell in list(_BELLS):
-        bell.renew()
-
-
-os.register_at_fork(after_in_child=_renew_all)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -12,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rushes.errors import StoreError
+from rushes.stores.locked_files import open_locked, remove_if_dead
 from rushes.trace import traced
 
 PARTIAL = ".partial"
@@ -140,7 +140,7 @@ class BlobFolder:
             if _is_unfinished(entry.name):
                 # They cost space, nothing else: a folder that may only be read is used as it is.
                 with suppress(OSError):
-                    _remove_if_dead(Path(entry.path))
+                    remove_if_dead(Path(entry.path))
 
 
 def _is_complete(name: str) -> bool:
@@ -178,7 +178,7 @@ def _flush(path: Path) -> None:
 def _locked(path: Path) -> Iterator[int]:
     """The file at `path`, made when it is missing, with a lock that ends with the block or the process."""
     deadline = time.monotonic() + _LOCK_WAIT_S
-    while (file := _open_locked(path, os.O_RDWR | os.O_CREAT)) is None:
+    while (file := open_locked(path, os.O_RDWR | os.O_CREAT)) is None:
         # Another process may be about to remove what a dead one left here.
         if time.monotonic() > deadline:
             raise StoreError(f"{path}: another process or thread is writing it")
@@ -186,29 +186,6 @@ def _locked(path: Path) -> Iterator[int]:
     try:
         yield file
     finally:
-        os.close(file)
-
-
-def _open_locked(path: Path, flags: int) -> int | None:
-    """None when somebody holds the lock, or renamed or removed the file before it was locked."""
-    file = os.open(path, flags, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(file), os.stat(path)):
-            return file
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(file)
-        raise
-    os.close(file)
-    return None
-
-
-def _remove_if_dead(path: Path) -> None:
-    file = _open_locked(path, os.O_RDONLY)
-    if file is not None:
-        path.unlink()
         os.close(file)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
-from weakref import WeakSet
 
 from rushes.errors import RushesError, StoreError
+from rushes.stores.forks import renew_in_children
 from rushes.stores.sqlite_database import Database
 
 Result = TypeVar("Result")
@@ -38,7 +37,7 @@ class WriteGroup:
         self._database = database
         self._writes: list[_Write[object]] = []
         self.renew()
-        _GROUPS.add(self)
+        renew_in_children(self)
 
     def renew(self) -> None:
         """Forget the threads of the process that this one was forked from."""
@@ -91,14 +90,3 @@ def _fail(writes: Sequence[_Write[object]], error: BaseException) -> None:
     for write in writes[1:]:
         write.error = StoreError(str(error) or type(error).__name__)
         write.error.__cause__ = error
-
-
-_GROUPS: WeakSet[WriteGroup] = WeakSet()
-
-
-def _renew_all() -> None:
-    for group in list(_GROUPS):
-        group.renew()
-
-
-os.register_at_fork(after_in_child=_renew_all)
