@@ -1,5 +1,9 @@
-"""Makes the modules beside this file importable from every test, and keeps torch to one thread."""
+"""Makes the modules beside this file importable from every test, keeps torch to one thread, and stops a test
+that leaves a span open, beneath which the next one's would lie."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
 from real_servers import (
@@ -13,6 +17,7 @@ from real_servers import (
     redis_server,
     s3_server,
 )
+from rushes.trace import current
 
 __all__ = [
     "memcached_server",
@@ -27,3 +32,9 @@ __all__ = [
 ]
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_span_open() -> Iterator[None]:
+    yield
+    assert current() is None, current()

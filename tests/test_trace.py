@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextvars import copy_context
 from time import perf_counter_ns
 
 import pytest
@@ -65,19 +67,25 @@ def test_a_thread_works_under_anothers_span() -> None:
 
 
 def test_a_generator_closed_elsewhere_leaves_no_span_open() -> None:
-    def frames() -> object:
+    def frames() -> Iterator[int]:
         with span("stream"):
             yield 1
             yield 2
 
-    heard = SpanList()
-    with listen(heard):
+    def begin_here_and_close_elsewhere() -> None:
         stream = frames()
-        next(stream)  # type: ignore[call-overload]
-        thread = threading.Thread(target=stream.close)  # type: ignore[attr-defined]
+        next(stream)
+        thread = threading.Thread(target=stream.close)
         thread.start()
         thread.join()
+
+    heard = SpanList()
+    with listen(heard):
+        # In a context of its own, where the span of the suspended block stays the current one.
+        copy_context().run(begin_here_and_close_elsewhere)
     assert [each.name for each in heard.spans] == ["stream"]
+    assert heard.spans[0].end_ns > 0
+    assert current() is None
 
 
 def test_nobody_hears_what_is_off() -> None:
