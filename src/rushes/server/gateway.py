@@ -272,7 +272,10 @@ class Gateway:
     ) -> Page:
         """A page of this tenant's videos."""
         found = self.place.jobs.jobs(tenant=tenant, limit=limit + 1, after=after, oldest_first=oldest_first)
-        return Page(videos=[self.video(record) for record in found[:limit]], has_more=len(found) > limit)
+        records = found[:limit]
+        ahead = self._nums_ahead(records)
+        videos = [video_of(*each) for each in zip(records, map(self._standing, records, ahead), strict=True)]
+        return Page(videos=videos, has_more=len(found) > limit)
 
     def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """Ask for a job's end. Writes."""
@@ -310,7 +313,7 @@ class Gateway:
 
     def video(self, record: JobRecord) -> dict[str, Any]:
         """A job as the video object. See `told`."""
-        return video_of(record, self._standing(record))
+        return video_of(record, self._standing(record, self._num_ahead(record)))
 
     async def told(self, record: JobRecord) -> dict[str, Any]:
         """The same, for the loop. What a degraded job gave up is looked for in all of its events."""
@@ -318,12 +321,12 @@ class Gateway:
             return await asyncio.to_thread(self.video, record)
         return self.video(record)
 
-    def _standing(self, record: JobRecord) -> Standing:
+    def _standing(self, record: JobRecord, ahead: int) -> Standing:
         jobs, maker = self.place.jobs, maker_of(record)
         is_begun = record.status == "running" or maker != record.id
         degraded = jobs.latest_event(record.id, "degraded") if record.options.degrade else None
         return Standing(
-            ahead=self._num_ahead(record),
+            ahead=ahead,
             progress=jobs.latest_event(maker, "progress") if is_begun else None,
             expires_at=None if record.finished_at is None else record.finished_at + 86_400 * self._keep_days,
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
@@ -339,10 +342,15 @@ class Gateway:
         return watched(self, self.get(tenant, job_id), after=after)
 
     def _num_ahead(self, record: JobRecord) -> int:
-        if record.status != "queued":
-            return 0
-        num = self._ahead[_queue_of(record)] = self.place.jobs.num_ahead(record.id)
-        return num
+        return self._nums_ahead([record])[0]
+
+    def _nums_ahead(self, records: Sequence[JobRecord]) -> Sequence[int]:
+        queued = [record for record in records if record.status == "queued"]
+        ids = [record.id for record in queued]
+        nums = dict(zip(ids, self.place.jobs.nums_ahead(ids), strict=True)) if ids else {}
+        for record in sorted(queued, key=lambda each: nums[each.id]):  # a queue is as deep as its last one
+            self._ahead[_queue_of(record)] = nums[record.id]
+        return [nums.get(record.id, 0) for record in records]
 
     def _is_deep(self, record: JobRecord) -> bool:
         return self._ahead.get(_queue_of(record), 0) > DEEP

@@ -328,9 +328,9 @@ class JobStore(Protocol):
     def last_place(self) -> int:
         """Of the latest event of all; 0 before the first."""
 
-    def num_ahead(self, job_id: str) -> int:
-        """Queued jobs of its pipeline that would be leased before this one, or, of a twin, before its
-        original; 0 where that is not queued. Raises `UnknownJob`."""
+    def nums_ahead(self, job_ids: Sequence[str]) -> Sequence[int]:
+        """Queued jobs of its pipeline that would be leased before each of these, or, of a twin, before its
+        original; 0 where that is not queued, or not there."""
 
     def open_work(self) -> Sequence[OpenWork]:
         """Predicted work of all jobs that have not ended, summed up; a twin makes none."""

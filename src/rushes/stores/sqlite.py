@@ -336,12 +336,9 @@ class SqliteJobStore:
             place: int = connection.execute(query).fetchone()[0]
         return place
 
-    def num_ahead(self, job_id: str) -> int:
+    def nums_ahead(self, job_ids: Sequence[str]) -> Sequence[int]:
         with self._database.read() as connection:
-            row = job_row(connection, job_id)
-            if row["status"] == "queued" and row["twin_of"] is not None:
-                row = job_row(connection, row["twin_of"])
-            return job_sums.num_ahead(connection, row) if row["status"] == "queued" else 0
+            return job_sums.nums_ahead(connection, job_ids)
 
     def open_work(self) -> Sequence[OpenWork]:
         with self._database.read() as connection:
