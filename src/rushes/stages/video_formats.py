@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +51,10 @@ class Encoder(Protocol):
     def finish(self) -> None:
         """Write what is still held back and the format's closing bytes."""
 
+    def close(self) -> None:
+        """Give back what the codec holds, however the clip ended. One that is not finished stays so, though
+        closing bytes may still reach the sink."""
+
 
 class Mp4Encoder:
     """H.264 in fragmented mp4 (ISO/IEC 14496-12, 8.8): the sink has a playable file after every `write`.
@@ -83,7 +88,10 @@ class Mp4Encoder:
 
     def finish(self) -> None:
         self._write_fragment(self._stream.encode(None))
-        self._container.close()
+
+    def close(self) -> None:
+        """See `Encoder`."""
+        _close(self._container)
 
     def _write_fragment(self, packets: Sequence[av.Packet]) -> None:
         if not packets:
@@ -118,6 +126,10 @@ class WebmEncoder:
         self._container.mux(self._stream.encode(None))
         self._container.close()
 
+    def close(self) -> None:
+        """See `Encoder`."""
+        _close(self._container)
+
 
 class _AnimatedImageEncoder:
     """Base of the formats that are written at the end, from all frames, by Pillow.
@@ -144,6 +156,10 @@ class _AnimatedImageEncoder:
             file, save_all=True, append_images=rest, duration=self._durations_ms(), **self.save_options
         )
         self._sink.write(file.getvalue())
+
+    def close(self) -> None:
+        """Let go of the frames."""
+        self._images.clear()
 
     def _image(self, frame: Pixels) -> Image.Image:
         return Image.fromarray(frame)
@@ -184,6 +200,9 @@ class PngFolderEncoder:
 
     def finish(self) -> None:
         """Nothing is held back."""
+
+    def close(self) -> None:
+        """No codec is held."""
 
 
 # Each takes (sink, width=, height=, fps=, num_frames=), the last None if it is not known before the end.
@@ -227,6 +246,17 @@ def with_duration(header: bytes, num_frames: int) -> bytes:
     for kind, offset, ticks in ((b"mvhd", 20, 1), (b"tkhd", 24, 1), (b"mdhd", 20, TICKS_PER_FRAME)):
         struct.pack_into(">I", patched, patched.index(kind) + offset, num_frames * ticks)
     return bytes(patched)
+
+
+def _close(container: Any) -> None:
+    """Close a container, again or in the midst of a clip.
+
+    It and its streams hold each other, so that otherwise a codec (3 MB of x264, 13 of libvpx, of the
+    smallest picture) would stay until some later collection of garbage. What cannot be written to a sink
+    that has failed is of no interest any more.
+    """
+    with suppress(OSError, av.FFmpegError):
+        container.close()
 
 
 def _add_stream(
