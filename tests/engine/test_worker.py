@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from engine_parts import FAST, FixedPlanner, hold, make_place, stage_of, working
+from engine_parts import FAST, FixedPlanner, KeptFrames, hold, make_place, stage_of, working
 
 from rushes.engine.client import result
 from rushes.errors import DeadlineExceeded, JobCancelled, OutOfMemory, OutputError, RushesError, StageError
@@ -105,6 +106,33 @@ def test_a_cancelled_job_is_free_after_one_unit(tmp_path):
         assert not job.latents
         assert place.outlets[job_id].is_aborted
         assert job.timings["denoise"].units <= 2
+
+
+@pytest.mark.parametrize("ending", ["completed", "cancelled", "failed"])
+def test_what_a_job_held_goes_when_it_ends(tmp_path, ending):
+    model, opened = tiny_model(), []
+    entered, goes_on = hold(model, "denoise")
+
+    def outlet(record):
+        kept = KeptFrames()
+        opened.append(weakref.ref(kept))
+        return kept
+
+    gc.disable()  # so that it goes by itself: a worker's garbage is seldom looked through
+    try:
+        with working(tmp_path, model=model, outlet=outlet) as place:
+            job_id = place.client.submit(request())
+            assert entered.wait(20)
+            if ending == "cancelled":
+                place.client.cancel(job_id)
+                wait_until(lambda: place.worker.runs[job_id].ending is not None)
+            if ending == "failed":
+                Faults(model, "vae_decode", ValueError("broken"), prompts=[request().prompt], times=99)
+            goes_on.set()
+            wait_until(lambda: place.store.get(job_id).status == ending)
+            wait_until(lambda: opened[0]() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_queued_job_is_cancelled_at_once(tmp_path):
