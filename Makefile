@@ -22,7 +22,7 @@ help:  ## what each target does
 setup: $(RUNTIME)  ## install the runtime packages into .venv, and nothing else
 
 demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="..." and SEED=7, print its path last
-	@$(BIN)/rushes generate "$$PROMPT" --seed $(SEED) --output demo.mp4 --sheet demo.png
+	@$(BIN)/rushes generate "$$PROMPT" --preset fast --seed $(SEED) --output demo.mp4 --sheet demo.png
 
 test: $(DEV)  ## every test; its first lines say which servers are there to test with, the last which were started
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
