@@ -7,23 +7,36 @@ import { pause } from "./sse.js";
 import { store } from "./store.js";
 import { isEnded } from "./take.js";
 
-const RETRY_MS = 1200; // a worker writes the trace behind the job's last event
+const AGAIN_MS = [1500, 3000, 6000]; // a worker writes the trace behind the job's last event
+
+const reading = new Set();
 
 const words = name => `${name[0].toUpperCase()}${name.slice(1)}`.replaceAll("_", " ");
 
 export function buildTrace() {
   const look = () => { read(store.screened); draw(store.screened); };
   store.on("screen", look);
+  store.on("traced", () => draw(store.screened));
   store.on("take", id => { if (id === store.onScreen) look(); });
   draw(null);
 }
 
 async function read(take) {
-  if (!take || take.isPending || !isEnded(take) || take.trace) return;
-  take.trace = {};
-  take.trace = (await got(take)) ?? (await pause(RETRY_MS), await got(take)) ?? {};
-  if (take === store.screened) draw(take);
+  if (!take || take.isPending || !isEnded(take) || take.trace || reading.has(take)) return;
+  reading.add(take);
+  for (const wait of [0, ...AGAIN_MS]) {
+    if (wait) await pause(wait);
+    const trace = await got(take);
+    if (trace) take.trace = trace;
+    if (take === store.screened) store.tell("traced", take.id);
+    else if (!isWhole(trace)) take.trace = null; // read again when it is on the screen again
+    if (isWhole(trace) || take !== store.screened) break;
+  }
+  reading.delete(take);
 }
+
+// Its last life is over: every span has been written.
+const isWhole = trace => Boolean(trace?.lives?.at(-1)?.is_over);
 
 async function got(take) {
   try {
