@@ -79,9 +79,10 @@ const HANDLERS = {
     restart(take);
   },
   progress(take, data, at) {
-    const before = take.stages[data.stage];
+    // The unit before by number: whoever took it up again may have made some anew.
+    const before = take.units.findLast(unit => unit.stage === data.stage && unit.units < data.units);
     const took = before && data.seconds >= before.seconds ? data.seconds - before.seconds : data.seconds;
-    take.units.push({ stage: data.stage, start: at - took, end: at });
+    take.units.push({ stage: data.stage, units: data.units, seconds: data.seconds, start: at - took, end: at });
     take.stages[data.stage] = { units: data.units, total: data.total, seconds: data.seconds };
     begin(take, take.startedAt ?? at - took);
   },

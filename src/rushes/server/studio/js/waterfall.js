@@ -21,7 +21,7 @@ export function buildWaterfall() {
     const mark = svg("rect", { class: "mark-first", width: 2, height: HEIGHT + 8, y: -4, visibility: "hidden" });
     const line = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, bars, now, mark);
     const took = h("span.took");
-    const lost = h("span.lost", { hidden: true }, "worker lost");
+    const lost = h("span.lost", { hidden: true }, h("span", {}, "worker "), "lost");
     $("rows").append(h("div.row", { "data-stage": stage.name }, h("span.stage", {}, stage.title), h("div.lane", {}, line, lost), took));
     return { stage, bars, now, mark, took, lost, drawn: "" };
   });
@@ -73,13 +73,16 @@ const tenths = seconds => (seconds >= 9.95 && seconds < 59.95 ? `${seconds.toFix
 const secondsIn = (take, stage, units) =>
   (stage === "queue" ? secondsWaited(take, units) : units.reduce((sum, { start, end }) => sum + end - start, 0));
 
-// Beside its bar, where there is room.
+// Beside its bar, where there is room, else on it.
 function label(element, loss, x) {
   element.hidden = !loss;
   if (!loss) return;
-  const isLeft = x(loss.end) > WIDTH / 2;
-  element.style.left = isLeft ? "" : `${x(loss.end) / WIDTH * 100}%`;
-  element.style.right = isLeft ? `${100 - x(loss.start) / WIDTH * 100}%` : "";
+  const [left, right] = [x(loss.start) / WIDTH, 1 - x(loss.end) / WIDTH];
+  const isInside = Math.max(left, right) < 0.25;
+  const isLeft = !isInside && left > right;
+  element.classList.toggle("is-inside", isInside);
+  element.style.left = isLeft ? "" : `${100 * (isInside ? left : 1 - right)}%`;
+  element.style.right = isLeft ? `${100 * (1 - left)}%` : "";
 }
 
 // What is being done at the moment grows until its unit is reported.
