@@ -97,9 +97,11 @@ class BatchDesk:
         """Raises `UnknownBatch`, also for another tenant's."""
         return self.batches.get(batch_id, tenant=caller.tenant)
 
-    def cancel(self, batch_id: str, caller: Caller) -> BatchRecord:
-        """Queue no more of it, and cancel what has not ended."""
-        record = self.batches.cancel(batch_id, tenant=caller.tenant, now=self._clock())
+    def cancel(self, batch_id: str, caller: Caller | None) -> BatchRecord:
+        """Queue no more of it, and cancel what has not ended; a row whose job is just being made is cancelled
+        by its `BatchRunner`. None: whose it is does not matter. Raises `UnknownBatch`."""
+        tenant = None if caller is None else caller.tenant
+        record = self.batches.cancel(batch_id, tenant=tenant, now=self._clock())
         for row in self.batches.rows(batch_id):
             if row.job_id is not None and (job := self._job(row)) is not None and job.status not in FINAL:
                 self._jobs.cancel(row.job_id)
