@@ -226,6 +226,7 @@ def test_a_row_noted_after_a_cancellation_hears_of_it() -> None:
     assert not accounts.batches.add_row(made.id, 2, error="e")
     assert not accounts.batches.add_row(made.id, 1, job_id="a"), "by another gateway, which is late"
     assert [row.number for row in accounts.batches.rows(made.id)] == [1, 2]
+    assert accounts.batches.failed(made.id) == (2,)
     accounts.batches.forget(made.id)
     assert not accounts.batches.add_row(made.id, 3, job_id="b")
     accounts.close()

@@ -133,6 +133,12 @@ class Batches:
             found = connection.execute(query, (batch_id, after, -1 if limit is None else limit)).fetchall()
         return tuple(BatchRow(**dict(row)) for row in found)
 
+    def failed(self, batch_id: str) -> Sequence[int]:
+        """Numbers of the rows that can have no job, in order."""
+        query = "SELECT number FROM batch_rows WHERE batch_id = ? AND error IS NOT NULL ORDER BY number"
+        with self._database.read() as connection:
+            return tuple(row["number"] for row in connection.execute(query, (batch_id,)).fetchall())
+
     def get(self, batch_id: str, *, tenant: str | None = None) -> BatchRecord:
         """None: whose it is does not matter. Raises `UnknownBatch`."""
         with self._database.read() as connection:
