@@ -5,6 +5,7 @@ All read columns, never a job's JSON; admission asks at every submission.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections import defaultdict
@@ -62,14 +63,14 @@ def nums_ahead(connection: sqlite3.Connection, job_ids: Sequence[str]) -> list[i
     are asked for: each is counted from the one before it."""
     makers = [_maker(connection, job_id) for job_id in job_ids]
     ahead: dict[str, int] = {}
+    (own, urgent), (own_running, urgent_running) = _OPEN_AHEAD, _RUNNING_AHEAD
     for (pipeline, is_interactive), ids in _queues(filter(None, makers)).items():
-        values = {"pipeline": pipeline, "is_interactive": is_interactive, "since": "", "id": ""}
-        (own, urgent), (own_running, urgent_running) = _OPEN_AHEAD, _RUNNING_AHEAD
-        num = _count(connection, urgent, values) - _count(connection, urgent_running, values)
-        for job_id in ids:
-            values["id"] = job_id
-            num += _count(connection, own, values) - _count(connection, own_running, values)
-            ahead[job_id], values["since"] = num, job_id
+        queue = {"pipeline": pipeline, "is_interactive": is_interactive}
+        num = _count(connection, urgent, queue) - _count(connection, urgent_running, queue)
+        for since, job_id in itertools.pairwise(("", *ids)):
+            between = {**queue, "since": since, "id": job_id}
+            num += _count(connection, own, between) - _count(connection, own_running, between)
+            ahead[job_id] = num
     return [0 if maker is None else ahead[maker["id"]] for maker in makers]
 
 
