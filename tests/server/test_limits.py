@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ class Service:
     jobs: SqliteJobStore
     ended: list[str]
     limits: Limits
+    path: Path
 
     def create(self, caller: Caller, job_key: str = "key", *, predicted_s: float = 10.0) -> JobRecord:
         """As a gateway does."""
@@ -69,7 +71,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     accounts, jobs = AccountStore(tmp_path / "accounts.sqlite"), SqliteJobStore(tmp_path / "jobs.sqlite")
     ended: list[str] = []
     limits = Limits(accounts, on_end=lambda record: ended.append(record.id))
-    yield Service(accounts, jobs, ended, limits)
+    yield Service(accounts, jobs, ended, limits, tmp_path / "jobs.sqlite")
     limits.close()
     accounts.close()
     jobs.close()
@@ -155,6 +157,19 @@ def test_an_end_that_could_not_be_told_is_told_again(service: Service) -> None:
         failing.ended(record)
     assert service.limits.reconcile(service.jobs) == 1
     assert service.ended == [record.id]
+
+
+def test_a_damaged_record_holds_up_no_other_end(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    damaged, *others = (service.create(caller(), name) for name in "abc")
+    for record in (damaged, *others):
+        service.jobs.cancel(record.id)
+    with sqlite3.connect(service.path) as connection:
+        connection.execute("UPDATE jobs SET request = '{' WHERE id = ?", (damaged.id,))
+    connection.close()
+    assert service.limits.reconcile(service.jobs) == 2
+    assert service.ended == [record.id for record in others]
+    assert service.accounts.charges.open_jobs() == (damaged.id,)
+    assert f"job {damaged.id} will be settled later" in caplog.text
 
 
 def test_a_deletion_on_a_gateway_that_stops_settles_nothing(tmp_path: Path) -> None:
