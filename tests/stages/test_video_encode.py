@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import io
 import json
@@ -231,6 +232,49 @@ def test_a_clip_that_was_given_up_keeps_no_codec(tmp_path: Path, format: str) ->
         assert give_up_ten() - before < 5  # one codec takes 3 MB or more
     finally:
         gc.enable()
+
+
+class FullDisk:
+    """A sink that takes nothing."""
+
+    def write(self, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
+@pytest.mark.parametrize("format", ["mp4", "webm"])
+def test_a_sink_that_takes_nothing_keeps_no_codec(format: str) -> None:
+    def fail_ten() -> float:
+        for _ in range(10):
+            with pytest.raises(OutputError):
+                write_to_sink(FullDisk(), format)
+        return heap_in_use_mb()
+
+    gc.disable()
+    try:
+        before = fail_ten()
+        assert fail_ten() - before < 5
+    finally:
+        gc.enable()
+
+
+def test_a_sink_that_fails_while_it_is_closed_does_not_hide_why() -> None:
+    class Away(io.BytesIO):
+        is_away = False
+
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            if self.is_away:
+                raise ValueError("the bucket is away")
+            return super().write(data)
+
+    def interrupt(sink: Away) -> None:
+        with VideoWriter(sink, width=WIDTH, height=HEIGHT, fps=16, format="webm") as writer:
+            writer.write(noise(2))
+            sink.is_away = True
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(Away())
 
 
 def test_a_folder_that_was_there_is_left_alone(tmp_path: Path) -> None:

@@ -493,6 +493,15 @@ def test_jobs_ahead_in_the_queue(bench: Bench) -> None:
     assert bench.store.nums_ahead([ids[2], "nobody"]) == [1, 0]
 
 
+def test_a_job_that_cannot_be_read_holds_up_nobody(bench: Bench) -> None:
+    broken, whole = bench.create(2)
+    with bench.store._database.write() as connection:  # as a disk would
+        connection.execute("UPDATE jobs SET options = '{' WHERE id = ?", (broken.id,))
+    assert [lease.job_id for lease in bench.lease()] == [whole.id]
+    (last,) = [event for event in bench.store.events(broken.id) if event.kind == "failed"]
+    assert last.data["error_kind"] == "StoreError"
+
+
 def test_a_page_of_places_is_what_each_job_is_told_by_itself(bench: Bench) -> None:
     chance = random.Random(5)
     records = [

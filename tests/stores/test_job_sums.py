@@ -1,4 +1,4 @@
-"""What admission reads: open work by pipeline, lane and tenant, and the promises of completed jobs."""
+"""What admission and batches read: open work, promises of completed jobs, tallies of numbered keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from store_parts import REQUEST, Bench, with_seed
 
 from rushes.stores import job_sums, sqlite_leases
-from rushes.stores.base import KeptPromise, OpenWork
+from rushes.stores.base import KeptPromise, OpenWork, Tally
 from rushes.stores.sqlite import SqliteJobStore
 from rushes.stores.sqlite_schema import JOBS
 from rushes.types import JobOptions
@@ -90,3 +90,33 @@ def test_promises_of_completed_jobs_come_in_the_order_of_their_ends(bench: Bench
     )
     assert [kept.job_id for kept in store.kept_promises(since=begin + 4, limit=10)] == [third]
     assert [kept.job_id for kept in store.kept_promises(since=0.0, limit=2)] == [second, third]
+
+
+def test_tallies_are_of_numbered_keys(bench: Bench):
+    store = bench.store
+
+    def create(key: str | None, tenant: str = "a", predicted_s: float | None = 0.5) -> str:
+        options = JobOptions(tenant=tenant, idempotency_key=key)
+        return store.create(REQUEST, options, predicted_s=predicted_s).id
+
+    ids = [create(f"b/{number}", predicted_s=number) for number in range(1, 13)]
+    others = ("b/", "b/x", "b", "c/1", "b0", "B/1", None)
+    for key in others:
+        create(key)
+    create("b/1", tenant="other")
+    (lease,) = bench.lease()
+    store.finish(lease, result="x", actual_s=1.5)
+    store.cancel(ids[1])
+    store.forget(ids[1])
+    store.cancel(ids[2])
+    create("b/20", predicted_s=None)
+    found = {tally.status: tally for tally in store.tallies("a", "b/", most=11, without=[4, 5, 99])}
+    assert lease.job_id == ids[0]
+    assert found == {
+        "completed": Tally(status="completed", jobs=1, predicted_s=1.0, actual_s=1.5),
+        "cancelled": Tally(status="cancelled", jobs=1, predicted_s=3.0, actual_s=0.0),
+        "queued": Tally(status="queued", jobs=6, predicted_s=6.0 + 7 + 8 + 9 + 10 + 11, actual_s=0.0),
+    }
+    (queued,) = store.tallies("a", "b/", most=99, without=range(1, 13))
+    assert queued == Tally(status="queued", jobs=1, predicted_s=0.0, actual_s=0.0), "nobody predicted it"
+    assert store.tallies("a", "d/", most=99, without=()) == ()

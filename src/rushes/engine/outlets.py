@@ -79,9 +79,4 @@ class Courier:
             if last is not None:
                 last()
         finally:
-            self._on_error = _nobody  # who was told may hold this courier: the job's memory goes with the job
             self._ended.set()
-
-
-def _nobody(error: Exception) -> None:
-    """Nothing runs any more that could fail."""

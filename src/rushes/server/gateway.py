@@ -40,6 +40,10 @@ MAX_PAGE = 100
 DEEP = 1000
 """Queued jobs that are counted in half a millisecond; a deeper queue is counted on a thread."""
 
+SHRINK = 0.9
+"""Of the depth that a queue was last seen to have, that it is believed to have still when a job before its
+last one is counted."""
+
 DELETE_WAIT_S = 15.0
 """How long a deletion waits for a running job to end."""
 
@@ -273,8 +277,8 @@ class Gateway:
         """A page of this tenant's videos."""
         found = self.place.jobs.jobs(tenant=tenant, limit=limit + 1, after=after, oldest_first=oldest_first)
         records = found[:limit]
-        ahead = self._nums_ahead(records)
-        videos = [video_of(*each) for each in zip(records, map(self._standing, records, ahead), strict=True)]
+        places = zip(records, self._places(records), strict=True)
+        videos = [video_of(record, self._standing(record, ahead)) for record, ahead in places]
         return Page(videos=videos, has_more=len(found) > limit)
 
     def cancel(self, tenant: str, job_id: str) -> JobRecord:
@@ -346,14 +350,15 @@ class Gateway:
         return watched(self, self.get(tenant, job_id), after=after)
 
     def _num_ahead(self, record: JobRecord) -> int:
-        return self._nums_ahead([record])[0]
+        return self._places([record])[0]
 
-    def _nums_ahead(self, records: Sequence[JobRecord]) -> Sequence[int]:
+    def _places(self, records: Sequence[JobRecord]) -> Sequence[int]:
         queued = [record for record in records if record.status == "queued"]
         ids = [record.id for record in queued]
         nums = dict(zip(ids, self.place.jobs.nums_ahead(ids), strict=True)) if ids else {}
-        for record in sorted(queued, key=lambda each: nums[each.id]):  # a queue is as deep as its last one
-            self._ahead[_queue_of(record)] = nums[record.id]
+        for record in queued:  # a queue is as deep as its last job, which may not be among these
+            queue = _queue_of(record)
+            self._ahead[queue] = max(nums[record.id], int(SHRINK * self._ahead.get(queue, 0)))
         return [nums.get(record.id, 0) for record in records]
 
     def _is_deep(self, record: JobRecord) -> bool:

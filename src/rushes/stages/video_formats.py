@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -74,10 +74,11 @@ class Mp4Encoder:
         }
         header = io.BytesIO()
         self._container = av.open(header, "w", format="mp4", options=self._options)
-        self._stream = _add_stream(self._container, "libx264", H264_OPTIONS, width, height, fps)
-        self._stream.codec_context.thread_count = NUM_SLICES
-        self._container.start_encoding()
-        sink.write(with_duration(header.getvalue(), num_frames or 0))
+        with _closed_on_error(self._container):
+            self._stream = _add_stream(self._container, "libx264", H264_OPTIONS, width, height, fps)
+            self._stream.codec_context.thread_count = NUM_SLICES
+            self._container.start_encoding()
+            sink.write(with_duration(header.getvalue(), num_frames or 0))
 
     def write(self, frames: Pixels) -> None:
         packets = []
@@ -115,7 +116,8 @@ class WebmEncoder:
     def __init__(self, sink: Sink, *, width: int, height: int, fps: int, num_frames: int | None) -> None:
         self._num_frames = 0
         self._container = av.open(sink, "w", format="webm")
-        self._stream = _add_stream(self._container, "libvpx-vp9", VP9_OPTIONS, width, height, fps)
+        with _closed_on_error(self._container):
+            self._stream = _add_stream(self._container, "libvpx-vp9", VP9_OPTIONS, width, height, fps)
 
     def write(self, frames: Pixels) -> None:
         for frame in frames:
@@ -255,8 +257,18 @@ def _close(container: Any) -> None:
     smallest picture) would stay until some later collection of garbage. What cannot be written to a sink
     that has failed is of no interest any more.
     """
-    with suppress(OSError, av.FFmpegError):
+    with suppress(Exception):
         container.close()
+
+
+@contextmanager
+def _closed_on_error(container: Any) -> Iterator[None]:
+    """What is opened in the block is given back where it fails: a full disk is met by the header first."""
+    try:
+        yield
+    except BaseException:
+        _close(container)
+        raise
 
 
 def _add_stream(
