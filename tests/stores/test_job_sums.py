@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
 from store_parts import REQUEST, Bench, with_seed
 
+from rushes.stores import job_sums, sqlite_leases
 from rushes.stores.base import KeptPromise, OpenWork, Tally
+from rushes.stores.sqlite import SqliteJobStore
+from rushes.stores.sqlite_schema import JOBS
 from rushes.types import JobOptions
 
 NOW = JobOptions(lane="interactive")
@@ -29,6 +38,32 @@ def test_open_work_is_that_of_the_jobs_that_have_not_ended(bench: Bench):
         ),
         ("batch", "a"): OpenWork(pipeline="toy", lane="batch", tenant="a", seconds=7.0),
     }
+
+
+@pytest.mark.parametrize("query", [job_sums._WORK, job_sums._UNKNOWN, job_sums._DEPTHS])
+def test_open_work_is_read_from_its_index_alone(query: str):
+    """Admission adds it up at every submission."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        JOBS.bring_up_to_date(connection, "")
+        steps = [row[-1] for row in connection.execute("EXPLAIN QUERY PLAN " + query)]
+    assert steps[0] == "SCAN jobs USING COVERING INDEX jobs_work"
+    assert len(steps) == 1 + (query == job_sums._DEPTHS), "nothing else is sorted"
+
+
+class Explaining(sqlite3.Connection):
+    """Tells how it would answer a query."""
+
+    def execute(self, query: str, values: Any = ()) -> sqlite3.Cursor:  # type: ignore[override]
+        return super().execute("EXPLAIN QUERY PLAN " + query, values)
+
+
+@pytest.mark.parametrize("pipelines", [["a"], ["a", "b"]])
+def test_jobs_are_taken_in_the_order_of_their_index(tmp_path: Path, pipelines: list[str]):
+    """So that the first one that is found is taken, however many wait."""
+    SqliteJobStore(tmp_path / "jobs.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite", factory=Explaining)) as connection:
+        steps = [row[-1] for row in sqlite_leases.takeable(connection, pipelines, [], 0.0, 1, None)]
+    assert steps == ["SEARCH jobs USING INDEX jobs_open (is_interactive=?)"]
 
 
 def completed(bench: Bench, eta_s: float | None) -> str:
