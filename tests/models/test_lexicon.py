@@ -1,5 +1,6 @@
 """Words that the toy was not trained on, read as the nearest that it was."""
 
+import lzma
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from training.world.subjects import subjects
 
 from rushes.config import TOY_FOLDER
 from rushes.errors import CheckpointError
-from rushes.models.lexicon import Lexicon, read_lexicon
+from rushes.models.lexicon import LEXICON, Lexicon, read_lexicon
 
 LINES = [
     "keep: trout stream",
@@ -35,20 +36,32 @@ def test_nouns_are_replaced_and_nothing_else(prompt: str, known: str) -> None:
     assert Lexicon(LINES)(prompt) == known
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"lexicon .*nothing\.txt: cannot be read"):
-        read_lexicon(tmp_path / "nothing.txt")
+def test_a_file_is_compressed(tmp_path: Path) -> None:
+    file = tmp_path / LEXICON
+    file.write_bytes(lzma.compress("\n".join(LINES).encode()))
+    assert read_lexicon(file)("a beagle") == "a dog"
+
+
+@pytest.mark.parametrize(
+    "data", [None, b"dog, dogs: beagle", lzma.compress(b"dog: " * 99)[:-20], lzma.compress(b"\xff")]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, data: bytes | None) -> None:
+    file = tmp_path / LEXICON
+    if data is not None:
+        file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"lexicon .*lexicon\.txt\.xz: cannot be read"):
+        read_lexicon(file)
 
 
 def test_the_shipped_one_leaves_captions_alone() -> None:
-    lexicon = read_lexicon(TOY_FOLDER / "tokenizer" / "lexicon.txt")
-    texts = evaluation_prompts(200).texts
+    lexicon = read_lexicon(TOY_FOLDER / "tokenizer" / LEXICON)
+    texts = evaluation_prompts().texts
     assert [lexicon(text) for text in texts] == list(texts)
 
 
 def test_the_shipped_one_reads_most_unseen_names_right() -> None:
     """The names that captions never use; those read wrong are stated in training/README.md."""
-    lexicon = read_lexicon(TOY_FOLDER / "tokenizer" / "lexicon.txt")
+    lexicon = read_lexicon(TOY_FOLDER / "tokenizer" / LEXICON)
     pairs = [(noun, subject) for subject in subjects() for noun in subject.held_out]
     right = [lexicon(noun.one) == subject.training[0].one for noun, subject in pairs]
     assert sum(right) >= 0.8 * len(pairs)

@@ -1,9 +1,15 @@
-"""Nearest subjects by WordNet's graph, on one drawn by hand."""
+"""Nearest subjects by WordNet's graph and by embeddings, both drawn by hand."""
 
+import lzma
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from training.lexicon import WordNet, anchor, closeness, nearest, read_wordnet
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from training.lexicon import nearest, write
+from training.lexicon_score import ENOUGH, ENOUGH_OF_TWO, RARELY_NOUN, SHOWN, Scorer
+from training.wordnet import WordNet
 from training.world.subjects import Noun, Subject
 
 
@@ -18,53 +24,71 @@ DOG, BALL = _subject(0, "dog", "puppy"), _subject(1, "ball")
 
 
 def _net() -> WordNet:
-    """animal > dog > (puppy, beagle); animal > wolf; ball; and a dog that is a metal bar."""
+    """Two animals, dog (of which a beagle is a kind) and wolf, and a ball."""
     net = WordNet()
-    for kind, genus in (
-        ("dog", "animal"),
-        ("puppy", "dog"),
-        ("beagle", "dog"),
-        ("wolf", "animal"),
-        ("bar", "tool"),
-    ):
+    for kind, genus in (("dog", "animal"), ("beagle", "dog"), ("wolf", "animal")):
         net.ups[kind].append(genus)
         net.downs[genus].append(kind)
-    net.senses.update({name: [name] for name in ("animal", "puppy", "beagle", "wolf", "ball", "stone")})
-    net.senses["dog"] = ["bar", "dog"]
+    net.senses.update({name: [name] for name in ("dog", "beagle", "wolf", "ball", "stone")})
+    net.glosses.update({name: name for name in ("dog", "beagle", "wolf", "ball", "stone")})
     return net
 
 
-def test_names_choose_the_meaning_they_share() -> None:
-    assert anchor(_net(), DOG) == "dog"
-    assert anchor(_net(), _subject(2, "gizmo")) is None
+def _embed(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Along one axis what has to do with dogs, along another with balls, along a third all else."""
+    dogs, balls = ("dog", "puppy", "beagle", "doggo"), ("ball",)
+    rows = []
+    for text in texts:
+        words = text.replace(":", "").split()
+        rows.append([any(w in dogs for w in words), any(w in balls for w in words), 0])
+        rows[-1][2] = not any(rows[-1])
+    return np.array(rows, np.float32)
 
 
-def test_a_kind_is_nearer_than_a_sister_and_a_stranger_is_far() -> None:
-    beagle, wolf, stone = closeness(_net(), ["beagle", "wolf", "stone"], (DOG, BALL))
-    assert beagle[0] > wolf[0] > 0
-    assert beagle[1] == wolf[1] == 0
+def test_a_word_is_scored_by_likeness_relation_and_definition() -> None:
+    beagle, wolf, stone, doggo = Scorer(_net(), _embed).scores(
+        ["beagle", "wolf", "stone", "doggo"], (DOG, BALL)
+    )
+    assert beagle[0] > 1.5  # alike, a kind, and defined alike
+    assert beagle[1] == 0
+    assert 0 < wolf[0] < ENOUGH  # a sister
     assert not stone.any()
+    assert doggo.tolist() == [1, 0]  # WordNet lacks it
+
+
+def test_names_count_alike_whatever_their_number() -> None:
+    only, both = (_subject(0, "dog"), BALL), (_subject(0, "dog", "stone"), BALL)
+    one, half = (Scorer(WordNet(), _embed).scores(["doggo"], names)[0, 0] for names in (only, both))
+    assert (one, half) == (1, 0.5)
+
+
+def test_enough_depends_on_what_is_known_of_a_word() -> None:
+    net = _net()
+    net.senses["guide dog"] = ["dog"]
+    net.rarely_nouns.add("wolf")
+    found = Scorer(net, _embed).enough(["beagle", "guide dog", "doggo", "wolf"])
+    assert found == pytest.approx([ENOUGH, ENOUGH_OF_TWO, np.inf, ENOUGH + RARELY_NOUN])
+    assert "dog" in SHOWN.format("dog")
 
 
 def test_two_words_are_left_out_where_the_second_tells_as_much() -> None:
     words = ["guide dog", "beagle", "fire ball", "dust"]
-    scores = torch.tensor([[1.5, 0.0], [0.9, 0.1], [1.2, 0.3], [0.2, 0.1]])
-    assert nearest(words, scores, (DOG, BALL)) == {"beagle": 0, "fire ball": 0}
+    scores = np.array([[1.5, 0.0], [0.9, 0.1], [1.2, 0.3], [0.2, 0.1]], np.float32)
+    enough = np.array([1.0, 0.6, 1.0, 0.6], np.float32)
+    assert nearest(words, scores, enough, (DOG, BALL)) == {"beagle": 0, "fire ball": 0}
 
 
-def test_the_files_of_wordnet_are_read(tmp_path: Path) -> None:
-    header = "  1 a licence\n"
-    (tmp_path / "data.noun").write_text(
-        header
-        + "00000001 05 n 01 dog 0 001 @ 00000002 n 0000 | barks\n"
-        + "00000002 05 n 02 animal 0 Animalia 0 001 ~ 00000001 n 0000 | lives\n"
-    )
-    (tmp_path / "index.noun").write_text(
-        header + "dog n 1 1 @ 1 1 00000001\nguide_dog n 1 1 @ 1 0 00000001\n"
-    )
-    (tmp_path / "cntlist.rev").write_text("dog%1:05:00:: 1 20\ndog%2:38:00:: 1 42\n")
-    net = read_wordnet(tmp_path)
-    assert net.senses == {"dog": ["00000001"], "guide dog": ["00000001"]}
-    assert net.ups["00000001"] == ["00000002"]
-    assert net.common == {"dog", "animal"}
-    assert net.rarely_nouns == {"dog"}
+def test_a_word_gives_its_plural_away_to_none() -> None:
+    scores = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], np.float32)
+    found = nearest(["cur", "curs", "marbles"], scores, np.full(3, 0.5, np.float32), (DOG, BALL))
+    assert found == {"cur": 0, "marbles": 1}
+
+
+def test_the_file_has_a_line_a_subject(tmp_path: Path) -> None:
+    out = tmp_path / "lexicon.txt.xz"
+    write({"beagle": 0, "akita": 0}, (DOG, _subject(1, "soccer ball")), out)
+    assert lzma.decompress(out.read_bytes()).decode().splitlines() == [
+        "keep: soccer ball, soccer balls",
+        "dog, dogs: akita, beagle",
+        "soccer ball, soccer balls: ",
+    ]

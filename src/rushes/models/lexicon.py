@@ -7,11 +7,15 @@ it in meaning, singular; the line `keep` lists names of several words whose part
 
 from __future__ import annotations
 
+import lzma
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from rushes.errors import CheckpointError
+
+LEXICON = "lexicon.txt.xz"
+"""Its file in the toy's folder of the tokenizer."""
 
 KEPT = "keep"
 MAX_WORDS = 4
@@ -75,8 +79,8 @@ def plural(noun: str) -> str:
 
 
 def read_lexicon(file: Path) -> Lexicon:
-    """The lexicon of a file. Raises `CheckpointError` when it cannot be read."""
+    """The lexicon of an xz-compressed file. Raises `CheckpointError` when it cannot be read."""
     try:
-        return Lexicon(file.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
+        return Lexicon(lzma.decompress(file.read_bytes()).decode("utf-8").splitlines())
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise CheckpointError(f"lexicon {file}: cannot be read ({error})") from error

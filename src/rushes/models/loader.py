@@ -22,7 +22,7 @@ from rushes.models.expert_pair import (
     both_fit,
 )
 from rushes.models.headers import read_json
-from rushes.models.lexicon import read_lexicon
+from rushes.models.lexicon import LEXICON, read_lexicon
 from rushes.models.text import MiniLMTextEncoder, TextEncoder, UMT5TextEncoder, load_tokenizer
 from rushes.models.weights import load_weights, open_store
 
@@ -37,8 +37,6 @@ __all__ = [
 ]
 
 CPU = torch.device("cpu")
-LEXICON = "lexicon.txt"
-"""Beside the tokenizer of the toy."""
 
 Change = Callable[[wan.Wan, Expert], wan.Wan]
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from rushes.config import TOY_FOLDER
-from rushes.models.lexicon import Lexicon, read_lexicon
+from rushes.models.lexicon import LEXICON, Lexicon, read_lexicon
 from rushes.pipelines.rules import PipelineRules, load_rules
 from rushes.types import GenerateRequest, VideoSpec
 
@@ -112,7 +112,7 @@ def _toy_words() -> tuple[frozenset[str], Lexicon]:
     known: set[str] = set()
     for text in _texts(json.loads(VOCABULARY.read_text(encoding="utf-8"))):
         known.update(_WORD.findall(text.lower()))
-    return frozenset(known), read_lexicon(TOY_FOLDER / "tokenizer" / "lexicon.txt")
+    return frozenset(known), read_lexicon(TOY_FOLDER / "tokenizer" / LEXICON)
 
 
 def _texts(value: object) -> list[str]:

@@ -289,7 +289,8 @@ class Gateway:
         """Take a job away with all its files; one that runs is cancelled first. Writes.
 
         Raises:
-            ProblemError: it is still running; it will end, and can be deleted then.
+            ProblemError: it is still running, or this gateway is drained meanwhile; it will end, and can be
+                deleted then.
         """
         record = await asyncio.to_thread(self.cancel, tenant, job_id)
         if record.status not in FINAL:
@@ -313,7 +314,10 @@ class Gateway:
             raise ProblemError(
                 Problem(status=409, code="not_ready", message=message, retry_after_s=5.0)
             ) from None
-        return self.place.jobs.get(record.id)
+        ended = self.place.jobs.get(record.id)
+        if ended.status not in FINAL:  # the feed let its watchers go: what still runs must not be settled
+            raise ProblemError(draining())
+        return ended
 
     def video(self, record: JobRecord) -> dict[str, Any]:
         """A job as the video object. See `told`."""

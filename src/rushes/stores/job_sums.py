@@ -6,12 +6,13 @@ All read columns, never a job's JSON; admission asks at every submission.
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from rushes.stores.base import Depth, KeptPromise, OpenWork
+from rushes.stores.base import Depth, KeptPromise, OpenWork, Tally
 from rushes.types import Lane
 
 _WORK = (
@@ -32,6 +33,14 @@ _KEPT = (
     " WHERE status = 'completed' AND twin_of IS NULL AND finished_at >= ? AND eta_s > 0"
     " ORDER BY finished_at DESC, id DESC LIMIT ?"
 )
+# A range of the index of keys: behind the prefix stands a digit, and ":" comes after "9".
+_TALLIES = """
+    SELECT status, count(*) AS jobs, total(predicted_s) AS predicted_s, total(actual_s) AS actual_s FROM jobs
+    WHERE tenant = :tenant AND idempotency_key >= :prefix || '0' AND idempotency_key < :prefix || ':'
+    AND CAST(substr(idempotency_key, length(:prefix) + 1) AS INTEGER) <= :most
+    AND idempotency_key NOT IN (SELECT value FROM json_each(:without))
+    GROUP BY status
+"""
 _QUEUED = "SELECT id, pipeline, is_interactive, twin_of FROM jobs WHERE id = ? AND status = 'queued'"
 
 
@@ -113,6 +122,15 @@ def depths(connection: sqlite3.Connection) -> tuple[Depth, ...]:
         )
         for row in connection.execute(_DEPTHS)
     )
+
+
+def tallies(
+    connection: sqlite3.Connection, tenant: str, prefix: str, most: int, without: Collection[int]
+) -> tuple[Tally, ...]:
+    """See `JobStore.tallies`. Takes 3 us a job."""
+    keys = json.dumps([f"{prefix}{number}" for number in without])
+    values = {"tenant": tenant, "prefix": prefix, "most": most, "without": keys}
+    return tuple(Tally(**dict(row)) for row in connection.execute(_TALLIES, values))
 
 
 def kept_promises(connection: sqlite3.Connection, since: float, limit: int) -> Sequence[KeptPromise]:

@@ -19,6 +19,7 @@ from rushes.stores.base import (
     Lease,
     OpenWork,
     Swept,
+    Tally,
 )
 from rushes.stores.job_ends import disown, end_job, fail_job, free_twins, without_source
 from rushes.stores.job_ids import next_job_id
@@ -343,6 +344,10 @@ class SqliteJobStore:
     def open_work(self) -> Sequence[OpenWork]:
         with self._database.read() as connection:
             return job_sums.open_work(connection)
+
+    def tallies(self, tenant: str, prefix: str, *, most: int, without: Collection[int]) -> Sequence[Tally]:
+        with self._database.read() as connection:
+            return job_sums.tallies(connection, tenant, prefix, most, without)
 
     def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
         with self._database.read() as connection:
