@@ -4,13 +4,10 @@ import { api } from "./api.js";
 import { pause } from "./sse.js";
 import { store } from "./store.js";
 
-const LOOK_MS = 10_000;
-const AGAIN_MS = 2500;
-
 export async function watchReady() {
   for (;;) {
     if (!document.hidden) await look();
-    await pause(store.isLinked && store.hasWorker ? LOOK_MS : AGAIN_MS);
+    await pause(store.isLinked && store.hasWorker ? 10_000 : 2500);
   }
 }
 

@@ -118,9 +118,9 @@ class Store extends EventTarget {
   }
 
   worker(isThere) {
-    if (this.hasWorker === isThere) return;
+    const isNew = this.hasWorker !== isThere;
     this.hasWorker = isThere;
-    this.tell("link");
+    if (isNew) this.tell("link");
   }
 }
 

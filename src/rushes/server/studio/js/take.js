@@ -64,10 +64,8 @@ const HANDLERS = {
     if (typeof data.eta_s === "number") take.eta = serviceNow() + data.eta_s;
   },
   started(take, data, at) {
-    if (take.startedAt !== null) { // it went back to the queue without a checkpoint: all so far is lost
-      lose(take, take.startedAt, at);
-      restart(take);
-    }
+    lose(take, take.startedAt, at); // it went back to the queue without a checkpoint
+    if (take.startedAt !== null) restart(take);
     begin(take, at);
   },
   resumed(take, data, at) {
@@ -79,11 +77,11 @@ const HANDLERS = {
     restart(take);
   },
   progress(take, data, at) {
-    // The unit before by number: whoever took it up again may have made some anew.
+    // By number: some may have been made anew.
     const before = take.units.findLast(unit => unit.stage === data.stage && unit.units < data.units);
     const took = before && data.seconds >= before.seconds ? data.seconds - before.seconds : data.seconds;
-    take.units.push({ stage: data.stage, units: data.units, seconds: data.seconds, start: at - took, end: at });
-    take.stages[data.stage] = { units: data.units, total: data.total, seconds: data.seconds };
+    take.units.push({ ...data, start: at - took, end: at });
+    take.stages[data.stage] = { units: data.units, total: data.total };
     begin(take, take.startedAt ?? at - took);
   },
   preview(take, data) {
@@ -158,6 +156,7 @@ export function doing(take) {
   const { denoise, vae_decode: decode } = take.stages;
   if (decode) return `Frame ${take.numFrames} of ${take.video.num_frames}`;
   if (denoise) return `Step ${denoise.units} of ${denoise.total}`;
+  if (isUntouched(take) && take.video.progress) return `${take.video.progress} %`; // not followed, only looked at
   return isUntouched(take) && serviceNow() - take.startedAt > PROMPT_S ? "Waiting to begin" : "Reading the prompt";
 }
 

@@ -7,7 +7,7 @@ import { pause } from "./sse.js";
 import { store } from "./store.js";
 import { isEnded } from "./take.js";
 
-const AGAIN_MS = [1500, 3000, 6000]; // a worker writes the trace behind the job's last event
+const LOOKS_MS = [0, 1500, 3000, 6000]; // a worker writes the trace behind the job's last event
 
 const reading = new Set();
 
@@ -24,19 +24,17 @@ export function buildTrace() {
 async function read(take) {
   if (!take || take.isPending || !isEnded(take) || take.trace || reading.has(take)) return;
   reading.add(take);
-  for (const wait of [0, ...AGAIN_MS]) {
-    if (wait) await pause(wait);
-    const trace = await got(take);
-    if (trace) take.trace = trace;
-    if (take === store.screened) store.tell("traced", take.id);
-    else if (!isWhole(trace)) take.trace = null; // read again when it is on the screen again
-    if (isWhole(trace) || take !== store.screened) break;
+  for (const wait of LOOKS_MS) {
+    await pause(wait);
+    take.trace = await got(take) ?? take.trace;
+    if (take === store.screened) store.tell("traced");
+    if (take.trace?.lives?.at(-1)?.is_over) break; // every span has been written
+    if (take === store.screened) continue;
+    take.trace = null; // until it is on the screen again
+    break;
   }
   reading.delete(take);
 }
-
-// Its last life is over: every span has been written.
-const isWhole = trace => Boolean(trace?.lives?.at(-1)?.is_over);
 
 async function got(take) {
   try {

@@ -89,8 +89,7 @@ class Card {
     this.facts = h("span.small");
     this.open.append(this.title, this.facts);
     this.pair = h("button.quiet.icon.pick", { type: "button", onclick: () => store.compare(this.take.id) }, icon("pair"));
-    // A later issue puts "Edit", with before and after, into the slot at the card's foot.
-    this.element = h("li.card", {}, this.open, this.pair, h("div.card-slot", { "data-slot": "edit" }));
+    this.element = h("li.card", {}, this.open, this.pair);
     this.draw();
   }
 

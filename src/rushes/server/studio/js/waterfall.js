@@ -73,16 +73,12 @@ const tenths = seconds => (seconds >= 9.95 && seconds < 59.95 ? `${seconds.toFix
 const secondsIn = (take, stage, units) =>
   (stage === "queue" ? secondsWaited(take, units) : units.reduce((sum, { start, end }) => sum + end - start, 0));
 
-// Beside its bar, where there is room, else on it.
 function label(element, loss, x) {
   element.hidden = !loss;
   if (!loss) return;
   const [left, right] = [x(loss.start) / WIDTH, 1 - x(loss.end) / WIDTH];
-  const isInside = Math.max(left, right) < 0.25;
-  const isLeft = !isInside && left > right;
-  element.classList.toggle("is-inside", isInside);
-  element.style.left = isLeft ? "" : `${100 * (isInside ? left : 1 - right)}%`;
-  element.style.right = isLeft ? `${100 * (1 - left)}%` : "";
+  element.style.left = left > right ? "" : `${100 * (1 - right)}%`;
+  element.style.right = left > right ? `${100 * (1 - left)}%` : "";
 }
 
 // What is being done at the moment grows until its unit is reported.
@@ -103,7 +99,7 @@ function stageNow(take) {
 
 function unitsOf(take, stage) {
   if (stage !== "queue") return take.units.filter(unit => unit.stage === stage);
-  return waitsOf(take).map(wait => ({ ...wait, title: `${wait.isLost ? "a worker was lost: " : "waited "}${span(wait.end - wait.start)}` }));
+  return waitsOf(take).map(wait => ({ ...wait, title: `${wait.isLost ? "lost" : "waited"} ${span(wait.end - wait.start)}` }));
 }
 
 function axisLabel(seconds, whole) {
