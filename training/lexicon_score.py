@@ -37,7 +37,7 @@ class Scorer:
         return table
 
     def enough(self, words: Sequence[str]) -> NDArray[np.float32]:
-        """The score from which on a word is read as its best subject: [words]. Infinite where WordNet lacks it."""
+        """The score from which on a word is read as its best subject: [words]; infinite outside WordNet."""
         return np.array([self._enough(word) for word in words], np.float32)
 
     def _enough(self, word: str) -> float:
