@@ -19,10 +19,10 @@ PROTO := src/rushes/server/proto/rushes/v1/videos.proto
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile
 
-setup: $(RUNTIME)  ## install the runtime packages into .venv, and nothing else
+setup: $(RUNTIME)  ## install the runtime packages and those of the service into .venv, and nothing else
 
 demo: $(RUNTIME)  ## write demo.mp4 (and demo.png, six of its frames) from PROMPT="..." and SEED=7, print its path last
-	@$(BIN)/rushes generate "$$PROMPT" --seed $(SEED) --output demo.mp4 --sheet demo.png
+	@$(BIN)/rushes generate "$$PROMPT" --preset fast --seed $(SEED) --output demo.mp4 --sheet demo.png
 
 test: $(DEV)  ## every test; its first lines say which servers are there to test with, the last which were started
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -69,10 +69,10 @@ bench-engine: $(RUNTIME)  ## the engine with the toy on this machine: its overhe
 bench-report: $(RUNTIME)  ## every stored speed figure in one table, a fresh sample on this CPU, and whether the goals are met
 	@$(BIN)/python -m benchmarks.bench_report
 
-bench-reuse: $(RUNTIME)  ## two workloads with reuse: shares of hits, waiting, device time, eviction; 10 minutes
+bench-reuse: $(DEV)  ## two workloads with reuse: shares of hits, waiting, device time, eviction; 10 minutes
 	@$(BIN)/python -m benchmarks.reuse
 
-bench-edits: $(RUNTIME)  ## how soon an edit shows its first frame, beside a fresh clip, and what the audits see; 5 minutes
+bench-edits: $(DEV)  ## how soon an edit shows its first frame, beside a fresh clip, and what the audits see; 5 minutes
 	@$(BIN)/python -m benchmarks.reuse_edits && $(BIN)/python -m benchmarks.reuse_audits -o benchmarks/results/reuse_audits_cpu.json
 
 chaos: $(RUNTIME)  ## kill workers 50 times, at every point of a job's life
@@ -94,13 +94,13 @@ proto: $(DEV)  ## make the Python modules of the gRPC service from its .proto fi
 	@$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src $(PROTO)
 
 clean:  ## remove the environment and what the targets wrote
-	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 dog.mp4 comparison.mp4 comparison.png bench.json profile-demo.html profile-demo.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo.mp4 demo.png demo.partial.mp4 serve-demo.mp4 dog.mp4 comparison.mp4 comparison.png bench.json profile-demo.html profile-demo.json build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(RUNTIME): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch and the runtime packages into $(VENV) ..."
 	@$(PIP) torch
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[serve]'
 	@touch $@
 
 $(DEV): $(RUNTIME)

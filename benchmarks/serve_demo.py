@@ -117,7 +117,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--prompt", default="a dog running in the park")
-    parser.add_argument("--output", type=Path, default=Path("demo.mp4"))
+    parser.add_argument("--output", type=Path, default=Path("serve-demo.mp4"))
     parser.add_argument("--stay", action="store_true", help="keep the studio open afterwards")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rushes-demo-") as folder:

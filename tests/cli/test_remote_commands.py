@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import subprocess
@@ -129,6 +130,25 @@ def batch(rushes: Command, table: Path, *flags: str | Path, template: str = TEMP
     result = rushes("batch", template, "--rows", table, *fields, "--yes", *flags)
     assert result.status == 0, result.err
     return [result.out.strip(), result.err]
+
+
+@pytest.mark.parametrize("answer", ["n\n", ""])
+def test_a_batch_that_is_not_wanted_is_not_queued(
+    rushes: Command, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    store = tmp_path / "store"
+    result = rushes("batch", TEMPLATE, "--rows", table, "--store", store)
+    assert (result.status, result.out) == (1, "")
+    assert result.err.endswith("rushes: nothing was queued\n")
+    assert "no jobs yet" in rushes("jobs", "--store", store).out
+
+
+def test_a_table_says_how_it_is_read(rushes: Command, tmp_path: Path) -> None:
+    table = tmp_path / "rows.txt"
+    table.write_text("animal\ndog\n")
+    result = rushes("batch", TEMPLATE, "--rows", table, "--store", tmp_path / "store", "--yes")
+    assert (result.status, "must end in .csv or .jsonl" in result.err) == (2, True)
 
 
 def test_a_batch_is_saved_and_gone_on_with(

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from rushes.cli.serve import about_keys, settings_of, worker_command
+from rushes.cli.serve import about_keys, serve, settings_of, worker_command
 from rushes.cli.worker import worker
-from rushes.errors import ConfigError
+from rushes.errors import ConfigError, InvalidRequest
 
 
 def test_workers_are_told_what_they_share_with_the_gateway(tmp_path: Path) -> None:
@@ -37,3 +38,15 @@ def test_the_first_start_gives_a_key_and_the_next_says_where_more_come_from(tmp_
     second = about_keys(settings, "http://x")
     assert f"rushes keys create NAME --store {tmp_path}" in second
     assert "rk_" not in second
+
+
+@pytest.mark.parametrize(
+    ("model", "rule"), [("nofolder", "choose from toy, "), ("wan2.2-t2v-a14b", "the folder")]
+)
+def test_a_model_that_no_worker_could_load_is_refused_before_anything_listens(
+    tmp_path: Path, model: str, rule: str
+) -> None:
+    result = CliRunner().invoke(serve, ["--store", str(tmp_path), "--port", "0", "--model", model])
+    assert isinstance(result.exception, InvalidRequest)
+    assert rule in str(result.exception)
+    assert list(tmp_path.iterdir()) == []

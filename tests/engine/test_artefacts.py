@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ import pytest
 from PIL import Image
 
 from rushes.engine.artefacts import VARIANTS, all_names, final_name, name_of, result_name
-from rushes.engine.latent_files import snapshot_name
+from rushes.engine.latent_files import MASK_ENDING, finished_name, snapshot_name
 from rushes.engine.workplace import Workplace, live_name
 from rushes.errors import StoreError, UnknownJob, UnknownName
 from rushes.pipelines.rules import load_rules, resolve
@@ -233,6 +237,46 @@ def test_latents_go_with_their_job(place: Workplace) -> None:
         place.latents.write(name, b"latents")
     place.forget(record.id)
     assert place.latents.names() == (snapshot_name("0f3a", 3),)
+
+
+def test_latents_of_an_amended_job_go_with_it(place: Workplace) -> None:
+    """Those too that a worker left, and told nobody of, before the job had fewer steps; a mask stays, which
+    may be another's."""
+    record = leased(place)
+    sampling = record.request.sampling
+    last = sampling.num_inference_steps - 1
+    place.latents.write(snapshot_name(record.id, last), b"latents")
+    fewer = replace(record.request, sampling=replace(sampling, num_inference_steps=last // 2))
+    place.jobs.amend(lease_of(record), fewer)
+    for name in (snapshot_name(record.id, 0), finished_name(record.id), "ab" + MASK_ENDING):
+        place.latents.write(name, b"latents")
+    place.jobs.finish(lease_of(record), result=written(place, record).finish(), actual_s=1.0)
+    place.forget(record.id)
+    assert place.latents.names() == ("ab" + MASK_ENDING,)
+
+
+def test_latents_of_a_damaged_job_go_with_it(place: Workplace) -> None:
+    record = completed(place)
+    place.latents.write(snapshot_name(record.id, 3), b"latents")
+    with closing(sqlite3.connect(place.folder / "jobs.sqlite")) as connection, connection:
+        connection.execute("UPDATE jobs SET asked = '{'")
+    place.forget(record.id)
+    assert place.latents.names() == ()
+
+
+def test_a_job_is_forgotten_as_quickly_beside_the_latents_of_many(place: Workplace) -> None:
+    """Where the folder is looked through, 20,000 files take 0.1 s."""
+    for n in range(20_000):
+        place.latents.path(snapshot_name(f"{n // 4:032x}", n % 4)).touch()
+    took_s = []
+    for _ in range(5):
+        record = leased(place)
+        place.jobs.cancelled(lease_of(record))
+        begin = time.process_time()
+        place.forget(record.id)
+        took_s.append(time.process_time() - begin)
+    assert min(took_s) < 0.02
+    assert len(place.latents.names()) == 20_000
 
 
 def test_the_oldest_latents_go_first(place: Workplace) -> None:

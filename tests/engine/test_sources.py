@@ -14,7 +14,15 @@ from engine_parts import stage_of, working
 from test_worker import alone
 
 from rushes.engine.client import result
-from rushes.engine.latent_files import finished_name, job_of, mask_file, read_mask, snapshot_name
+from rushes.engine.latent_files import (
+    finished_name,
+    job_of,
+    mask_file,
+    names_of,
+    owner_of,
+    read_mask,
+    snapshot_name,
+)
 from rushes.engine.latent_shelf import LatentShelf
 from rushes.errors import ResumeError
 from rushes.stages.source import Snapshot, to_bytes
@@ -250,6 +258,15 @@ def test_a_job_that_went_on_changes_hands(tmp_path, latents, is_missed) -> None:
         assert np.array_equal(place.clip(job_id), wanted)
         (resumed,) = events(place, job_id, "resumed")
         assert 3 <= resumed["steps"] < 8
+        assert events(place, job_id, "snapshot")
+        check_names(latents, job_id)
+
+
+def check_names(latents, job_id):
+    """What both workers left is found by its name when the job is forgotten."""
+    left = {name for name in latents.names() if owner_of(name) == job_id}
+    assert finished_name(job_id) in left
+    assert left <= set(names_of(job_id, ASKED.sampling.num_inference_steps))
 
 
 def test_a_twin_is_completed_by_the_worker_of_its_original(tmp_path, latents) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from engine_parts import FAST, FixedPlanner, hold, make_place, stage_of, working
+from engine_parts import FAST, FixedPlanner, KeptFrames, hold, make_place, stage_of, working
 
 from rushes.engine.client import result
-from rushes.errors import DeadlineExceeded, JobCancelled, OutOfMemory, OutputError, RushesError, StageError
+from rushes.errors import (
+    CheckpointError,
+    DeadlineExceeded,
+    JobCancelled,
+    OutOfMemory,
+    OutputError,
+    RushesError,
+    StageError,
+)
 from rushes.types import JobOptions
 from tiny_parts import request, tiny_model
 
@@ -105,6 +114,133 @@ def test_a_cancelled_job_is_free_after_one_unit(tmp_path):
         assert not job.latents
         assert place.outlets[job_id].is_aborted
         assert job.timings["denoise"].units <= 2
+
+
+def cannot_be_written(frames):
+    raise OutputError("the disk is full")
+
+
+@pytest.mark.parametrize("ending", ["completed", "cancelled", "failed", "not delivered"])
+def test_what_a_job_held_goes_when_it_ends(tmp_path, ending):
+    model, opened = tiny_model(), []
+    entered, goes_on = hold(model, "denoise")
+
+    def outlet(record):
+        kept = KeptFrames(cannot_be_written if ending == "not delivered" else None)
+        opened.append(weakref.ref(kept))
+        return kept
+
+    gc.disable()  # so that it goes by itself: a worker's garbage is seldom looked through
+    try:
+        with working(tmp_path, model=model, outlet=outlet) as place:
+            job_id = place.client.submit(request())
+            assert entered.wait(20)
+            if ending == "cancelled":
+                place.client.cancel(job_id)
+                wait_until(lambda: place.worker.runs[job_id].ending is not None)
+            if ending == "failed":
+                Faults(model, "vae_decode", caused_error(), prompts=[request().prompt], times=99)
+            goes_on.set()
+            status = "failed" if ending == "not delivered" else ending
+            wait_until(lambda: place.store.get(job_id).status == status)
+            wait_until(lambda: opened[0]() is None)
+    finally:
+        gc.enable()
+
+
+def caused_error():
+    """One that came of another, as a loader's do."""
+    try:
+        raise OSError("truncated")
+    except OSError as cause:
+        error = ValueError("broken")
+        error.__cause__ = cause
+        return error
+
+
+def test_a_failing_load_holds_nothing_of_the_job(tmp_path):
+    model, opened, made = tiny_model(), [], []
+
+    def outlet(record):
+        kept = KeptFrames()
+        opened.append(weakref.ref(kept))
+        return kept
+
+    def prepare(job):
+        weights = torch.zeros(8)
+        made.append(weakref.ref(weights))
+        try:
+            raise OSError("truncated")
+        except OSError as error:
+            raise CheckpointError("cannot be read") from error
+
+    stage_of(model, "denoise").prepare = prepare
+    gc.disable()
+    try:
+        with working(tmp_path, model=model, outlet=outlet) as place:
+            job_id = place.client.submit(request())
+            wait_until(lambda: place.store.get(job_id).status == "failed")
+            wait_until(lambda: opened[0]() is None and made[0]() is None)
+    finally:
+        gc.enable()
+
+
+def test_a_job_that_is_late_when_it_is_taken_is_not_begun(tmp_path):
+    opened = []
+    place = make_place(tmp_path, outlet=opened.append)
+    job_id = place.client.submit(request(), JobOptions(deadline_s=0.01))
+    time.sleep(0.05)
+    place.worker.start()
+    with pytest.raises(DeadlineExceeded, match=r"not begun within 0\.01 s"):
+        result(place.client, job_id)
+    assert not opened
+    place.worker.end()
+
+
+def test_an_outlet_that_cannot_even_be_given_up_ends_its_job(tmp_path):
+    class Stubborn(KeptFrames):
+        def abort(self):
+            raise ValueError("no")
+
+    model = tiny_model()
+    entered, goes_on = hold(model, "denoise")
+    with working(tmp_path, model=model, outlet=lambda record: Stubborn()) as place:
+        job_id = place.client.submit(request())
+        assert entered.wait(20)
+        place.client.cancel(job_id)
+        goes_on.set()
+        with pytest.raises(JobCancelled):
+            result(place.client, job_id)
+        wait_until(lambda: not place.worker.runs)
+
+
+def test_a_bug_on_a_thread_of_the_worker_is_told(tmp_path):
+    place = make_place(tmp_path)
+    place.planner.__class__ = type("Broken", (FixedPlanner,), {"most_bytes": property(lambda _: 1 / 0)})
+    place.worker.start()
+    assert place.worker.failed.wait(20)
+    place.worker.abandon()
+    place.store.close()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_memory_that_is_missing_when_a_job_is_taken_up_is_asked_for_twice(tmp_path, times):
+    model = tiny_model()
+    left, job = [NO_MEMORY] * times, model.pipeline.job
+
+    def make(*args, **kwargs):
+        if left:
+            raise left.pop()
+        return job(*args, **kwargs)
+
+    model.pipeline.job = make
+    with working(tmp_path, model=model) as place:
+        job_id = place.client.submit(request())
+        if times == 1:
+            result(place.client, job_id)
+        else:
+            with pytest.raises(OutOfMemory, match="no memory to take it up, tried twice"):
+                result(place.client, job_id)
 
 
 def test_a_queued_job_is_cancelled_at_once(tmp_path):

@@ -152,7 +152,7 @@ class Engines(RuleBasedStateMachine):
         """What SIGTERM does, without threads."""
         worker = self.lives[number].worker
         for run in list(worker.runs.values()):
-            worker._recorder.saved(run)
+            worker._save(run)
             worker._runner.end(run.id, _draining())
         self.lives[number] = self.new_life()
 

@@ -59,8 +59,12 @@ BAD_JSON = {
     "twice within": b'{"prompt": {"a": 1, "a": 2}}',
     "deep": b"[" * 45_000 + b"]" * 45_000,
     "deep objects": b'{"a":' * 9_000 + b"1" + b"}" * 9_000,
+    "deeper than any of ours": b'{"prompt": ' + b"[" * 100 + b"]" * 100 + b"}",
+    "deep and long": b'{"prompt": "' + b"x" * 40_000 + b'", "a": ' + b"[" * 950 + b"]" * 950 + b"}",
     "no text": b"\xff\xfe\x00",
     "half a pair": b'{"prompt": "\\ud800"}',
+    "half a pair in UTF-16": '{"prompt": "\\ud800"}'.encode("utf-16"),
+    "half a pair as bytes": b'{"prompt": "\xed\xa0\x80"}',
     "half a pair in a name": b'{"\\udc00": 1}',
     "long number": b'{"prompt": "a", "seed": ' + b"9" * 5_000 + b"}",
 }
@@ -108,6 +112,20 @@ def test_a_field_that_breaks_its_rule_is_named(inside: Inside, field: str):
 def test_a_long_value_is_not_sent_back_whole(inside: Inside):
     error = refused(inside, json.dumps({**SMALL, "size": "9" * 90_000}))
     assert len(json.dumps(error)) < 1000
+
+
+def test_a_large_value_is_not_sent_back_whole(inside: Inside):
+    error = refused(inside, json.dumps({**SMALL, "size": [{"a": [n, None]} for n in range(4_000)]}))
+    assert error["value"] == repr([{"a": [n, None]} for n in range(50)])[:197] + "..."
+    assert "got [{'a': [0, None]}," in error["message"]
+
+
+def test_json_in_other_encodings_and_with_whole_pairs(inside: Inside):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        body = json.dumps({**SMALL, "prompt": "a dog \U0001f415"}).encode(encoding)
+        answer = inside.client.post("/v1/videos", content=body, headers=JSON)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["prompt"] == "a dog \U0001f415"
 
 
 def test_a_body_that_is_too_long(inside: Inside):

@@ -18,7 +18,7 @@ from rushes.engine.workplace import Workplace
 from rushes.errors import IdempotencyConflict, InvalidRequest, TooManyBatches, UnknownBatch
 from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS
 from rushes.server.asks import ask_of
-from rushes.server.auth import LOCAL, Caller
+from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.batch_asks import BatchAsk, names_in, read_batch
 from rushes.server.batch_runner import WINDOW, BatchRunner, batching_over
 from rushes.server.batches import MOST_OPEN
@@ -191,6 +191,62 @@ def test_a_crash_between_job_and_row_makes_nothing_twice(place: Workplace) -> No
     rows = accounts.batches.rows(record.id)
     assert [row.job_id for row in rows[:2]] == [job.id for job in made]
     assert place.jobs.count() == 3
+    accounts.close()
+
+
+@pytest.mark.parametrize("num_before", [1, 3])
+def test_a_cancellation_while_rows_are_queued_holds(place: Workplace, num_before: int) -> None:
+    """Between a job and the note that it is a row's, where whoever cancels cannot see it."""
+    accounts = AccountStore(":memory:")
+    gateway = Gateway(place, Feed(place.jobs), models=("toy",))
+    desk = batching_over(gateway, accounts).desk
+    record = desk.create(read_batch({"template": "a {animal}", "rows": ROWS * 3, **SMALL}), LOCAL)
+
+    def submit(*arguments: Any) -> Any:
+        job = gateway.create(*arguments)
+        if place.jobs.count() == num_before:
+            desk.cancel(record.id, LOCAL)
+            assert place.jobs.get(job.id).status == "queued"
+        return job
+
+    runner = BatchRunner(desk, place.jobs, submit, lambda _: LOCAL)
+    runner.step()
+    assert [job.status for job in place.jobs.jobs()] == ["cancelled"] * num_before
+    found = desk.batch(desk.get(record.id, LOCAL))
+    assert (found["status"], found["counts"]["cancelled"]) == ("cancelled", len(ROWS) * 3)
+    assert runner.step() == 0
+    accounts.close()
+
+
+def test_a_row_noted_after_a_cancellation_hears_of_it() -> None:
+    accounts = AccountStore(":memory:")
+    made = accounts.batches.create(key_id="k", tenant="t", spec={}, total=3, now=1.0)
+    assert accounts.batches.add_row(made.id, 1, job_id="a")
+    accounts.batches.cancel(made.id, now=2.0)
+    assert not accounts.batches.add_row(made.id, 2, error="e")
+    assert not accounts.batches.add_row(made.id, 1, job_id="a"), "by another gateway, which is late"
+    assert [row.number for row in accounts.batches.rows(made.id)] == [1, 2]
+    assert accounts.batches.failed(made.id) == (2,)
+    accounts.batches.forget(made.id)
+    assert not accounts.batches.add_row(made.id, 3, job_id="b")
+    accounts.close()
+
+
+def test_a_revoked_key_cancels_its_batches_with_their_jobs(place: Workplace) -> None:
+    accounts = AccountStore(":memory:")
+    key, _ = accounts.keys.create("mine", tenant="a")
+    batching = batching_over(Gateway(place, Feed(place.jobs), models=("toy",)), accounts)
+    caller = caller_of(key, now=time.time())
+    rows = [{"seed": number} for number in range(WINDOW + 1)]
+    record = batching.desk.create(read_batch({"template": "a dog", "rows": rows, **SMALL}), caller)
+    assert batching.runner.step() == WINDOW
+    accounts.keys.revoke(key.id)
+    revoked_at = time.time()
+    assert batching.runner.step() == 0
+    assert place.jobs.count(statuses=("cancelled",)) == place.jobs.count() == WINDOW
+    found = accounts.batches.get(record.id)
+    assert found.cancelled_at is not None
+    assert found.cancelled_at >= revoked_at
     accounts.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from rushes.server.auth import LOCAL, Authenticator, Caller
 from rushes.server.feed import Feed
 from rushes.server.gateway import Gateway
 from rushes.server.limits import Limits, spent_s
-from rushes.server.problems import problem_of
+from rushes.server.problems import ProblemError, problem_of
 from rushes.server.service import Service as GatewayService
 from rushes.server.service import authorized
 from rushes.stores.accounts import AccountStore
@@ -45,6 +46,7 @@ class Service:
     jobs: SqliteJobStore
     ended: list[str]
     limits: Limits
+    path: Path
 
     def create(self, caller: Caller, job_key: str = "key", *, predicted_s: float = 10.0) -> JobRecord:
         """As a gateway does."""
@@ -69,7 +71,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     accounts, jobs = AccountStore(tmp_path / "accounts.sqlite"), SqliteJobStore(tmp_path / "jobs.sqlite")
     ended: list[str] = []
     limits = Limits(accounts, on_end=lambda record: ended.append(record.id))
-    yield Service(accounts, jobs, ended, limits)
+    yield Service(accounts, jobs, ended, limits, tmp_path / "jobs.sqlite")
     limits.close()
     accounts.close()
     jobs.close()
@@ -155,6 +157,52 @@ def test_an_end_that_could_not_be_told_is_told_again(service: Service) -> None:
         failing.ended(record)
     assert service.limits.reconcile(service.jobs) == 1
     assert service.ended == [record.id]
+
+
+def test_a_damaged_record_holds_up_no_other_end(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    damaged, *others = (service.create(caller(), name) for name in "abc")
+    for record in (damaged, *others):
+        service.jobs.cancel(record.id)
+    with sqlite3.connect(service.path) as connection:
+        connection.execute("UPDATE jobs SET request = '{' WHERE id = ?", (damaged.id,))
+    connection.close()
+    assert service.limits.reconcile(service.jobs) == 2
+    assert service.ended == [record.id for record in others]
+    assert service.accounts.charges.open_jobs() == (damaged.id,)
+    assert f"job {damaged.id} will be settled later" in caplog.text
+
+
+def test_a_deletion_on_a_gateway_that_stops_settles_nothing(tmp_path: Path) -> None:
+    """The job that it waits for goes on, and what it took is charged at its end."""
+    accounts = AccountStore(tmp_path / "accounts.sqlite")
+    ended: list[str] = []
+    limits = Limits(accounts, on_end=lambda record: ended.append(record.status))
+
+    async def delete(gateway: Gateway, job_id: str) -> None:
+        deleting = asyncio.create_task(gateway.delete(LOCAL.tenant, job_id))
+        while not gateway.feed.num_watchers:
+            await asyncio.sleep(0.01)
+        gateway.drain()
+        await deleting
+
+    with Workplace(tmp_path / "store") as place:
+        gateway = Gateway(place, Feed(place.jobs), models=("toy",), limits=limits)
+        record = gateway.create(REQUEST, JobOptions(tenant=LOCAL.tenant), LOCAL)
+        (running,) = place.jobs.lease("w", pipelines=["toy"], limit=1, ttl_s=60)
+        with pytest.raises(ProblemError) as raised:
+            asyncio.run(delete(gateway, record.id))
+        problem = raised.value.problem
+        assert (problem.status, problem.code, problem.retry_after_s) == (503, "draining", 5.0)
+        charge = accounts.charges.get(record.id)
+        assert charge is not None
+        assert (charge.ended_at, ended) == (None, [])
+        lease = Lease(job_id=record.id, owner="w", token=running.token)
+        place.jobs.finish(lease, result="x.mp4", actual_s=123.0)
+        limits.ended(place.jobs.get(record.id))
+        charge = accounts.charges.get(record.id)
+        assert charge is not None
+        assert (charge.actual_s, ended) == (123.0, ["completed"])
+    accounts.close()
 
 
 def _raise(record: JobRecord) -> None:

@@ -200,6 +200,23 @@ def grown(place: Workplace, num_bytes: int) -> Lease:
     return held
 
 
+def test_a_large_body_is_read_without_holding_up_others(service: Running) -> None:
+    """A loop that parses it, and writes all of it into a message of 200 letters, stands still meanwhile."""
+    body = b'{"size":[' + b",".join(124_000 * [b'{"a":1}']) + b"]}"
+
+    def ask() -> None:
+        for _ in range(TIMES):
+            answer = httpx2.post(
+                f"{service.url}/v1/videos",
+                content=body,
+                headers={"Content-Type": "application/json"},
+                timeout=60,
+            )
+            assert answer.json()["error"]["value"].startswith("[{'a': 1}, {'a': 1}, ")
+
+    check_unhindered(service.url, ask)
+
+
 def test_a_locked_store_holds_up_those_only_who_write(service: Running) -> None:
     made = httpx2.post(f"{service.url}/v1/videos", json=SMALL).json()
     connection = sqlite3.connect(service.place.folder / "jobs.sqlite", isolation_level=None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import gc
 import io
 import json
 import os
@@ -9,6 +12,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -58,6 +62,25 @@ def fail_while_writing(path: Path, error: type[BaseException]) -> None:
 def write_to_sink(sink: Sink, format: str) -> None:
     with VideoWriter(sink, width=WIDTH, height=HEIGHT, fps=16, format=format) as writer:
         writer.write(noise(2))
+
+
+class HeapInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc's malloc.h, in bytes."""
+
+    _fields_ = (
+        ("before", 4 * ctypes.c_size_t),
+        ("mapped", ctypes.c_size_t),
+        ("between", 2 * ctypes.c_size_t),
+    )
+    _fields_ += (("in_use", ctypes.c_size_t), ("after", 2 * ctypes.c_size_t))
+
+
+def heap_in_use_mb() -> float:
+    """What the C library has given out."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = HeapInfo
+    info = mallinfo()
+    return (info.mapped + info.in_use) / 1e6
 
 
 @pytest.fixture
@@ -192,6 +215,66 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path, name: str, error: type[B
     with pytest.raises(error):
         fail_while_writing(tmp_path / name, error)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
+@pytest.mark.parametrize("format", ["mp4", "webm"])
+def test_a_clip_that_was_given_up_keeps_no_codec(tmp_path: Path, format: str) -> None:
+    def give_up_ten() -> float:
+        for _ in range(10):
+            with suppress(ValueError):
+                fail_while_writing(tmp_path / f"clip.{format}", ValueError)
+        return heap_in_use_mb()
+
+    gc.disable()  # a worker has so many objects that its oldest ones are seldom looked through
+    try:
+        before = give_up_ten()
+        assert give_up_ten() - before < 5  # one codec takes 3 MB or more
+    finally:
+        gc.enable()
+
+
+class FullDisk:
+    """A sink that takes nothing."""
+
+    def write(self, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
+@pytest.mark.parametrize("format", ["mp4", "webm"])
+def test_a_sink_that_takes_nothing_keeps_no_codec(format: str) -> None:
+    def fail_ten() -> float:
+        for _ in range(10):
+            with pytest.raises(OutputError):
+                write_to_sink(FullDisk(), format)
+        return heap_in_use_mb()
+
+    gc.disable()
+    try:
+        before = fail_ten()
+        assert fail_ten() - before < 5
+    finally:
+        gc.enable()
+
+
+def test_a_sink_that_fails_while_it_is_closed_does_not_hide_why() -> None:
+    class Away(io.BytesIO):
+        is_away = False
+
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            if self.is_away:
+                raise ValueError("the bucket is away")
+            return super().write(data)
+
+    def interrupt(sink: Away) -> None:
+        with VideoWriter(sink, width=WIDTH, height=HEIGHT, fps=16, format="webm") as writer:
+            writer.write(noise(2))
+            sink.is_away = True
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(Away())
 
 
 def test_a_folder_that_was_there_is_left_alone(tmp_path: Path) -> None:

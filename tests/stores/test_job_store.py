@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -484,12 +485,38 @@ def test_places_are_not_given_again(bench: Bench) -> None:
 def test_jobs_ahead_in_the_queue(bench: Bench) -> None:
     slow = bench.create(2, JobOptions(lane="batch"))
     (urgent,) = bench.create(1, JobOptions(lane="interactive"))
-    ahead = [bench.store.num_ahead(record.id) for record in (urgent, *slow)]
-    assert ahead == [0, 1, 2]
+    ids = [record.id for record in (urgent, *slow)]
+    assert bench.store.nums_ahead(ids) == [0, 1, 2]
     bench.lease()
-    assert [bench.store.num_ahead(record.id) for record in (urgent, *slow)] == [0, 0, 1]
-    with pytest.raises(UnknownJob):
-        bench.store.num_ahead("nobody")
+    assert bench.store.nums_ahead(ids) == [0, 0, 1]
+    assert bench.store.nums_ahead([]) == []
+    assert bench.store.nums_ahead([ids[2], "nobody"]) == [1, 0]
+
+
+def test_a_job_that_cannot_be_read_holds_up_nobody(bench: Bench) -> None:
+    broken, whole = bench.create(2)
+    with bench.store._database.write() as connection:  # as a disk would
+        connection.execute("UPDATE jobs SET options = '{' WHERE id = ?", (broken.id,))
+    assert [lease.job_id for lease in bench.lease()] == [whole.id]
+    (last,) = [event for event in bench.store.events(broken.id) if event.kind == "failed"]
+    assert last.data["error_kind"] == "StoreError"
+
+
+def test_a_page_of_places_is_what_each_job_is_told_by_itself(bench: Bench) -> None:
+    chance = random.Random(5)
+    records = [
+        record
+        for _ in range(40)
+        for record in bench.create(1, JobOptions(lane=chance.choice(["batch", "interactive"])))
+    ]
+    bench.lease(limit=3)
+    for record in chance.sample(records, 8):
+        bench.store.cancel(record.id)
+    page = [record.id for record in chance.sample(records, 25)]
+    assert bench.store.nums_ahead(page) == [bench.store.nums_ahead([job_id])[0] for job_id in page]
+    queued = [each for each in records if bench.store.get(each.id).status == "queued"]
+    in_order = sorted(queued, key=lambda each: (each.options.lane != "interactive", each.id))
+    assert bench.store.nums_ahead([each.id for each in in_order]) == [*range(len(in_order))]
 
 
 def test_an_ended_job_can_be_forgotten(bench: Bench) -> None:

@@ -119,7 +119,7 @@ def versions(path: str) -> tuple[int, int]:
 
 def test_a_new_file(path: str) -> None:
     SqliteJobStore(path).close()
-    assert versions(path) == (APPLICATION_ID, VERSION) == (1383428968, 5)
+    assert versions(path) == (APPLICATION_ID, VERSION) == (1383428968, 6)
     SqliteJobStore(path).close()
 
 
@@ -140,6 +140,20 @@ def test_version_1_is_migrated(path: str, tmp_path: Path) -> None:
     fresh = str(tmp_path / "fresh.db")
     SqliteJobStore(fresh).close()
     assert schema(path) == schema(fresh)
+
+
+def test_version_5_is_migrated(path: str) -> None:
+    """It lacked an index, and nothing else."""
+    store = SqliteJobStore(path)
+    record = store.create(REQUEST, OPTIONS, predicted_s=2.0)
+    store.close()
+    current = schema(path)
+    execute(path, "DROP INDEX jobs_work; PRAGMA user_version = 5")
+    store = SqliteJobStore(path)
+    assert (versions(path), schema(path)) == ((APPLICATION_ID, VERSION), current)
+    assert [work.seconds for work in store.open_work()] == [2.0]
+    assert store.get(record.id) == record
+    store.close()
 
 
 def test_a_migration_that_fails_changes_nothing(path: str) -> None:
@@ -173,7 +187,7 @@ def refused(path: str) -> str:
 
 def test_a_newer_file_is_refused(path: str) -> None:
     execute(path, VERSION_1 + "PRAGMA user_version = 7")
-    assert refused(path) == f"{path}: schema version 7 is not supported; this Rushes reads 1 to 5"
+    assert refused(path) == f"{path}: schema version 7 is not supported; this Rushes reads 1 to 6"
 
 
 @pytest.mark.parametrize(
@@ -194,9 +208,9 @@ def test_another_programs_database_is_refused(path: str, script: str, applicatio
 
 def test_a_store_that_was_migrated_while_it_was_open(path: str) -> None:
     store = SqliteJobStore(path)
-    execute(path, "PRAGMA user_version = 6")
+    execute(path, "PRAGMA user_version = 7")
     for ask in (store.jobs, lambda: store.create(REQUEST, OPTIONS)):
-        with pytest.raises(StoreError, match=f"^{path}: has schema version 6 by now; this Rushes needs 5$"):
+        with pytest.raises(StoreError, match=f"^{path}: has schema version 7 by now; this Rushes needs 6$"):
             ask()
     store.close()
 

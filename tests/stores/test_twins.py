@@ -215,12 +215,12 @@ def test_twins_count_as_no_work_and_wait_where_their_original_does(bench: Bench)
     original = ask(bench)
     twin = ask(bench)
     bench.create()
-    assert bench.store.num_ahead(original.id) == bench.store.num_ahead(twin.id) == 2
-    assert bench.store.num_ahead(bench.store.jobs(limit=1)[0].id) == 3
+    last = bench.store.jobs(limit=1)[0]
+    assert bench.store.nums_ahead([original.id, twin.id, last.id]) == [2, 2, 3]
     assert sum(depth.jobs for depth in bench.store.depths()) == 4
     assert len(bench.store.open_work()[0].unknown) == 4
     bench.lease(limit=9)
-    assert bench.store.num_ahead(twin.id) == 0
+    assert bench.store.nums_ahead([twin.id]) == [0]
 
 
 def test_a_result_goes_with_the_last_job_that_names_it(bench: Bench) -> None:

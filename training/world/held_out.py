@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from functools import cache
 
 import numpy as np
@@ -24,8 +25,9 @@ def held_out_mask() -> NDArray[np.bool_]:
     """[subjects, motions, backgrounds], True where the committed list holds the triple."""
     mask = np.zeros((len(subjects()), len(MOTIONS), len(BACKGROUNDS)), dtype=bool)
     names = [subject.noun for subject in subjects()]
-    for noun, motion, background in json.loads(HELD_OUT.read_text(encoding="utf-8")):
-        mask[names.index(noun), MOTIONS.index(motion), BACKGROUNDS.index(background)] = True
+    for noun, pairs in json.loads(HELD_OUT.read_text(encoding="utf-8")).items():
+        for motion, background in map(str.split, pairs.split(", ")):
+            mask[names.index(noun), MOTIONS.index(motion), BACKGROUNDS.index(background)] = True
     mask.setflags(write=False)
     return mask
 
@@ -55,8 +57,11 @@ def _deck(num: int, num_values: int, rng: np.random.Generator) -> NDArray[np.int
 
 
 def main() -> None:
-    lines = ",\n".join(json.dumps(triple) for triple in choose_triples())
-    HELD_OUT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    pairs: dict[str, list[str]] = defaultdict(list)
+    for noun, motion, background in choose_triples():
+        pairs[noun].append(f"{motion} {background}")
+    listed = {noun: ", ".join(hand) for noun, hand in pairs.items()}
+    HELD_OUT.write_text(json.dumps(listed, indent=0) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -89,12 +89,22 @@ def batch(
     with _desk(client_of(url, key), store, body) as desk:
         estimate = desk.estimate()
         click.echo(f"rushes: {_told(estimate)}", err=True)
-        if not yes:
-            click.confirm("Queue them?", abort=True, err=True)
+        if not (yes or _is_wanted()):
+            click.echo("rushes: nothing was queued", err=True)
+            raise click.exceptions.Exit(1)
         batch_id = desk.create()
         click.echo(batch_id)
         if watch or output is not None:
             _follow(desk, batch_id, output)
+
+
+def _is_wanted() -> bool:
+    """What is answered; no for Ctrl-C, and where nobody can answer."""
+    try:
+        return click.confirm("Queue them?", err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
 
 
 def read_rows(table: Path) -> list[dict[str, Any]]:
@@ -104,7 +114,10 @@ def read_rows(table: Path) -> list[dict[str, Any]]:
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{table}: cannot be read as UTF-8 text ({error})") from error
-    rows = _jsonl(table, text) if table.suffix == ".jsonl" else _csv(table, text)
+    readers = {".csv": _csv, ".jsonl": _jsonl}
+    if table.suffix not in readers:
+        raise click.UsageError(f"{table}: must end in {' or '.join(readers)}, which say how it is read")
+    rows = readers[table.suffix](table, text)
     if not rows:
         raise click.UsageError(f"{table}: has no rows")
     return rows

@@ -15,7 +15,7 @@ import click
 import rushes
 from rushes.cli.options import device_options, model_option, request_options
 from rushes.cli.plans import plan_of_file, plan_option
-from rushes.errors import OutputError, UnknownName
+from rushes.errors import InvalidRequest, OutputError, did_you_mean
 from rushes.pipelines.rules import RULES, PipelineRules, folder_fields, load_rules, plan_fields, resolve
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def rules_of(name: str) -> PipelineRules:
     """The rules of a known model, or of the model in a checkpoint folder. No weights are read.
 
     Raises:
-        UnknownName: neither a known model nor a folder.
+        InvalidRequest: neither a known model nor a folder.
         CheckpointError: a folder, but of nothing that can be run.
     """
     from rushes.models.checkpoint import open_checkpoint
@@ -126,7 +126,9 @@ def rules_of(name: str) -> PipelineRules:
     if name in RULES:
         return load_rules(name)
     if not os.path.isdir(name):
-        raise UnknownName("model", name, [*RULES.names(), "a checkpoint folder"])
+        known = RULES.names()
+        rule = f"choose from {', '.join(known)}, or a checkpoint folder"
+        raise InvalidRequest("model", f"unknown {name!r}{did_you_mean(name, known)}; {rule}")
     return load_rules(open_checkpoint(Path(name)).pipeline)
 
 

@@ -96,7 +96,7 @@ def observed(
     url = batches = None
     with ExitStack() as stack:
         if wanted.otlp is not None:
-            _check_installed("--otlp", "opentelemetry.exporter")
+            check_installed("--otlp", "opentelemetry.exporter")
             from rushes.engine.otel_spans import SpanExport
             from rushes.engine.otlp import tracer_provider
 
@@ -111,7 +111,7 @@ def observed(
 
 @contextmanager
 def _served_metrics(port: int, model: Model, planner: CostPlanner, batches: Batches | None) -> Iterator[str]:
-    _check_installed("--metrics-port", "prometheus_client")
+    check_installed("--metrics-port", "prometheus_client")
     from rushes.engine.worker_metrics import MetricsServer, WorkerMetrics
     from rushes.trace import listen
 
@@ -143,10 +143,11 @@ def device_memory(model: Model, planner: CostPlanner) -> Mapping[str, float]:
     return found
 
 
-def _check_installed(flag: str, module: str) -> None:
+def check_installed(what: str, module: str) -> None:
+    """Raises `ConfigError` unless a module of the service's packages is there."""
     try:
         is_there = find_spec(module) is not None
     except ModuleNotFoundError:
         is_there = False
     if not is_there:
-        raise ConfigError(f"{flag}: needs packages that are not installed (pip install 'rushes[serve]')")
+        raise ConfigError(f"{what}: needs packages that are not installed (pip install 'rushes[serve]')")

@@ -12,9 +12,12 @@ from typing import Any
 
 import click
 
+from rushes.cli.generate import rules_of
+from rushes.cli.observe import check_installed
 from rushes.cli.options import device_options
 from rushes.cli.plans import plan_option
 from rushes.cli.workplace import keep_gb_option
+from rushes.errors import InvalidRequest
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -114,6 +117,7 @@ def serve(
     Ctrl-C or SIGTERM: nothing new is taken, open answers are finished, running jobs are saved.
     """
     start = time.monotonic()
+    check_model(model)
     settings = settings_of(flags)
     own = {"--model": model, "--device": device, "--dtype": dtype, "--plan": plan_file, "--keep-gb": keep_gb}
     _serve(settings, start, (worker_command(settings, own),) * workers)
@@ -121,6 +125,13 @@ def serve(
 
 SHARED = ("store", "redis", "memcached", "s3", "otlp", "public_url", "keep_days", "log_format", "log_level")
 """Settings of a gateway that its workers must have too, with flags of the same names."""
+
+
+def check_model(model: str) -> None:
+    """Raises `InvalidRequest` or `CheckpointError` where every worker would end with it."""
+    rules_of(model)
+    if model != "toy" and not Path(model).is_dir():
+        raise InvalidRequest("model", f"{model}: give the folder of its checkpoint; only 'toy' has a name")
 
 
 def worker_command(settings: Any, own: Mapping[str, object]) -> tuple[str, ...]:
@@ -133,6 +144,7 @@ def worker_command(settings: Any, own: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _serve(settings: Any, start: float, commands: tuple[tuple[str, ...], ...]) -> None:
+    check_installed("the service", "uvicorn")
     from rushes.engine.workplace import Workplace
     from rushes.server.run import Listening, listen, run_gateway
     from rushes.server.workers import Workers

@@ -50,6 +50,16 @@ def owner_of(name: str) -> str | None:
     return name.removesuffix(FINAL_ENDING) if name.endswith(FINAL_ENDING) else job_of(name)
 
 
+def names_of(job_id: str, num_steps: int) -> tuple[str, ...]:
+    """All names that the files of a job of so many solver steps can have, whoever wrote them.
+
+    Example:
+        >>> names_of("0f3a", 2)
+        ('0f3a.final.safetensors', '0f3a.0.latents.safetensors', '0f3a.1.latents.safetensors')
+    """
+    return (finished_name(job_id), *(snapshot_name(job_id, step) for step in range(num_steps)))
+
+
 def mask_file(mask: NDArray[np.floating]) -> tuple[str, bytes]:
     """Name and bytes of a mask: where a clip may change, 0 .. 1 in 255 levels, for each latent: [h, w] or
     [T, h, w]."""

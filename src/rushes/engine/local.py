@@ -20,7 +20,7 @@ from rushes.pipelines.model import Model
 from rushes.stores.base import JobRecord
 from rushes.stores.disk import BlobFolder
 from rushes.stores.sqlite import SqliteJobStore
-from rushes.types import Frames, GenerateRequest, JobEvent, JobOptions, Preview
+from rushes.types import FINAL, Frames, GenerateRequest, JobEvent, JobOptions, Preview
 
 CHECK_S = 0.5
 """Between two looks at what tells nobody: an engine that failed, a lease that ran out."""
@@ -166,6 +166,7 @@ class LocalEngine:
         with self._lock:
             job_id = self._client.submit(request, options)
             self._outlets.setdefault(job_id, outlet or CallbackOutlet(on_frames))
+            self._forget_ended()
         self._worker.wake()
         return job_id
 
@@ -186,6 +187,14 @@ class LocalEngine:
     def _outlet(self, record: JobRecord) -> Outlet:
         with self._lock:  # the job may have been leased before `submit` returned
             return self._outlets[record.id]
+
+    def _forget_ended(self) -> None:
+        """Let go of the outlets of jobs that have ended. A job that leaves the worker may not have: one whose
+        lease ran out begins anew, and asks again."""
+        statuses = {job_id: self._store.get(job_id).status for job_id in self._outlets}
+        for job_id, status in statuses.items():
+            if status in FINAL:
+                del self._outlets[job_id]
 
     def _check(self) -> None:
         if self._worker.failed.is_set():

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 from rushes.engine.latent_shelf import LatentShelf
@@ -61,8 +62,11 @@ class Resumption:
         self._recorder, self._planner, self._outlet = recorder, planner, outlet
         self._courier, self._clock, self._shelf = courier, clock, shelf
 
-    def run_of(self, record: JobRecord, courier_failed: Callable[[Run, Exception], None]) -> Run:
-        """The run of a job, where its checkpoint or its source stands; its first events are told."""
+    def run_of(self, record: JobRecord, courier_failed: Callable[[str, Exception], None]) -> Run:
+        """The run of a job, where its checkpoint or its source stands; its first events are told.
+
+        Its courier names it by its id: one that held the run would keep it, and its memory, in a cycle.
+        """
         options, request = record.options, record.request
         source, missed = self._source(record)
         if source is None:
@@ -83,13 +87,12 @@ class Resumption:
             self._recorder.missed(record.id, missed)
         forecast = self._planner.forecast(request)
         arrived_at = time.monotonic() - (self._clock() - record.created_at)
-        run: Run
-        run = Run(
+        return Run(
             id=record.id,
             job=job,
             options=options,
             outlet=self._outlet(record),
-            courier=self._courier(record.id, lambda error: courier_failed(run, error)),
+            courier=self._courier(record.id, partial(courier_failed, record.id)),
             forecast=forecast,
             predicted_s=record.predicted_s or forecast.total_s,
             device_s=sum(timing.seconds for timing in job.timings.values()),
@@ -98,7 +101,6 @@ class Resumption:
             deadline_at=None if options.deadline_s is None else arrived_at + options.deadline_s,
             life=record.token,
         )
-        return run
 
     def _source(self, record: JobRecord) -> tuple[SourceLatents | None, str | None]:
         """What the job goes on from, or why it does not, where that is news. A source that cannot be used

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rushes.engine.outlets import Courier, Outlet
 from rushes.engine.scheduler import Ticket
-from rushes.stages.base import BatchKey, Job
+from rushes.stages.base import BatchKey, Given, Job
 from rushes.trace import Span, under
 from rushes.types import JobOptions
 
@@ -106,6 +106,7 @@ class Run:
     def free(self) -> None:
         """Let go of every tensor."""
         job = self.job
+        job.given = Given()
         job.text = job.denoise = job.decode = job.predicted = None
         job.latents.clear()
         job.snapshots.clear()

@@ -20,7 +20,7 @@ from rushes.engine.slots import Slot, slots_of
 from rushes.engine.spans import is_waiting, open_request, work_for
 from rushes.engine.tasks import InFlight, Task, final_error, is_memory, release_memory
 from rushes.engine.waiting import MayBegin, WaitingRoom
-from rushes.errors import DeadlineExceeded, EngineStopped, JobCancelled, RushesError
+from rushes.errors import DeadlineExceeded, EngineStopped, JobCancelled
 from rushes.pipelines.model import Model
 from rushes.stages.base import BatchKey, Stage
 from rushes.trace import end, under
@@ -349,8 +349,8 @@ class Runner:
     def _tell_end(self, run: Run, error: Exception) -> None:
         try:
             run.outlet.abort()
-        except RushesError as failure:
-            log.error("job %s: its output could not be removed: %s", run.id, failure)
+        except Exception as failure:  # the border to files and stores: the job ends all the same
+            log.error("job %s: its output could not be removed: %r", run.id, failure)
         with under(run.span):
             self._listener.ended(run, error)
         end(run.span, error)
@@ -360,13 +360,15 @@ class Runner:
         with self._changed:
             self._runs.pop(run.id, None)
             self._tell_slots()
+        run.ending = None  # whose traceback may hold the run
         run.courier.close()
 
-    def courier_failed(self, run: Run, error: Exception) -> None:
-        """For the run's courier: what it could not deliver."""
+    def courier_failed(self, job_id: str, error: Exception) -> None:
+        """For a run's courier: what it could not deliver."""
         with self._changed:
-            if not run.is_over:
-                self.end(run.id, error)
+            run = self._runs.get(job_id)
+            if run is None or not run.is_over:
+                self.end(job_id, error)
                 return
         run.courier.close(partial(self._tell_end, run, error))
 

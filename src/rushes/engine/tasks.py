@@ -58,7 +58,7 @@ class Task:
             for run in self.runs:
                 self.stage.prepare(run.job)
         except Exception as error:  # a damaged checkpoint, no memory for the weights
-            return error.with_traceback(None)
+            return without_frames(error)
         return None
 
     def run(self, slot: Slot) -> Exception | None:
@@ -74,10 +74,19 @@ class Task:
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
             if _is_fatal(error):
                 raise
-            return error.with_traceback(None)  # whose frames would hold the unit's tensors
+            return without_frames(error)
         finally:
             del held
         return None
+
+
+def without_frames(error: Exception) -> Exception:
+    """The same error without the tracebacks of it and what it came of, whose frames would hold tensors."""
+    left: list[BaseException] = [error]
+    for each in left:
+        each.__traceback__ = None
+        left += [of for of in (each.__cause__, each.__context__) if of is not None and of not in left]
+    return error
 
 
 def final_error(stage: Stage, error: Exception) -> Exception:

@@ -13,6 +13,8 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
+import torch
+
 from rushes.engine.amendments import Amendments, Sizes
 from rushes.engine.announcements import ANNOUNCE_S
 from rushes.engine.latent_shelf import LatentShelf
@@ -22,12 +24,14 @@ from rushes.engine.resumption import CourierFactory, Resumption
 from rushes.engine.run import Run
 from rushes.engine.runner import Observer, Runner
 from rushes.engine.scheduler import Scheduler
+from rushes.engine.tasks import release_memory
 from rushes.engine.watchdog import Watchdog
 from rushes.errors import (
     DeadlineExceeded,
     EngineStopped,
     JobCancelled,
     LeaseLost,
+    OutOfMemory,
     RushesError,
     StageError,
     StoreError,
@@ -185,8 +189,8 @@ class Worker:
         )
         self.failed = threading.Event()
         self._threads = [
-            threading.Thread(target=self._look_for_jobs, name="leases", daemon=True),
-            threading.Thread(target=self._stay_alive, name="heartbeat", daemon=True),
+            threading.Thread(target=self._watched, args=(loop,), name=name, daemon=True)
+            for name, loop in (("leases", self._look_for_jobs), ("heartbeat", self._stay_alive))
         ]
         if bell is not None:
             self._threads.append(
@@ -262,6 +266,14 @@ class Worker:
             if bell.wait(BELL_S):
                 self._wakes.set()
 
+    def _watched(self, loop: Callable[[], None]) -> None:
+        """A loop that no bug ends unseen: the other one would keep the jobs leased, and nothing would run."""
+        try:
+            loop()
+        except Exception:
+            log.critical("a thread of the worker ended by a bug", exc_info=True)
+            self.failed.set()
+
     # The thread that looks for jobs.
 
     def _look_for_jobs(self) -> None:
@@ -308,20 +320,28 @@ class Worker:
             return
         self._recorder.hold(lease)
         try:
+            deadline_s = record.options.deadline_s
+            if deadline_s is not None and self._clock() > record.created_at + deadline_s:
+                raise DeadlineExceeded(f"not begun within {deadline_s:g} s")
             fitted = self._amendments.fitted(lease, record)
             if fitted is None:
                 self._recorder.let_go(record.id)
                 return
-            run = self._resumption.run_of(fitted, self._runner.courier_failed)
-            if run.deadline_at is not None and run.deadline_at < time.monotonic():
-                raise DeadlineExceeded(f"not begun within {record.options.deadline_s:g} s")
+            run = self._take_up(fitted)
         except Exception as error:  # the border to one job: whatever it is, the others are still served
-            refusal = (
-                error if isinstance(error, RushesError) else StageError(f"{type(error).__name__}: {error}")
-            )
-            self._recorder.refuse(record.id, refusal)
+            self._recorder.refuse(record.id, _refusal(error))
             return
         self._runner.add(run)
+
+    def _take_up(self, record: JobRecord) -> Run:
+        """The run of a job. What its checkpoint needs of the device may be there once what others have freed
+        is given back."""
+        try:
+            return self._resumption.run_of(record, self._runner.courier_failed)
+        except torch.OutOfMemoryError:
+            log.warning("job %s: no memory to take it up, once more", record.id)
+        release_memory()
+        return self._resumption.run_of(record, self._runner.courier_failed)
 
     def _has_room(self, run: Run, begun: Sequence[Run]) -> bool:
         return self._planner.fits(run.job.request, [other.job.request for other in begun])
@@ -380,3 +400,10 @@ class Worker:
         for unit, watched_s in self._watchdog.look(self._runner.in_flight, seconds):
             log.critical("%s of %s hangs since %.0f s", unit.stage, unit.job_ids, watched_s)
             self._on_hang()
+
+
+def _refusal(error: Exception) -> RushesError:
+    """The error with which a job ends that could not be taken up."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return OutOfMemory(f"no memory to take it up, tried twice: {error}")
+    return error if isinstance(error, RushesError) else StageError(f"{type(error).__name__}: {error}")

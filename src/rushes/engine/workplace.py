@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from rushes.engine.announcements import StoreAdmission
 from rushes.engine.artefacts import Artefacts, result_name
 from rushes.engine.client import StoreClient
 from rushes.engine.job_traces import trace_name
-from rushes.engine.latent_files import owner_of
+from rushes.engine.latent_files import names_of, owner_of
 from rushes.engine.mp4_outlet import Mp4Outlet
 from rushes.errors import ConfigError, StoreError, UnknownJob
 from rushes.stores.base import JobRecord, Swept
@@ -174,22 +175,31 @@ class Workplace:
     def forget(self, job_id: str) -> None:
         """Take an ended job away with its files. Those in a store that is away go when it is back (see
         `sweep`). Raises as `JobStore.forget`."""
-        self._delete(self.jobs.forget(job_id))
+        latents = self._latents_of(job_id)
+        self._delete(self.jobs.forget(job_id), latents)
         self.previews.delete(live_name(job_id))
 
     def _sweep(self, ttl_s: float, max_jobs: int) -> int:
         swept = self.jobs.sweep(ttl_s=ttl_s, max_jobs=max_jobs)
-        self._delete(swept)
+        gone = set(swept.job_ids)
+        self._delete(swept, [name for name in self.latents.names() if owner_of(name) in gone] if gone else ())
         return swept.jobs
 
-    def _delete(self, swept: Swept) -> None:
+    def _latents_of(self, job_id: str) -> Sequence[str]:
+        """Names under which a job may have left latents: by the request as it came, which no worker gives
+        more steps. The folder, which holds very many, is looked through only where that cannot be read."""
+        try:
+            return names_of(job_id, self.jobs.asked(job_id).sampling.num_inference_steps)
+        except StoreError:
+            return [name for name in self.latents.names() if owner_of(name) == job_id]
+
+    def _delete(self, swept: Swept, latents: Iterable[str]) -> None:
         for name in swept.checkpoints:
             self.checkpoints.delete(name)
         for job_id in swept.job_ids:
             self.traces.delete(trace_name(job_id))
-        for name in self.latents.names() if swept.job_ids else ():
-            if owner_of(name) in swept.job_ids:
-                self.latents.delete(name)
+        for name in latents:
+            self.latents.delete(name)
         try:
             self.artefacts.forget(swept.results)
         except StoreError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import SupportsFloat, SupportsIndex
@@ -84,10 +84,43 @@ def shown(value: object) -> str:
     """A value for a one-line message: its repr, and its type unless it is a number; cut short."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
-    text = repr(value)
-    text = text if len(text) <= 60 else text[:57] + "..."
+    text = short_repr(value, 60)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return text if is_number else f"{text} ({type(value).__name__})"
+
+
+def short_repr(value: object, most: int) -> str:
+    """`repr(value)`, cut to `most` letters; takes no longer than these do, however large the value.
+
+    Example:
+        >>> short_repr({"a": [1, None]}, 60), short_repr(500_000 * [[]], 10)
+        ("{'a': [1, None]}", '[[], []...')
+    """
+    text, pieces = "", _pieces(value, most)
+    while len(text) <= most and (piece := next(pieces, None)) is not None:
+        text += piece
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _pieces(value: object, most: int) -> Iterator[str]:
+    """Of a value's repr, in order; each of a long text is cut, so that its closing quote is not the right
+    one, but behind the first `most` letters."""
+    if type(value) is list:
+        yield "["
+        for index, each in enumerate(value):
+            yield ", " if index else ""
+            yield from _pieces(each, most)
+        yield "]"
+    elif type(value) is dict:
+        yield "{"
+        for index, (key, each) in enumerate(value.items()):
+            yield ", " if index else ""
+            yield from _pieces(key, most)
+            yield ": "
+            yield from _pieces(each, most)
+        yield "}"
+    else:
+        yield repr(value[:most] if isinstance(value, (str, bytes)) else value)
 
 
 def _to_int(value: object) -> int | None:

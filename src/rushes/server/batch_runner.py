@@ -7,9 +7,10 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from rushes.errors import LimitReached, QueueFull, RequestError, RushesError
+from rushes.errors import LimitReached, QueueFull, RequestError, RushesError, UnknownJob
 from rushes.server.asks import ask_of
 from rushes.server.auth import LOCAL, Caller, caller_of
 from rushes.server.batch_asks import BatchAsk
@@ -122,37 +123,44 @@ class BatchRunner:
             caller = self._caller_of(record)
         except RequestError as error:
             log.warning("batch %s is cancelled: %s", record.id, error)
-            self._desk.batches.cancel(record.id, now=record.created_at)
+            self._desk.cancel(record.id, None)
             return 0
         ask, open_ = self._remembered(record)
         num = 0
         for number in range(record.num_rows + 1, record.total + 1):
             if self._stops.is_set() or (self._window is not None and len(open_) >= self._window):
                 break
+            job_id, reason = None, None
             try:
-                job = self._queue_row(record, number, ask, caller)
+                job_id = self._job(record, number, ask, caller).id
             except (QueueFull, LimitReached):
                 break  # there will be room later
-            open_ |= set() if job is None else {job.id}
+            except RequestError as error:  # it fits no worker, say, or its key is that of another job
+                reason = str(error)
             num += 1
+            if not self._has_noted(record, number, job_id, reason):
+                break
+            open_ |= set() if job_id is None else {job_id}
         return num
 
-    def _queue_row(self, record: OpenBatch, number: int, ask: BatchAsk, caller: Caller) -> JobRecord | None:
+    def _job(self, record: OpenBatch, number: int, ask: BatchAsk, caller: Caller) -> JobRecord:
         key = f"{record.id}/{number}"
-        try:
-            body = ask.body(number)
-            models = (str(body["model"]),)
-            request, options = ask_of(
-                body, models=models, tenant=record.tenant, idempotency_key=key, is_ours=True
-            )
-            job = self._submit(request, options, caller, wish_of(body))
-        except (QueueFull, LimitReached):
-            raise
-        except RequestError as error:  # it fits no worker, say, or its key is that of another job
-            self._desk.batches.add_row(record.id, number, error=str(error))
-            return None
-        self._desk.batches.add_row(record.id, number, job_id=job.id)
-        return job
+        body = ask.body(number)
+        models = (str(body["model"]),)
+        request, options = ask_of(
+            body, models=models, tenant=record.tenant, idempotency_key=key, is_ours=True
+        )
+        return self._submit(request, options, caller, wish_of(body))
+
+    def _has_noted(self, record: OpenBatch, number: int, job_id: str | None, reason: str | None) -> bool:
+        """Whether the batch is still wanted. The job of one that is not is cancelled here: whoever cancelled
+        the batch may not have seen it."""
+        if self._desk.batches.add_row(record.id, number, job_id=job_id, error=reason):
+            return True
+        if job_id is not None:
+            with suppress(UnknownJob):  # which somebody has deleted since
+                self._jobs.cancel(job_id)
+        return False
 
     def _remembered(self, record: OpenBatch) -> tuple[BatchAsk, set[str]]:
         """What was asked for, and the batch's jobs that have not ended."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rushes.engine.announcements import Estimate, StoreAdmission
@@ -23,17 +20,6 @@ MOST_OPEN = 20
 """Batches of a tenant of which rows are still to be queued: their templates and rows are held in memory."""
 
 COUNTS = ("waiting", "queued", "running", "completed", "failed", "cancelled", "expired")
-MOST_KEPT = 100_000
-"""Ended jobs whose end is kept in memory, for quick answers: those that were asked for last."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Standing:
-    """What a batch's counts and sums need of a job."""
-
-    status: str
-    predicted_s: float
-    actual_s: float
 
 
 class BatchDesk:
@@ -56,8 +42,6 @@ class BatchDesk:
     ) -> None:
         self.batches = batches
         self._jobs, self._admission, self._models, self._clock = jobs, admission, models, clock
-        self._ended: OrderedDict[str, _Standing] = OrderedDict()
-        self._turn = threading.Lock()
 
     def estimate(self, ask: BatchAsk, caller: Caller) -> dict[str, Any]:
         """What it would take: GPU-seconds by the cost model, and when it would be ready; None where no worker
@@ -97,9 +81,11 @@ class BatchDesk:
         """Raises `UnknownBatch`, also for another tenant's."""
         return self.batches.get(batch_id, tenant=caller.tenant)
 
-    def cancel(self, batch_id: str, caller: Caller) -> BatchRecord:
-        """Queue no more of it, and cancel what has not ended."""
-        record = self.batches.cancel(batch_id, tenant=caller.tenant, now=self._clock())
+    def cancel(self, batch_id: str, caller: Caller | None) -> BatchRecord:
+        """Queue no more of it, and cancel what has not ended; a row whose job is just being made is cancelled
+        by its `BatchRunner`. None: whose it is does not matter. Raises `UnknownBatch`."""
+        tenant = None if caller is None else caller.tenant
+        record = self.batches.cancel(batch_id, tenant=tenant, now=self._clock())
         for row in self.batches.rows(batch_id):
             if row.job_id is not None and (job := self._job(row)) is not None and job.status not in FINAL:
                 self._jobs.cancel(row.job_id)
@@ -116,15 +102,15 @@ class BatchDesk:
         return len(gone)
 
     def batch(self, record: BatchRecord) -> dict[str, Any]:
-        """The object that every call answers with; docs/service.md has its fields."""
-        rows = self.batches.rows(record.id)
-        found = [(row, self._standing(row)) for row in rows]
-        counts = dict.fromkeys(COUNTS, 0)
-        counts["waiting"] = 0 if record.cancelled_at is not None else record.total - len(rows)
-        counts["cancelled"] = record.total - len(rows) if record.cancelled_at is not None else 0
-        for row, standing in found:
-            counts[_status(row, None if standing is None else standing.status)] += 1
-        standings = [standing for _, standing in found if standing is not None]
+        """The object that every call answers with, as of the record's rows; docs/service.md has its
+        fields."""
+        failed = [number for number in self.batches.failed(record.id) if number <= record.num_rows]
+        # A row's idempotency key is the batch's and its number. One that failed may be another job's.
+        tallies = self._jobs.tallies(record.tenant, f"{record.id}/", most=record.num_rows, without=failed)
+        counts = dict.fromkeys(COUNTS, 0) | {tally.status: tally.jobs for tally in tallies}
+        counts["failed"] += len(failed)
+        counts["expired"] = record.num_rows - sum(counts.values())
+        counts["waiting" if record.cancelled_at is None else "cancelled"] += record.total - record.num_rows
         return {
             "id": record.id,
             "object": "batch",
@@ -134,8 +120,8 @@ class BatchDesk:
             "template": record.spec["template"],
             "total": record.total,
             "counts": counts,
-            "predicted_s": sum(each.predicted_s for each in standings),
-            "actual_s": sum(each.actual_s for each in standings),
+            "predicted_s": sum(tally.predicted_s for tally in tallies),
+            "actual_s": sum(tally.actual_s for tally in tallies),
         }
 
     def page(self, record: BatchRecord, *, after: int, limit: int) -> dict[str, Any]:
@@ -188,24 +174,6 @@ class BatchDesk:
             return self._jobs.get(row.job_id)
         except UnknownJob:
             return None
-
-    def _standing(self, row: BatchRow) -> _Standing | None:
-        if row.job_id is None:
-            return None
-        with self._turn:
-            if row.job_id in self._ended:
-                self._ended.move_to_end(row.job_id)
-                return self._ended[row.job_id]
-        job = self._job(row)
-        if job is None:
-            return None
-        found = _Standing(status=job.status, predicted_s=job.predicted_s or 0.0, actual_s=job.actual_s or 0.0)
-        if job.status in FINAL:
-            with self._turn:
-                self._ended[row.job_id] = found
-                if len(self._ended) > MOST_KEPT:
-                    self._ended.popitem(last=False)
-        return found
 
 
 def _figures(found: Estimate | None) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from starlette.datastructures import UploadFile
@@ -17,6 +18,15 @@ from rushes.server.asks import read_form
 from rushes.server.bounds import Bounds
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.service import service_of
+
+SHORT_BYTES = 32 * 1024
+"""Of JSON that is parsed in a few milliseconds, on the loop; longer JSON is parsed on a thread."""
+
+MOST_LEVELS = 100
+"""Of lists and objects within each other."""
+
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape of half a surrogate pair; most of them stand beside their other half."""
 
 
 class BodyGuard:
@@ -59,7 +69,8 @@ async def read_body(request: Request) -> dict[str, Any]:
         raise ProblemError(_too_large(most))
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _json(await request.body())
+        data = await request.body()
+        return await asyncio.to_thread(_json, data) if len(data) > SHORT_BYTES else _json(data)
     if kind == "application/x-www-form-urlencoded" and (await request.body()).lstrip().startswith(b"{"):
         # As curl sends it with -d alone.
         raise ProblemError(_unsupported("the body looks like JSON; send Content-Type: application/json"))
@@ -71,9 +82,11 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(data, parse_constant=_not_a_number, object_pairs_hook=_without_twins)
-        # Half a surrogate pair can be written in JSON as an escape, and in no answer of ours.
-        json.dumps(body, ensure_ascii=False).encode()
+        text = data.decode(json.detect_encoding(data))
+        body = json.loads(text, parse_constant=_not_a_number, object_pairs_hook=_without_twins)
+        _check_depth(body)
+        if _HALF_PAIR.search(text):  # can be written in JSON as an escape, and in no answer of ours
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         what = "a text of it is no Unicode" if isinstance(error, UnicodeError) else str(error)
         _invalid("invalid_json", f"the body is not JSON: {what}")
@@ -100,6 +113,22 @@ async def _value(name: str, value: str | UploadFile) -> str | bytes | None:
     if isinstance(value, str):
         return value
     return await value.read() if name == "mask" else value.filename
+
+
+def _check_depth(body: object) -> None:
+    """How deep the parser goes depends on its thread's stack, and who reads the value may have less left."""
+    level = [body]
+    for _ in range(MOST_LEVELS):
+        level = [each for value in level for each in _items(value) if isinstance(each, (dict, list))]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels")
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -40,6 +40,10 @@ MAX_PAGE = 100
 DEEP = 1000
 """Queued jobs that are counted in half a millisecond; a deeper queue is counted on a thread."""
 
+SHRINK = 0.9
+"""Of the depth that a queue was last seen to have, that it is believed to have still when a job before its
+last one is counted."""
+
 DELETE_WAIT_S = 15.0
 """How long a deletion waits for a running job to end."""
 
@@ -272,7 +276,10 @@ class Gateway:
     ) -> Page:
         """A page of this tenant's videos."""
         found = self.place.jobs.jobs(tenant=tenant, limit=limit + 1, after=after, oldest_first=oldest_first)
-        return Page(videos=[self.video(record) for record in found[:limit]], has_more=len(found) > limit)
+        records = found[:limit]
+        places = zip(records, self._places(records), strict=True)
+        videos = [video_of(record, self._standing(record, ahead)) for record, ahead in places]
+        return Page(videos=videos, has_more=len(found) > limit)
 
     def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """Ask for a job's end. Writes."""
@@ -282,7 +289,8 @@ class Gateway:
         """Take a job away with all its files; one that runs is cancelled first. Writes.
 
         Raises:
-            ProblemError: it is still running; it will end, and can be deleted then.
+            ProblemError: it is still running, or this gateway is drained meanwhile; it will end, and can be
+                deleted then.
         """
         record = await asyncio.to_thread(self.cancel, tenant, job_id)
         if record.status not in FINAL:
@@ -306,11 +314,14 @@ class Gateway:
             raise ProblemError(
                 Problem(status=409, code="not_ready", message=message, retry_after_s=5.0)
             ) from None
-        return self.place.jobs.get(record.id)
+        ended = self.place.jobs.get(record.id)
+        if ended.status not in FINAL:  # the feed let its watchers go: what still runs must not be settled
+            raise ProblemError(draining())
+        return ended
 
     def video(self, record: JobRecord) -> dict[str, Any]:
         """A job as the video object. See `told`."""
-        return video_of(record, self._standing(record))
+        return video_of(record, self._standing(record, self._num_ahead(record)))
 
     async def told(self, record: JobRecord) -> dict[str, Any]:
         """The same, for the loop. What a degraded job gave up is looked for in all of its events."""
@@ -318,12 +329,12 @@ class Gateway:
             return await asyncio.to_thread(self.video, record)
         return self.video(record)
 
-    def _standing(self, record: JobRecord) -> Standing:
+    def _standing(self, record: JobRecord, ahead: int) -> Standing:
         jobs, maker = self.place.jobs, maker_of(record)
         is_begun = record.status == "running" or maker != record.id
         degraded = jobs.latest_event(record.id, "degraded") if record.options.degrade else None
         return Standing(
-            ahead=self._num_ahead(record),
+            ahead=ahead,
             progress=jobs.latest_event(maker, "progress") if is_begun else None,
             expires_at=None if record.finished_at is None else record.finished_at + 86_400 * self._keep_days,
             changes=() if degraded is None else tuple(degraded.data["changes"]),  # type: ignore[arg-type]
@@ -339,10 +350,16 @@ class Gateway:
         return watched(self, self.get(tenant, job_id), after=after)
 
     def _num_ahead(self, record: JobRecord) -> int:
-        if record.status != "queued":
-            return 0
-        num = self._ahead[_queue_of(record)] = self.place.jobs.num_ahead(record.id)
-        return num
+        return self._places([record])[0]
+
+    def _places(self, records: Sequence[JobRecord]) -> Sequence[int]:
+        queued = [record for record in records if record.status == "queued"]
+        ids = [record.id for record in queued]
+        nums = dict(zip(ids, self.place.jobs.nums_ahead(ids), strict=True)) if ids else {}
+        for record in queued:  # a queue is as deep as its last job, which may not be among these
+            queue = _queue_of(record)
+            self._ahead[queue] = max(nums[record.id], int(SHRINK * self._ahead.get(queue, 0)))
+        return [nums.get(record.id, 0) for record in records]
 
     def _is_deep(self, record: JobRecord) -> bool:
         return self._ahead.get(_queue_of(record), 0) > DEEP

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
-from rushes.errors import RateLimited, UnknownJob
+from rushes.errors import RateLimited, RushesError, UnknownJob
 from rushes.server.auth import Caller
 from rushes.server.rates import LocalRate, Rate, RedisRate
 from rushes.stores.accounts import AccountStore
@@ -13,8 +14,14 @@ from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.charges import Reservation
 from rushes.types import FINAL
 
+log = logging.getLogger(__name__)
+
 KEEP_DAYS = 30
 """Charges of ended jobs are kept for so long; what they add up to, longer."""
+
+PATIENCE_S = 20.0
+"""After which a round of `Limits.reconcile` ends at the next job that fails: a store that is away takes its
+time to say so for each."""
 
 
 class Limits:
@@ -29,7 +36,7 @@ class Limits:
     Args:
         redis: URL; None: each gateway counts requests by itself.
         on_end: called with the record of a job before its charge is settled, until that has succeeded; by
-            more than one gateway, maybe. What it raises, `ended` and `reconcile` raise.
+            more than one gateway, maybe. What it raises, `ended` raises.
         clock: seconds since the epoch; decides which day it is. No limit depends on it otherwise.
 
     Raises:
@@ -114,20 +121,35 @@ class Limits:
             self.settle(record.id, spent_s(record))
 
     def reconcile(self, jobs: JobStore) -> int:
-        """Settle jobs whose end no gateway heard, and forget old charges; returns how many were settled."""
-        num = 0
+        """Settle jobs whose end no gateway heard, and forget old charges; returns how many were settled. One
+        that cannot be, its record being damaged, is logged and holds up no other.
+
+        Raises:
+            StoreError: the account store cannot be used; or jobs fail after `PATIENCE_S`, so it seems.
+        """
+        num, gives_up_at = 0, time.monotonic() + PATIENCE_S
         for job_id in self._charges.open_jobs():
             try:
-                record = jobs.get(job_id)
-            except UnknownJob:
-                self.settle(job_id, None)
-            else:
-                if record.status not in FINAL:
-                    continue
-                self.ended(record)
-            num += 1
+                num += self._reconciled(jobs, job_id)
+            except RushesError as error:
+                if time.monotonic() > gives_up_at:
+                    raise
+                log.warning("job %s will be settled later: %s", job_id, error)
+            except Exception:  # a bug with one job must not hold up everybody's bills
+                log.exception("job %s cannot be settled", job_id)
         self._charges.sweep(keep_days=KEEP_DAYS, now=self._clock())
         return num
+
+    def _reconciled(self, jobs: JobStore, job_id: str) -> bool:
+        """Whether an open charge is settled now."""
+        try:
+            record = jobs.get(job_id)
+        except UnknownJob:
+            self.settle(job_id, None)
+            return True
+        if record.status in FINAL:
+            self.ended(record)
+        return record.status in FINAL
 
     def close(self) -> None:
         self.rate.close()

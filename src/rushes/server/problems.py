@@ -26,6 +26,7 @@ from rushes.errors import (
     UnknownBatch,
     UnknownJob,
 )
+from rushes.pipelines.fields import short_repr
 
 INVALID = "invalid_request_error"
 
@@ -162,5 +163,5 @@ def _plain(value: Any) -> Any:
         return value if not isinstance(value, int) or value.bit_length() < 64 else str(value)[:80]
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else short_repr(value, 200)
     return text if len(text) <= 200 else f"{text[:197]}..."

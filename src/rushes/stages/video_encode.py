@@ -138,6 +138,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         with span("video_encode", is_edge=True), self._output_errors(), ExitStack() as stack:
             self._encoder = self._open(stack)
+            stack.callback(self._encoder.close)
             self._stack = stack.pop_all()
         return self
 

@@ -130,6 +130,16 @@ class OpenWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Jobs of one status, and the sums of their seconds, 0 where a job has none; see `JobRecord`."""
+
+    status: JobStatus
+    jobs: int
+    predicted_s: float
+    actual_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptPromise:
     """A completed job to which an ETA was promised; see `JobRecord`."""
 
@@ -328,12 +338,17 @@ class JobStore(Protocol):
     def last_place(self) -> int:
         """Of the latest event of all; 0 before the first."""
 
-    def num_ahead(self, job_id: str) -> int:
-        """Queued jobs of its pipeline that would be leased before this one, or, of a twin, before its
-        original; 0 where that is not queued. Raises `UnknownJob`."""
+    def nums_ahead(self, job_ids: Sequence[str]) -> Sequence[int]:
+        """Queued jobs of its pipeline that would be leased before each of these, or, of a twin, before its
+        original; 0 where that is not queued, or not there."""
 
     def open_work(self) -> Sequence[OpenWork]:
         """Predicted work of all jobs that have not ended, summed up; a twin makes none."""
+
+    def tallies(self, tenant: str, prefix: str, *, most: int, without: Collection[int]) -> Sequence[Tally]:
+        """Of the tenant's jobs whose idempotency key is `prefix` and a number up to `most`, but for the
+        numbers `without`; statuses of which there are none are left out. No other key may begin with `prefix`
+        and a digit."""
 
     def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
         """The latest completed jobs with an ETA that ended at `since` or later, the latest end last."""

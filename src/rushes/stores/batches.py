@@ -106,8 +106,12 @@ class Batches:
 
     def add_row(
         self, batch_id: str, number: int, *, job_id: str | None = None, error: str | None = None
-    ) -> None:
-        """The row has its job, or can have none. Rows come in order; the same one again changes nothing."""
+    ) -> bool:
+        """The row has its job, or can have none. Rows come in order; the same one again changes nothing.
+
+        Returns whether the batch is still wanted. It is asked in the same transaction, so that of a batch
+        that is being cancelled either `rows` tells this one after `cancel`, or this tells False.
+        """
         with self._database.write() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO batch_rows (batch_id, number, job_id, error) VALUES (?, ?, ?, ?)",
@@ -116,6 +120,8 @@ class Batches:
             connection.execute(
                 "UPDATE batches SET num_rows = max(num_rows, ?) WHERE id = ?", (number, batch_id)
             )
+            query = "SELECT 1 FROM batches WHERE id = ? AND cancelled_at IS NULL"
+            return connection.execute(query, (batch_id,)).fetchone() is not None
 
     def rows(self, batch_id: str, *, after: int = 0, limit: int | None = None) -> Sequence[BatchRow]:
         """Those behind number `after` that were queued, in order."""
@@ -126,6 +132,12 @@ class Batches:
         with self._database.read() as connection:
             found = connection.execute(query, (batch_id, after, -1 if limit is None else limit)).fetchall()
         return tuple(BatchRow(**dict(row)) for row in found)
+
+    def failed(self, batch_id: str) -> Sequence[int]:
+        """Numbers of the rows that can have no job, in order."""
+        query = "SELECT number FROM batch_rows WHERE batch_id = ? AND error IS NOT NULL ORDER BY number"
+        with self._database.read() as connection:
+            return tuple(row["number"] for row in connection.execute(query, (batch_id,)).fetchall())
 
     def get(self, batch_id: str, *, tenant: str | None = None) -> BatchRecord:
         """None: whose it is does not matter. Raises `UnknownBatch`."""

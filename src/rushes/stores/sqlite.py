@@ -19,6 +19,7 @@ from rushes.stores.base import (
     Lease,
     OpenWork,
     Swept,
+    Tally,
 )
 from rushes.stores.job_ends import disown, end_job, fail_job, free_twins, without_source
 from rushes.stores.job_ids import next_job_id
@@ -336,16 +337,17 @@ class SqliteJobStore:
             place: int = connection.execute(query).fetchone()[0]
         return place
 
-    def num_ahead(self, job_id: str) -> int:
+    def nums_ahead(self, job_ids: Sequence[str]) -> Sequence[int]:
         with self._database.read() as connection:
-            row = job_row(connection, job_id)
-            if row["status"] == "queued" and row["twin_of"] is not None:
-                row = job_row(connection, row["twin_of"])
-            return job_sums.num_ahead(connection, row) if row["status"] == "queued" else 0
+            return job_sums.nums_ahead(connection, job_ids)
 
     def open_work(self) -> Sequence[OpenWork]:
         with self._database.read() as connection:
             return job_sums.open_work(connection)
+
+    def tallies(self, tenant: str, prefix: str, *, most: int, without: Collection[int]) -> Sequence[Tally]:
+        with self._database.read() as connection:
+            return job_sums.tallies(connection, tenant, prefix, most, without)
 
     def kept_promises(self, *, since: float, limit: int) -> Sequence[KeptPromise]:
         with self._database.read() as connection:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Sequence
 
-from rushes.errors import LeaseLost
+from rushes.errors import LeaseLost, StoreError
 from rushes.stores.base import MAX_DEATHS, Heartbeat, Lease
 from rushes.stores.job_ends import NOBODY, end_job, fail_job
-from rushes.stores.job_rows import leased_row, marks, update_job
+from rushes.stores.job_rows import job_record, leased_row, marks, update_job
 from rushes.types import Lane
 
 ANY_BYTES = 2**63 - 1
@@ -74,8 +74,13 @@ def has_run_out(row: sqlite3.Row, now: float) -> bool:
 
 def take(connection: sqlite3.Connection, row: sqlite3.Row, owner: str, now: float, ttl_s: float) -> bool:
     """Give a takeable job to `owner` under the next token; False when it ended instead, because its worker
-    died with a cancellation unanswered or for the last time."""
+    died with a cancellation unanswered or for the last time, or because it cannot be read."""
     job_id, deaths = row["id"], row["deaths"]
+    try:
+        job_record(row)
+    except StoreError as error:  # those behind it would wait for ever
+        fail_job(connection, job_id, now, str(error), "StoreError")
+        return False
     if row["status"] == "running":
         deaths += 1
         update_job(connection, job_id, deaths=deaths)

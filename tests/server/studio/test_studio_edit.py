@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Page, expect
 from studio_parts import CLIP_MS, SHORT, SHOTS, roll
 
@@ -14,6 +16,9 @@ def test_a_take_is_edited_and_shown_before_and_after(studio: Page, url: str) -> 
     studio.click("#dialog button:has-text('Roll the edit')")
     expect(studio.locator("#shot")).to_have_text("a red dog in the snow")
     expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
+    expect(studio.locator("#facts")).to_contain_text(
+        re.compile(r"an edit from noise level 0\.\d\d, \d of 4 steps saved")
+    )
     studio.click("#deeds button:has-text('Before, after')")
     captions = studio.locator("#dialog figcaption")
     expect(captions).to_have_text(["a red dog in a park", "a red dog in the snow"])
@@ -38,7 +43,9 @@ def test_a_box_on_the_poster_is_what_may_change(studio: Page, url: str) -> None:
     studio.fill("#edit-prompt", "a blue cat in a park")
     with studio.expect_request("**/remix") as sent:
         studio.click("#dialog button:has-text('Roll the edit')")
-    assert sent.value.post_data_json["mask"].startswith("data:image/png;base64,")
+    asked = sent.value.post_data_json
+    assert asked is not None
+    assert asked["mask"].startswith("data:image/png;base64,")
     expect(studio.locator("#shot")).to_have_text("a blue cat in a park")
     expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
 

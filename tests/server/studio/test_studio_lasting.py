@@ -29,6 +29,10 @@ def test_a_lost_connection_is_made_again(browser: Browser, url: str) -> None:
             until(lambda: page.evaluate(DENOISED) > 0)
             relay.cut()
             expect(page.locator("#house")).to_contain_text("Connection lost", timeout=15_000)
+            expect(page.locator("#eta")).to_have_text("no answer")
+            stood = page.inner_text("#clock")
+            page.wait_for_timeout(400)
+            assert page.inner_text("#clock") == stood, "time goes on without news"
             relay.mend()
             expect(page.locator("#house")).not_to_contain_text("Connection lost", timeout=20_000)
             expect(page.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)

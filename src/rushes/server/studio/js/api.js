@@ -50,6 +50,8 @@ const send = (method, path, body) => json(path, {
 const videoPath = id => `/v1/videos/${encodeURIComponent(id)}`;
 
 export const api = {
+  // 503 is an answer too: it names what is missing.
+  ready: () => fetch("/ready").then(answer => answer.json(), () => { throw new ApiError(0); }),
   models: () => json("/v1/models"),
   create: (request, key) => json("/v1/videos", {
     method: "POST",

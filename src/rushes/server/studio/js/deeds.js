@@ -24,7 +24,8 @@ export async function again(take) {
     await submit({ ...requestOf(take, currentModel(take.video.model)), preview_every: 1, cache: "off" });
     say("The same take again, with the same seed");
   } catch (error) {
-    refuse(error);
+    if (error.status) refuse(error);
+    else toast(error.message);
   }
 }
 
@@ -41,7 +42,7 @@ export function buildDeeds() {
     type: "button", title: `${deed.label}, ${deed.hint} (${deed.key === "Delete" ? "Del" : deed.key.toUpperCase()})`,
     onclick: () => doDeed(deed.key),
   }, icon(deed.icon), h("span", {}, deed.label)));
-  $("deeds").append(...buttons);
+  $("deeds").prepend(...buttons);
   const draw = () => {
     const take = store.screened;
     DEEDS.forEach((deed, i) => { buttons[i].disabled = !take || take.isPending || !deed.can(take); });

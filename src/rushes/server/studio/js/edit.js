@@ -13,7 +13,7 @@ const STRENGTH = 0.8;
 export function openEdit(take) {
   const prompt = h("textarea", { id: "edit-prompt", rows: 3, required: true, maxlength: 20_000 });
   prompt.value = take.video.prompt;
-  const strength = h("input", { id: "edit-strength", type: "range", min: 0, max: 1, step: 0.05, value: STRENGTH, oninput: () => draw() });
+  const strength = h("input", { id: "edit-strength", type: "range", "aria-describedby": "edit-ends", min: 0, max: 1, step: 0.05, value: STRENGTH, oninput: () => draw() });
   const told = h("output", { for: "edit-strength" });
   const draw = () => { setText(told, Number(strength.value).toFixed(2)); strength.style.setProperty("--at", strength.value); };
   const region = regionPicker(take.video);
@@ -24,7 +24,8 @@ export function openEdit(take) {
   };
   openDialog("Edit this take", h("form.column", { onsubmit: given },
     h("div.entry", {}, h("label", { for: "edit-prompt" }, "What it shall show now"), prompt),
-    h("div.entry", {}, h("label", { for: "edit-strength" }, "How much may change: ", told), strength),
+    h("div.entry", {}, h("label", { for: "edit-strength" }, "How much may change: ", told),
+      h("div.track", {}, strength), h("p.ends", { id: "edit-ends" }, h("span", {}, "0: little"), h("span", {}, "1: a new clip"))),
     h("div.entry", {}, h("p.hint", {}, "Where: drag a box, or leave it for all of it"), region.element),
     wrong,
     h("div.row-end", {}, h("button.action", { type: "submit" }, "Roll the edit"))), { kind: "narrow" });

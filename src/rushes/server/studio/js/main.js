@@ -8,6 +8,7 @@ import { $, icon, setText } from "./dom.js";
 import { attend, resume, watch } from "./jobs.js";
 import { hasKey, setKey, takeKey } from "./key.js";
 import { readModels } from "./models.js";
+import { watchReady } from "./ready.js";
 import { buildScreen } from "./screen.js";
 import { bindKeys, bindTheme } from "./shortcuts.js";
 import { buildSlate } from "./slate.js";
@@ -29,9 +30,9 @@ buildCompare();
 watch();
 bindKeys({ starters: openStarters, compare: openCompare, theme: nextTheme });
 $("open-starters").addEventListener("click", openStarters);
-// On a phone the form may be far away: a button brings it back.
-new IntersectionObserver(([{ isIntersecting }]) => { $("new-take").hidden = isIntersecting; }).observe($("slate"));
-$("new-take").addEventListener("click", event => { event.preventDefault(); $("prompt").focus(); });
+// On a phone the form is far away from the takes below it: a button brings it back.
+new IntersectionObserver(([{ boundingClientRect: form }]) => { $("new-take").hidden = form.bottom > 0; }).observe($("slate"));
+for (const link of document.querySelectorAll(".new-take")) link.addEventListener("click", event => { event.preventDefault(); $("prompt").focus(); });
 store.on("take order link", drawHouse);
 
 // A key that stops being good while the page is open is asked for once more.
@@ -64,6 +65,7 @@ try {
   buildSlate(await open());
   askForKeyWith(() => renewKey().then(() => { resume(); attend(); }));
   drawHouse();
+  watchReady();
   document.documentElement.dataset.ready = "";
 } catch (error) {
   setText($("slate-error"), error.message);

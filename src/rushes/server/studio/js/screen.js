@@ -44,6 +44,7 @@ export function buildScreen() {
   store.on("renamed", ({ old, id }) => { if (shown.id === old) shown.id = id; });
   store.on("take", id => { if (id === store.onScreen) { change(); draw(); } });
   store.on("event", ({ take, event }) => { if (event.kind === "preview" && take.id === store.onScreen && !isEnded(take)) showPreview(take); });
+  store.on("traced link", draw);
   draw();
   requestAnimationFrame(tick);
   setInterval(spill, SPILL_MS);
@@ -132,7 +133,7 @@ function stateOf(take) {
   if (!take) return "";
   if (isDone(take)) return "";
   if (take.video.status === "failed") return take.video.error?.code === "cancelled" ? "Cancelled" : take.video.error?.message ?? "Failed";
-  return doing(take);
+  return isQueued(take) && !take.isPending && !store.hasWorker ? "Waiting for a worker" : doing(take);
 }
 
 function onScreenAfter(take) {
@@ -147,9 +148,17 @@ export function factsOf(video) {
     video.num_inference_steps ? count(video.num_inference_steps, "step") : null,
     video.seed === undefined || video.seed === null ? null : `seed ${video.seed}`,
     video.model,
+    edited(video),
     ...(video.changes ?? []).map(changed),
   ];
   return parts.filter(Boolean).join(" · ");
+}
+
+// What it took from the take that it is an edit of, where it could take anything.
+function edited({ remixed_from_video_id: before, cache = {}, num_inference_steps: steps }) {
+  if (!before) return null;
+  if (typeof cache?.sigma !== "number") return "an edit, made anew";
+  return `an edit from noise level ${cache.sigma.toFixed(2)}, ${cache.steps_saved} of ${count(steps, "step")} saved`;
 }
 
 // As a video object tells it, or a `degraded` event.
@@ -167,13 +176,16 @@ function drawPlay() {
   $("play").replaceChildren(icon(name.toLowerCase()));
 }
 
+// Why nobody can say when: also before the first take.
+const unknown = () => (!store.isLinked ? "no answer" : store.hasWorker ? null : "no worker");
+
 function drawClock() {
   const take = store.screened;
   setText($("clock"), clock(take ? elapsed(take) : 0));
   const isOver = take && isEnded(take);
   setText($("eta-name"), isOver ? "Took" : "Ready in");
   const left = take && !isOver ? secondsLeft(take) : null;
-  setText($("eta"), isOver ? span(elapsed(take)) : left === null ? "–" : `≈ ${span(Math.max(left, 0.1))}`);
+  setText($("eta"), isOver ? span(elapsed(take)) : unknown() ?? (left === null ? "–" : `≈ ${span(Math.max(left, 0.1))}`));
 }
 
 function drawTransport() {
@@ -196,6 +208,7 @@ function tick(now) {
   if (take && !$("video").hidden) drawTransport();
   if (take && !isEnded(take) && now - lastSlow > 90) {
     lastSlow = now;
+    setText($("state"), stateOf(take));
     drawClock();
     drawWaterfall(take);
   }

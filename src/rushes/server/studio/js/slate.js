@@ -1,6 +1,6 @@
 // The form of a new take: prompt, model, preset, size, and every other field that the model has.
 
-import { $, h, setAttribute, setText, toast } from "./dom.js";
+import { $, h, setAttribute, setText } from "./dom.js";
 import { clearErrors, fieldEntry, readFields, showDefaults, showError, writeFields } from "./fields.js";
 import { fieldName } from "./format.js";
 import { submit } from "./jobs.js";
@@ -202,5 +202,4 @@ export function refuse(error) {
   if (error.field && showError(form(), error.field, error.rule ? `${rule}.`.replace("..", ".") : error.message)) return;
   const later = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
   setText($("slate-error"), error.message + later);
-  if (!error.status) toast(error.message);
 }

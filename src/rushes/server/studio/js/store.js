@@ -1,7 +1,7 @@
 // What the page knows: takes by id, their order (newest first), which one is on screen, which are compared.
 // Every change is told as an event: "take" (detail: id), "order", "screen", "compare", "link".
 
-import { apply, isEnded, newTake, renew } from "./take.js";
+import { apply, halt, isEnded, newTake, renew } from "./take.js";
 
 class Store extends EventTarget {
   takes = new Map();
@@ -10,6 +10,7 @@ class Store extends EventTarget {
   compared = [];
   hasMore = false;
   isLinked = true;
+  hasWorker = true;
   #last = null;
 
   on(names, callback) {
@@ -112,7 +113,14 @@ class Store extends EventTarget {
   link(isUp) {
     if (this.isLinked === isUp) return;
     this.isLinked = isUp;
+    halt(!isUp);
     this.tell("link");
+  }
+
+  worker(isThere) {
+    const isNew = this.hasWorker !== isThere;
+    this.hasWorker = isThere;
+    if (isNew) this.tell("link");
   }
 }
 

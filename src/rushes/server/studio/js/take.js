@@ -7,16 +7,24 @@ export const STAGES = [
   { name: "vae_decode", title: "Decode" },
 ];
 
+const PROMPT_S = 1; // a prompt is read in less
 const ENDED = ["completed", "failed"];
 
 // Times are seconds since the epoch by the service's clock; `skew` is ours minus its.
 let skew = Infinity;
-export const serviceNow = () => Date.now() / 1000 - (Number.isFinite(skew) ? skew : 0);
+let halted = null;
+export const serviceNow = () => halted ?? Date.now() / 1000 - (Number.isFinite(skew) ? skew : 0);
+
+// While the service is away nobody knows what it does: time stands still on the page.
+export function halt(isHalted) {
+  halted = null;
+  if (isHalted) halted = serviceNow();
+}
 
 export function newTake(video) {
   return {
     id: video.id, video, lastEvent: 0, queuedAt: null, startedAt: null, firstFrameAt: null, endedAt: null,
-    units: [], stages: {}, numFrames: 0, preview: null, position: video.position ?? null,
+    units: [], losses: [], stages: {}, numFrames: 0, preview: null, position: video.position ?? null,
     eta: etaOf(video), shownAt: null, sentAt: null, isPending: false, isGone: false, trace: null,
   };
 }
@@ -27,6 +35,8 @@ export const isEnded = take => ENDED.includes(take.video.status);
 export const isDone = take => take.video.status === "completed";
 export const isCancelled = take => take.video.error?.code === "cancelled";
 export const isRunning = take => take.video.status === "in_progress";
+// Nothing has been done for it: a worker that has taken it up may be busy with others, or with its weights.
+export const isUntouched = take => !take.units.length && !take.losses.length;
 export const isQueued = take => take.video.status === "queued";
 
 // A newer video object; an older state never replaces an end.
@@ -54,19 +64,24 @@ const HANDLERS = {
     if (typeof data.eta_s === "number") take.eta = serviceNow() + data.eta_s;
   },
   started(take, data, at) {
-    if (take.startedAt !== null) restart(take); // it went back to the queue without a checkpoint
+    lose(take, take.startedAt, at); // it went back to the queue without a checkpoint
+    if (take.startedAt !== null) restart(take);
     begin(take, at);
   },
-  resumed: (take, data, at) => begin(take, at),
+  resumed(take, data, at) {
+    lose(take, take.units.at(-1)?.end ?? take.startedAt, at);
+    begin(take, at);
+  },
   degraded(take, data) {
     take.video = { ...take.video, changes: data.changes };
     restart(take);
   },
   progress(take, data, at) {
-    const before = take.stages[data.stage];
+    // By number: some may have been made anew.
+    const before = take.units.findLast(unit => unit.stage === data.stage && unit.units < data.units);
     const took = before && data.seconds >= before.seconds ? data.seconds - before.seconds : data.seconds;
-    take.units.push({ stage: data.stage, start: at - took, end: at });
-    take.stages[data.stage] = { units: data.units, total: data.total, seconds: data.seconds };
+    take.units.push({ ...data, start: at - took, end: at });
+    take.stages[data.stage] = { units: data.units, total: data.total };
     begin(take, take.startedAt ?? at - took);
   },
   preview(take, data) {
@@ -91,6 +106,10 @@ function begin(take, at) {
   take.startedAt ??= at;
   if (isQueued(take)) take.video = { ...take.video, status: "in_progress", position: 0 };
   take.position = 0;
+}
+
+function lose(take, start, end) {
+  if (start !== null && end > start) take.losses.push({ start, end, isLost: true });
 }
 
 function restart(take) {
@@ -136,7 +155,9 @@ export function doing(take) {
   if (isQueued(take)) return take.position ? `${take.position} ahead` : "Next in the queue";
   const { denoise, vae_decode: decode } = take.stages;
   if (decode) return `Frame ${take.numFrames} of ${take.video.num_frames}`;
-  return denoise ? `Step ${denoise.units} of ${denoise.total}` : "Reading the prompt";
+  if (denoise) return `Step ${denoise.units} of ${denoise.total}`;
+  if (isUntouched(take) && take.video.progress) return `${take.video.progress} %`; // not followed, only looked at
+  return isUntouched(take) && serviceNow() - take.startedAt > PROMPT_S ? "Waiting to begin" : "Reading the prompt";
 }
 
 export const seconds = video => video.num_frames / video.fps;

@@ -7,22 +7,33 @@ import { pause } from "./sse.js";
 import { store } from "./store.js";
 import { isEnded } from "./take.js";
 
-const RETRY_MS = 1200; // a worker writes the trace behind the job's last event
+const LOOKS_MS = [0, 1500, 3000, 6000]; // a worker writes the trace behind the job's last event
+
+const reading = new Set();
 
 const words = name => `${name[0].toUpperCase()}${name.slice(1)}`.replaceAll("_", " ");
 
 export function buildTrace() {
   const look = () => { read(store.screened); draw(store.screened); };
   store.on("screen", look);
+  store.on("traced", () => draw(store.screened));
   store.on("take", id => { if (id === store.onScreen) look(); });
   draw(null);
 }
 
 async function read(take) {
-  if (!take || take.isPending || !isEnded(take) || take.trace) return;
-  take.trace = {};
-  take.trace = (await got(take)) ?? (await pause(RETRY_MS), await got(take)) ?? {};
-  if (take === store.screened) draw(take);
+  if (!take || take.isPending || !isEnded(take) || take.trace || reading.has(take)) return;
+  reading.add(take);
+  for (const wait of LOOKS_MS) {
+    await pause(wait);
+    take.trace = await got(take) ?? take.trace;
+    if (take === store.screened) store.tell("traced");
+    if (take.trace?.lives?.at(-1)?.is_over) break; // every span has been written
+    if (take === store.screened) continue;
+    take.trace = null; // until it is on the screen again
+    break;
+  }
+  reading.delete(take);
 }
 
 async function got(take) {

@@ -89,8 +89,7 @@ class Card {
     this.facts = h("span.small");
     this.open.append(this.title, this.facts);
     this.pair = h("button.quiet.icon.pick", { type: "button", onclick: () => store.compare(this.take.id) }, icon("pair"));
-    // A later issue puts "Edit", with before and after, into the slot at the card's foot.
-    this.element = h("li.card", {}, this.open, this.pair, h("div.card-slot", { "data-slot": "edit" }));
+    this.element = h("li.card", {}, this.open, this.pair);
     this.draw();
   }
 
@@ -105,7 +104,7 @@ class Card {
     const { video } = take;
     setText(this.title, video.prompt ?? "");
     setAttribute(this.title, "title", video.prompt);
-    setText(this.facts, [ago(video.created_at), factsOf({ ...video, model: null, changes: null })].join(" · "));
+    setText(this.facts, [ago(video.created_at), factsOf({ ...video, model: null, changes: null, seed: null, remixed_from_video_id: null })].join(" · "));
     setText(this.status, isDone(take) ? (video.num_frames > 1 ? `${seconds(video).toFixed(1)} s` : "still") : doing(take));
     setAttribute(this.open.firstChild, "data-ahead", isQueued(take) && !take.isPending ? String(take.position ?? "") : null);
     setAttribute(this.element, "data-status", isCancelled(take) ? "cancelled" : video.status);
@@ -146,8 +145,10 @@ export function drawHouse() {
   const parts = [];
   if (active.length - queued) parts.push(`${active.length - queued} in the works`);
   if (queued) parts.push(`${queued} waiting`);
-  setText($("house"), store.isLinked ? parts.join(", ") || "The house is quiet" : "Connection lost. Trying again");
-  $("house").classList.toggle("is-lost", !store.isLinked);
-  $("house").classList.toggle("is-busy", store.isLinked && active.length > 0);
+  const isLost = !store.isLinked || !store.hasWorker;
+  const lack = store.isLinked ? "No worker: takes wait until there is one" : "Connection lost. Trying again";
+  setText($("house"), isLost ? lack : parts.join(", ") || "The house is quiet");
+  $("house").classList.toggle("is-lost", isLost);
+  $("house").classList.toggle("is-busy", !isLost && active.length > 0);
   document.title = active.length ? `${count(active.length, "take")} running – Rushes` : "Rushes";
 }

@@ -2,8 +2,9 @@
 // move without moving the page.
 
 import { $, h, setText, svg } from "./dom.js";
-import { span } from "./format.js";
-import { askedAt, isEnded, isQueued, serviceNow, STAGES } from "./take.js";
+import { clock, span } from "./format.js";
+import { askedAt, isEnded, isQueued, isUntouched, serviceNow, STAGES } from "./take.js";
+import { secondsWaited, waitsOf } from "./waits.js";
 
 const WIDTH = 1000;
 const HEIGHT = 12;
@@ -20,8 +21,9 @@ export function buildWaterfall() {
     const mark = svg("rect", { class: "mark-first", width: 2, height: HEIGHT + 8, y: -4, visibility: "hidden" });
     const line = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, bars, now, mark);
     const took = h("span.took");
-    $("rows").append(h("div.row", { "data-stage": stage.name }, h("span.stage", {}, stage.title), line, took));
-    return { stage, bars, now, mark, took, drawn: "" };
+    const lost = h("span.lost", { hidden: true }, h("span", {}, "worker "), "lost");
+    $("rows").append(h("div.row", { "data-stage": stage.name }, h("span.stage", {}, stage.title), h("div.lane", {}, line, lost), took));
+    return { stage, bars, now, mark, took, lost, drawn: "" };
   });
   $("axis").append(...Array.from({ length: TICKS + 1 }, () => h("span")));
 }
@@ -49,33 +51,47 @@ const lastUnit = take => take.units.at(-1)?.end ?? take.video.completed_at;
 function draw(row, take, seconds) {
   const x = at => Math.max(0, Math.min(WIDTH, (at - askedAt(take)) / seconds * WIDTH));
   const units = take ? unitsOf(take, row.stage.name) : [];
-  const key = `${take?.id}:${units.length}:${units.at(-1)?.end}:${seconds}`;
+  const key = `${take?.id}:${units.length}:${units.at(-1)?.end}:${seconds}:${take?.trace?.spans?.length}`;
   if (row.drawn !== key) {
     row.drawn = key;
-    row.bars.replaceChildren(...units.map(({ start, end, title }) => {
+    row.bars.replaceChildren(...units.map(({ start, end, title, isLost }) => {
       const width = Math.max(x(end) - x(start) - (units.length > 1 ? 1.2 : 0), 1.6);
-      return svg("rect", { x: x(start), width, height: HEIGHT }, title ? svg("title", {}, title) : null);
+      return svg("rect", { x: x(start), width, height: HEIGHT, class: isLost ? "is-lost" : null }, title ? svg("title", {}, title) : null);
     }));
+    label(row.lost, units.findLast(unit => unit.isLost), x);
   }
   const first = take?.firstFrameAt;
   row.mark.setAttribute("visibility", first ? "visible" : "hidden");
   if (first) row.mark.setAttribute("x", Math.min(x(first), WIDTH - 2));
   drawNow(row, take, units, x);
-  const total = units.reduce((sum, { start, end }) => sum + end - start, 0);
-  setText(row.took, units.length ? span(total) : "");
+  setText(row.took, units.length ? tenths(secondsIn(take, row.stage.name, units)) : "");
+}
+
+// As exact as the verdict.
+const tenths = seconds => (seconds >= 9.95 && seconds < 59.95 ? `${seconds.toFixed(1)} s` : span(seconds));
+
+const secondsIn = (take, stage, units) =>
+  (stage === "queue" ? secondsWaited(take, units) : units.reduce((sum, { start, end }) => sum + end - start, 0));
+
+function label(element, loss, x) {
+  element.hidden = !loss;
+  if (!loss) return;
+  const [left, right] = [x(loss.start) / WIDTH, 1 - x(loss.end) / WIDTH];
+  element.style.left = left > right ? "" : `${100 * (1 - right)}%`;
+  element.style.right = left > right ? `${100 * (1 - left)}%` : "";
 }
 
 // What is being done at the moment grows until its unit is reported.
 function drawNow(row, take, units, x) {
   const isOn = take && !isEnded(take) && stageNow(take) === row.stage.name;
-  const since = !isOn ? 0 : row.stage.name === "queue" ? askedAt(take) : take.units.at(-1)?.end ?? take.startedAt;
+  const since = !isOn ? 0 : row.stage.name === "queue" ? askedAt(take) : Math.max(take.units.at(-1)?.end ?? 0, take.losses.at(-1)?.end ?? 0);
   const from = isOn ? x(since) : 0;
   row.now.setAttribute("x", from);
   row.now.setAttribute("width", isOn ? Math.max(0, x(serviceNow()) - from) : 0);
 }
 
 function stageNow(take) {
-  if (isQueued(take)) return "queue";
+  if (isQueued(take) || isUntouched(take)) return "queue";
   const { text_encode: text, denoise } = take.stages;
   if (denoise && denoise.units >= denoise.total) return "vae_decode";
   return text || denoise ? "denoise" : "text_encode";
@@ -83,11 +99,11 @@ function stageNow(take) {
 
 function unitsOf(take, stage) {
   if (stage !== "queue") return take.units.filter(unit => unit.stage === stage);
-  if (take.queuedAt === null || take.startedAt === null) return [];
-  return [{ start: take.queuedAt, end: take.startedAt, title: `waited ${span(take.startedAt - take.queuedAt)}` }];
+  return waitsOf(take).map(wait => ({ ...wait, title: `${wait.isLost ? "lost" : "waited"} ${span(wait.end - wait.start)}` }));
 }
 
 function axisLabel(seconds, whole) {
   if (seconds === 0) return "0";
-  return whole < 20 ? `${seconds.toFixed(1)} s` : span(seconds);
+  if (whole < 20) return `${seconds.toFixed(1)} s`;
+  return whole < 60 ? span(seconds) : clock(seconds).replace(/^0|\..$/g, ""); // "1:13"
 }
