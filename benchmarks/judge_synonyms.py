@@ -34,6 +34,7 @@ ASSETS = Path("src/rushes/assets")
 TABLE = Path("benchmarks/results/judge_full.json")
 OUT = Path("benchmarks/results/judge_synonyms_cpu.json")
 TITLE = "unseen synonyms, today's lexicon"
+TITLE_BEFORE = "unseen synonyms, older lexicon"
 
 Hits = Mapping[str, Sequence[bool]]
 
@@ -114,7 +115,7 @@ def with_correction(report: Report, file: Path = OUT) -> Report:
         f" today and were made anew on a CPU: subject right {measured['before']['subject']} before,"
         f" {measured['now']['subject']} now"
     )
-    rows = [*report.rows[:place], now, *report.rows[place:]]
+    rows = [*report.rows[: place - 1], replace(row, title=TITLE_BEFORE), now, *report.rows[place:]]
     return replace(report, rows=rows, numbers={**report.numbers, TITLE: note})
 
 
