@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,22 +106,21 @@ def meanings(net: WordNet, subject: Subject) -> dict[str, str]:
 
 def _around(net: WordNet, start: str, radius: int) -> dict[str, int]:
     """Steps to every synset within `radius`."""
-    steps, queue = {start: 0}, [start]
-    for synset in queue:
-        for other in net.ups[synset] + net.downs[synset] if steps[synset] < radius else ():
-            if other not in steps:
-                steps[other] = steps[synset] + 1
-                queue.append(other)
-    return steps
+    return _steps(start, lambda synset: net.ups[synset] + net.downs[synset], radius)
 
 
 def genera(net: WordNet, synset: str) -> dict[str, int]:
     """A synset and all that it is a kind of: steps up to each."""
-    steps, queue = {synset: 0}, [synset]
-    for each in queue:
-        for other in net.ups[each]:
+    return _steps(synset, lambda each: net.ups[each])
+
+
+def _steps(start: str, beside: Callable[[str], list[str]], radius: float = math.inf) -> dict[str, int]:
+    """To every synset within `radius`, by the shortest way."""
+    steps, queue = {start: 0}, [start]
+    for synset in queue:
+        for other in beside(synset) if steps[synset] < radius else ():
             if other not in steps:
-                steps[other] = steps[each] + 1
+                steps[other] = steps[synset] + 1
                 queue.append(other)
     return steps
 

@@ -123,15 +123,15 @@ def serve(
     _serve(settings, start, (worker_command(settings, own),) * workers)
 
 
-SHARED = ("store", "redis", "memcached", "s3", "otlp", "public_url", "keep_days", "log_format", "log_level")
-"""Settings of a gateway that its workers must have too, with flags of the same names."""
-
-
 def check_model(model: str) -> None:
     """Raises `InvalidRequest` or `CheckpointError` where every worker would end with it."""
     rules_of(model)
     if model != "toy" and not Path(model).is_dir():
         raise InvalidRequest("model", f"{model}: give the folder of its checkpoint; only 'toy' has a name")
+
+
+SHARED = ("store", "redis", "memcached", "s3", "otlp", "public_url", "keep_days", "log_format", "log_level")
+"""Settings of a gateway that its workers must have too, with flags of the same names."""
 
 
 def worker_command(settings: Any, own: Mapping[str, object]) -> tuple[str, ...]:

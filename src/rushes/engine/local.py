@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -189,12 +190,13 @@ class LocalEngine:
             return self._outlets[record.id]
 
     def _forget_ended(self) -> None:
-        """Let go of the outlets of jobs that have ended. A job that leaves the worker may not have: one whose
-        lease ran out begins anew, and asks again."""
-        statuses = {job_id: self._store.get(job_id).status for job_id in self._outlets}
-        for job_id, status in statuses.items():
-            if status in FINAL:
-                del self._outlets[job_id]
+        """Let go of the outlets of jobs that have ended: two are looked at, all in turn, since a submission
+        must not look at all that wait. A job that leaves the worker may not have ended: one whose lease ran
+        out begins anew, and asks again."""
+        for job_id in list(islice(self._outlets, 2)):
+            status, outlet = self._store.get(job_id).status, self._outlets.pop(job_id)
+            if status not in FINAL:
+                self._outlets[job_id] = outlet
 
     def _check(self) -> None:
         if self._worker.failed.is_set():

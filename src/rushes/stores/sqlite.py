@@ -196,7 +196,7 @@ class SqliteJobStore:
     ) -> Sequence[JobRecord]:
         assert ttl_s > 0
         assert limit >= 0
-        taken: list[str] = []
+        taken: list[JobRecord] = []
         with self._database.read() as connection:  # most looks find nothing, and need not wait for a writer
             if not sqlite_leases.may_find(connection, pipelines, lanes, self._clock(), most_bytes):
                 return ()
@@ -207,8 +207,9 @@ class SqliteJobStore:
             while rows := sqlite_leases.takeable(
                 connection, pipelines, lanes, now, limit - len(taken), most_bytes
             ):
-                taken += [row["id"] for row in rows if sqlite_leases.take(connection, row, owner, now, ttl_s)]
-            return tuple(job_record(job_row(connection, job_id)) for job_id in taken)
+                found = (sqlite_leases.take(connection, row, owner, now, ttl_s) for row in rows)
+                taken += [record for record in found if record is not None]
+            return tuple(taken)
 
     def heartbeat(self, owner: str, leases: Collection[Lease], *, ttl_s: float) -> Heartbeat:
         with self._database.write(is_durable=False) as connection:

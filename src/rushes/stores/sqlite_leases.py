@@ -15,9 +15,9 @@ import sqlite3
 from collections.abc import Collection, Sequence
 
 from rushes.errors import LeaseLost, StoreError
-from rushes.stores.base import MAX_DEATHS, Heartbeat, Lease
+from rushes.stores.base import MAX_DEATHS, Heartbeat, JobRecord, Lease
 from rushes.stores.job_ends import NOBODY, end_job, fail_job
-from rushes.stores.job_rows import job_record, leased_row, marks, update_job
+from rushes.stores.job_rows import job_record, job_row, leased_row, marks, update_job
 from rushes.types import Lane
 
 ANY_BYTES = 2**63 - 1
@@ -72,25 +72,22 @@ def has_run_out(row: sqlite3.Row, now: float) -> bool:
     return bool(row["status"] == "running" and row["lease_until"] <= now)
 
 
-def take(connection: sqlite3.Connection, row: sqlite3.Row, owner: str, now: float, ttl_s: float) -> bool:
-    """Give a takeable job to `owner` under the next token; False when it ended instead, because its worker
+def take(
+    connection: sqlite3.Connection, row: sqlite3.Row, owner: str, now: float, ttl_s: float
+) -> JobRecord | None:
+    """Give a takeable job to `owner` under the next token; None when it ended instead, because its worker
     died with a cancellation unanswered or for the last time, or because it cannot be read."""
     job_id, deaths = row["id"], row["deaths"]
-    try:
-        job_record(row)
-    except StoreError as error:  # those behind it would wait for ever
-        fail_job(connection, job_id, now, str(error), "StoreError")
-        return False
     if row["status"] == "running":
         deaths += 1
         update_job(connection, job_id, deaths=deaths)
         if row["wants_cancel"]:
             end_job(connection, job_id, "cancelled", now, {})
-            return False
+            return None
         if deaths >= MAX_DEATHS:
             reason = f"the worker died {deaths} times while it ran this job; the last was {row['owner']}"
             fail_job(connection, job_id, now, reason, "WorkerDied")
-            return False
+            return None
     update_job(
         connection,
         job_id,
@@ -101,7 +98,11 @@ def take(connection: sqlite3.Connection, row: sqlite3.Row, owner: str, now: floa
         lease_ttl_s=ttl_s,
         started_at=now if row["started_at"] is None else row["started_at"],
     )
-    return True
+    try:
+        return job_record(job_row(connection, job_id))
+    except StoreError as error:  # those behind it would wait for ever
+        fail_job(connection, job_id, now, str(error), "StoreError")
+        return None
 
 
 def queue_again(connection: sqlite3.Connection, job_id: str) -> None:
