@@ -51,7 +51,7 @@ def actual_peak(figures):
 
 
 def test_peaks_of_a_run_on_an_h200_are_predicted_within_a_thousandth():
-    """A14B at 480p, 4 steps; of the denoiser and of the decoder. Nothing was guided, so nothing was pinned."""
+    """A14B at 480p, 4 steps; of denoiser and decoder. Nothing was guided, so nothing was pinned."""
     figures = json.loads(RESULTS.read_text())["parts"]["generation"]["figures"]
     memory = job_memory(request_of(preset="distilled-4"), WAN22_T2V_A14B)
     assert memory.weights / GB == pytest.approx(figures["weights at rest [GB]"], rel=0.01)
