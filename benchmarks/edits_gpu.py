@@ -26,8 +26,8 @@ from benchmarks.speed_fleet import A14B, TINY_A14B, Fleet
 from benchmarks.speed_rows import PROMPT, free_cached
 
 import rushes
-from rushes.pipelines.model import Model
 from rushes.pipelines.base import run
+from rushes.pipelines.model import Model
 from rushes.profiling.bench.client import Client
 from rushes.reuse.levels import known_schedule
 from rushes.stages.base import Given
