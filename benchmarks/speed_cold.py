@@ -7,12 +7,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from benchmarks.gpu_report import Report
 from benchmarks.speed_fleet import Fleet
 
 from rushes.models.checkpoint_writer import make_checkpoint
 from rushes.passes.plan import Plan
+from rushes.pipelines.rules import load_rules, resolve
 from rushes.profiling.bench.base import Place
 from rushes.profiling.bench.cold_start import cold_start as measure
 from rushes.profiling.bench.measure import shortest
@@ -31,7 +31,7 @@ def cold_start(report: Report, fleet: Fleet, *, is_tiny: bool) -> None:
         begin = time.perf_counter()
         folder = write_checkpoint(fleet, Path(scratch) / "checkpoint", is_tiny=is_tiny)
         report.add("writing the checkpoint", time.perf_counter() - begin, "s")
-        request = _request(fleet, folder)
+        request = _request(fleet)
         plan = Path(scratch) / "plan.json"
         exact = fleet.rung("exact")[2]
         plan.write_text(Plan(passes=exact.passes).to_json())
@@ -73,11 +73,8 @@ def write_checkpoint(fleet: Fleet, folder: Path, *, is_tiny: bool) -> Path:
     return folder
 
 
-def _request(fleet: Fleet, folder: Path) -> GenerateRequest:
+def _request(fleet: Fleet) -> GenerateRequest:
     """The shortest clip of the size at which it should be ready."""
-    import rushes
-
-    model = rushes.load(folder, device=torch.device("cpu"))
-    video = fleet.kind.clips["480p"]
+    rules, video = load_rules(fleet.kind.rules), fleet.kind.clips["480p"]
     size = {"width": video.width, "height": video.height, "num_frames": video.num_frames}
-    return shortest(model.job("a dog", seed=7, **size).request, model.boundary)
+    return shortest(resolve(rules, "a dog", seed=7, **size), rules.boundary)
