@@ -321,6 +321,23 @@ def test_events_go_on_where_a_reader_stopped(bench: Bench) -> None:
     assert bench.store.events(lease.job_id, after=99) == ()
 
 
+def test_events_that_are_written_together(bench: Bench) -> None:
+    lease = bench.running()
+    told = [("progress", {"step": step}) for step in range(3)]
+    bench.store.append_all(lease, told)
+    with pytest.raises(StoreError, match="cannot be written as JSON"):
+        bench.store.append_all(lease, [("progress", {}), ("preview", {"x": object()})])
+    with pytest.raises(StoreError, match="ends a job"):
+        bench.store.append_all(lease, [("progress", {}), ("failed", {})])
+    with pytest.raises(LeaseLost):
+        bench.store.append_all(replace(lease, token=9), told)
+    bench.store.finish(lease, result="a", actual_s=1, told=[("frames", {"start": 0}), ("progress", {})])
+    found = bench.store.events(lease.job_id)
+    assert [event.number for event in found] == [1, 2, 3, 4, 5, 6, 7]
+    assert bench.kinds(lease.job_id) == ["queued", *["progress"] * 3, "frames", "progress", "completed"]
+    assert [event.data for event in found[1:4]] == [data for _, data in told]
+
+
 def test_data_of_events(bench: Bench) -> None:
     lease = bench.running()
     data = MappingProxyType({"a": (1, 2.5, None), "b": MappingProxyType({"c": "\udc80\0"})})

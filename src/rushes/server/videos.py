@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rushes.errors import snake
 from rushes.server.reuse import cache_of, reuse_of
 from rushes.stores.base import JobRecord
-from rushes.types import JobEvent, JobStatus
+from rushes.types import JobEvent, JobStatus, fields_of
 
 STATUS: Mapping[JobStatus, str] = {
     "queued": "queued",
@@ -46,7 +46,7 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
     """The object that every call answers with; docs/service.md has its fields."""
     now = time.time() if now is None else now
     request, options = record.request, record.options
-    video, sampling = asdict(request.video), asdict(request.sampling)
+    video, sampling = fields_of(request.video), fields_of(request.sampling)
     return {
         "id": record.id,
         "object": "video",
