@@ -519,6 +519,20 @@ def test_a_job_that_cannot_be_read_holds_up_nobody(bench: Bench) -> None:
     assert last.data["error_kind"] == "StoreError"
 
 
+def test_a_damaged_job_takes_no_list_with_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    records = bench.create(5)
+    ids = [record.id for record in records]
+    with bench.store._database.write() as connection:  # as a disk would
+        connection.execute("UPDATE jobs SET request = '[]' WHERE id IN (?, ?)", (ids[1], ids[3]))
+    whole = [ids[0], ids[2], ids[4]]
+    assert [record.id for record in bench.store.jobs(oldest_first=True)] == whole
+    first = bench.store.jobs(limit=2)
+    assert [record.id for record in first] == [ids[4], ids[2]], "a page is full, or the last"
+    assert [record.id for record in bench.store.jobs(limit=2, after=first[-1].id)] == [ids[0]]
+    assert len([line for line in caplog.messages if ids[1] in line]) == 1, "said once"
+    assert len(caplog.messages) == 2
+
+
 def test_a_page_of_places_is_what_each_job_is_told_by_itself(bench: Bench) -> None:
     chance = random.Random(5)
     records = [

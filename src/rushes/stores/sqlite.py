@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from rushes.errors import StoreError
@@ -44,6 +47,8 @@ from rushes.stores.sqlite_database import Database
 from rushes.stores.sqlite_groups import WriteGroup
 from rushes.stores.sqlite_schema import JOBS
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 
@@ -86,6 +91,7 @@ class SqliteJobStore:
         self._database = Database(path, JOBS, timeout_s=timeout_s, on_write=on_write)
         self._writes = WriteGroup(self._database)
         self._clock = clock
+        self._damaged: set[str] = set()
 
     def create(
         self,
@@ -172,9 +178,19 @@ class SqliteJobStore:
     ) -> Sequence[JobRecord]:
         condition, values = _condition(tenant, statuses, after, oldest_first=oldest_first)
         order = "ASC" if oldest_first else "DESC"
-        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY id {order} LIMIT ?"
-        with self._database.read() as connection:
-            return tuple(job_record(row) for row in connection.execute(query, (*values, limit)))
+        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY id {order}"
+        with self._database.read() as connection, closing(connection.execute(query, values)) as rows:
+            return tuple(islice(filter(None, map(self._readable, rows)), limit))
+
+    def _readable(self, row: sqlite3.Row) -> JobRecord | None:
+        """None for a damaged one, which must not take a list with it; said once."""
+        try:
+            return job_record(row)
+        except StoreError as error:
+            if row["id"] not in self._damaged:
+                self._damaged.add(row["id"])
+                log.error("left out of lists: %s", error)
+            return None
 
     def count(self, *, tenant: str | None = None, statuses: Collection[JobStatus] = ()) -> int:
         condition, values = _condition(tenant, statuses)
