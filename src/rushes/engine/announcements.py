@@ -259,7 +259,8 @@ class StoreAdmission:
             self._learn(policy)
             promises = self._promises_of(pipeline, policy)
             backlog = self._backlog(cost, len(serving))
-            eta_s = promises.eta_s(options.lane, options.tenant, predicted_s / len(serving), backlog)
+            each_s = predicted_s / len(serving)
+            eta_s = promises.eta_s(options.lane, options.tenant, each_s, backlog, num_jobs=len(requests))
         return Estimate(predicted_s=predicted_s, eta_s=eta_s, num_workers=len(serving))
 
     def _cost_of(self, word: Announcement) -> CostModel:
