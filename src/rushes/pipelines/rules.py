@@ -242,7 +242,7 @@ def resolve(
     _check_preset(chosen, given)
     _check_text("prompt", prompt)
     if not prompt.strip() and not has_prompt_embeds:
-        raise InvalidRequest("prompt", f"must not be empty, got {shown(prompt)}")
+        raise InvalidRequest("prompt", f"must not be empty{', and this is white space' if prompt else ''}")
     if negative_prompt is None:
         negative_prompt = rules.negative_prompt
     _check_text("negative_prompt", negative_prompt)
