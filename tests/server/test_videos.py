@@ -55,3 +55,13 @@ def test_one_that_changed_hands_stood_still_meanwhile() -> None:
     assert left_s(replace(RUNNING, token=2), 1001.0, slow) == 4.0
     assert left_s(replace(RUNNING, status="queued"), 1001.0, slow) == 4.0
     assert left_s(replace(RUNNING, status="completed"), 1001.0, slow) is None
+
+
+def test_notes_are_sentences_of_the_request() -> None:
+    odd = replace(RUNNING, request=replace(REQUEST, prompt="a dog and a blockchain", source=None))
+    notes = video_of(odd, Standing())["notes"]
+    assert any("does not know 'blockchain'" in note for note in notes)
+    known = resolve(load_rules("toy"), "a dog")
+    assert video_of(replace(RUNNING, request=known), Standing())["notes"] == []
+    other = replace(known, pipeline="of-another-installation")
+    assert video_of(replace(RUNNING, request=other), Standing())["notes"] == []
