@@ -104,12 +104,20 @@ class LimitReached(RequestError):
         limit: what the key may take.
         used: of it, just now.
         reset_s: when all of the limit is there again, as far as can be told.
+        may_wait: False where the same call will never do, whenever it is made.
     """
 
     def __init__(
-        self, reason: str, *, retry_after_s: float, limit: float, used: float, reset_s: float
+        self,
+        reason: str,
+        *,
+        retry_after_s: float,
+        limit: float,
+        used: float,
+        reset_s: float,
+        may_wait: bool = True,
     ) -> None:
-        super().__init__(f"{reason}; try again in {retry_after_s:.0f} s")
+        super().__init__(f"{reason}; try again in {retry_after_s:.0f} s" if may_wait else reason)
         self.retry_after_s = retry_after_s
         self.limit = limit
         self.used = used

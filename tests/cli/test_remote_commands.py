@@ -82,6 +82,37 @@ def test_submit_tells_what_it_queued(rushes: Command, url: str, monkeypatch: pyt
     assert "a-secret-key" not in result.out + result.err
 
 
+def test_jobs_are_listed_and_cancelled(rushes: Command, url: str) -> None:
+    held = rushes("submit", "a long dog", "--url", url, "--num-frames", "77", "--lane", "batch").out.strip()
+    cancelled = rushes("cancel", held, "--url", url)
+    assert (cancelled.status, cancelled.out) in ((0, "cancelled\n"), (0, "cancelling\n")), cancelled.err
+    deadline = time.monotonic() + 60
+    while held not in (told := rushes("jobs", "--url", url, "--status", "cancelled", "--json").out):
+        assert time.monotonic() < deadline, told
+    rows = [json.loads(line) for line in told.splitlines()]
+    assert {row["error"]["code"] for row in rows} == {"cancelled"}
+    table = rushes("jobs", "--url", url, "--limit", "1").out
+    assert held[:8] in table
+    assert "a long dog" in table
+    assert "cancelled" in table
+    assert rushes("jobs", "--url", url, "--status", "failed").out == f"no such jobs at {url}\n"
+    refused = rushes("jobs", "--url", url, "--tenant", "x")
+    assert (refused.status, "--tenant is for a folder of jobs" in refused.err) == (2, True)
+
+
+def test_use_of_a_service(rushes: Command, url: str) -> None:
+    assert rushes("usage", "--url", url, "--json").out == "", "nothing is charged without keys"
+
+
+def test_notes_are_passed_on(rushes: Command, url: str, tmp_path: Path) -> None:
+    result = rushes("submit", "a dog and a blockchain", "--url", url, *SMALL)
+    assert "rushes: note: toy does not know 'blockchain'" in result.err
+    table = tmp_path / "data.csv"
+    table.write_text("animal\ndog\nblockchain\n")
+    told = rushes("batch", TEMPLATE, "--rows", table, "--url", url, *SMALL).err
+    assert told.count("rushes: note: toy does not know 'blockchain'") == 1
+
+
 def test_a_trace_of_a_service_is_that_of_its_store(rushes: Command, url: str, store: Path) -> None:
     job_id = rushes("submit", "a traced dog", "--url", url, *SMALL).out.strip()
     rushes("submit", "a dog after it", "--url", url, *SMALL, "--watch")

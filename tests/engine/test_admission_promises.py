@@ -64,6 +64,18 @@ def test_an_interactive_load_stretches_the_batch_lane_but_not_without_end():
     assert promises.eta_s("batch", "me", 100.0, Backlog(at=6000.0)) == pytest.approx(1.15 * 100 / 0.1)
 
 
+def test_a_sum_of_jobs_needs_less_of_a_margin_than_each():
+    promises = Promises()
+    for num, margin in ((1, 1.15), (4, 1.075), (100, 1.015)):
+        assert promises.eta_s("batch", "me", 100.0, EMPTY, num_jobs=num) == pytest.approx(100.0 * margin)
+    for number in range(80):  # a lane that is always faster than predicted stays so, however many jobs
+        eta_s = promises.eta_s("batch", "me", 100.0, EMPTY)
+        promises.observe("batch", admitted_at=float(number), eta_s=eta_s, actual_s=50.0)
+    margin = promises.margin("batch")
+    assert margin < 0.7
+    assert promises.eta_s("batch", "me", 100.0, EMPTY, num_jobs=100) == pytest.approx(100.0 * margin)
+
+
 def test_loads_that_faded_are_forgotten():
     promises = Promises()
     for number in range(1000):

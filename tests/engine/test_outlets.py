@@ -45,3 +45,14 @@ def test_what_is_sent_too_late_is_dropped_but_for_its_always():
     courier.send(lambda: seen.append("late"), always=lambda: seen.append("always"))
     courier.close(lambda: seen.append("again"))
     assert seen == ["always"]
+
+
+def test_a_task_knows_whether_another_waits_behind_it():
+    seen, held = [], threading.Event()
+    courier = Courier("job", seen.append)
+    courier.send(lambda: (held.wait(10), seen.append(courier.is_last)))
+    courier.send(lambda: seen.append(courier.is_last))
+    held.set()
+    courier.send(courier.close)
+    courier.join()
+    assert seen[0] is False

@@ -435,3 +435,19 @@ def test_five_hundred_jobs_leave_nothing_behind(tmp_path):
             place.outlets.clear()
             counts.append(num_tensors())
     assert max(counts[1:]) <= counts[0], counts
+
+
+def test_what_a_busy_courier_has_to_tell_goes_to_the_store_together(tmp_path):
+    """Every event is there, in the order of the units, but more of them share a write than not."""
+    with working(tmp_path, on_write=lambda frames: time.sleep(0.02)) as place:
+        job_id = place.client.submit(request(frames=17))
+        events = list(place.client.events(job_id))
+    kinds = [event.kind for event in events]
+    progress = [(event.data["stage"], event.data["units"]) for event in events if event.kind == "progress"]
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    stages = ("text_encode", "denoise", "vae_decode")
+    assert progress == sorted(progress, key=lambda each: (stages.index(each[0]), each[1]))
+    assert progress[-1] == ("vae_decode", 9)
+    assert kinds[-1] == "completed"
+    assert sum(event.data["num_frames"] for event in events if event.kind == "frames") == 17
+    assert len({event.at for event in events}) < len(events) - 3, "those of one write have one time"

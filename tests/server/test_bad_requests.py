@@ -66,6 +66,7 @@ BAD_JSON = {
     "half a pair in UTF-16": '{"prompt": "\\ud800"}'.encode("utf-16"),
     "half a pair as bytes": b'{"prompt": "\xed\xa0\x80"}',
     "half a pair in a name": b'{"\\udc00": 1}',
+    "too many lists": b'{"prompt": [' + b"[]," * 30_000 + b"[]]}",
     "long number": b'{"prompt": "a", "seed": ' + b"9" * 5_000 + b"}",
 }
 
@@ -105,8 +106,26 @@ def test_a_field_that_breaks_its_rule_is_named(inside: Inside, field: str):
         error = refused(inside, json.dumps({**SMALL, field: value}).replace("Infinity", "1e400"))
         assert error["code"] == "invalid_request", error
         assert error["message"], (field, value)
-        if field not in ("unknown", "lora", "__class__"):  # the toy has no LoRA
-            assert error["field"] == field, (value, error)
+        assert error["field"] == error["param"] == field, (value, error)
+
+
+def test_a_field_is_named_as_it_was_given(inside: Inside):
+    wrong = {"size": ("100x64", "100x64: width must be"), "seconds": (3600, "3600: num_frames must be")}
+    for name, (value, says) in wrong.items():
+        body = {key: SMALL[key] for key in SMALL if key not in ("width", "height", "num_frames")}
+        error = refused(inside, json.dumps({**body, name: value}))
+        assert (error["field"], error["value"]) == (name, value)
+        assert error["message"].startswith(f"{name}: {says}"), error
+    error = refused(inside, json.dumps({**SMALL, "wdth": 64}))
+    assert (error["field"], error["value"]) == ("wdth", 64)
+    assert "did you mean 'width'" in error["rule"]
+
+
+def test_an_empty_prompt_is_told_without_pythons_words(inside: Inside):
+    for prompt, says in (("", "prompt: must not be empty"), (" \n", "prompt: must not be empty, and this")):
+        message = refused(inside, json.dumps({**SMALL, "prompt": prompt}))["message"]
+        assert message.startswith(says)
+        assert "(str)" not in message
 
 
 def test_a_long_value_is_not_sent_back_whole(inside: Inside):

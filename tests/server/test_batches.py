@@ -91,7 +91,7 @@ def test_an_estimate_queues_nothing(client: rushes.Client, place: Workplace) -> 
         ),
         ("a {animal}", [{"animal": "dog"}, {}], {}, "rows[1].animal", "needs a text or a number"),
         ("a {animal}", [{"animal": "dog", "sede": 1}], {}, "rows[0].sede", "did you mean 'seed'"),
-        ("a {animal}", [{"animal": "dog"}], {"wdth": 64}, "rows[0].field", "did you mean 'width'"),
+        ("a {animal}", [{"animal": "dog"}], {"wdth": 64}, "rows[0].wdth", "did you mean 'width'"),
         ("a {animal}", [{"animal": "x" * MAX_PROMPT_CHARACTERS}], {}, "rows[0].prompt", "in row 1: "),
         ("a {animal", [{"animal": "dog"}], {}, "template", "{{ and }}"),
         ("a {animal.__class__}", [{"animal": "dog"}], {}, "template", "{{ and }}"),
@@ -143,6 +143,20 @@ def test_rows_that_are_no_objects() -> None:
         read_batch({"template": "a dog", "rows": [{}, "x"]})
 
 
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"1,"])
+def test_more_lists_or_values_than_a_batch_can_need(client: rushes.Client, part: bytes) -> None:
+    body = b'{"template": "a dog", "rows": [' + part * (990_000 // len(part)) + b"0]}"
+    headers = {"Content-Type": "application/json"}
+    answer = httpx2.post(f"{client.url}/v1/batches", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+    assert "more than" in answer.json()["error"]["message"]
+
+
+def test_brackets_and_commas_of_a_text_are_no_lists(client: rushes.Client) -> None:
+    rows = [{"animal": "[{,,,,,,,}]" * 2 + str(number)} for number in range(9_000)]
+    assert client.estimate_batch("a {animal}", rows, **SMALL)["total"] == 9_000
+
+
 def test_the_same_key_is_the_same_batch(client: rushes.Client, place: Workplace) -> None:
     ids = {client.create_batch("a {animal}", ROWS, idempotency_key="k", **SMALL)["id"] for _ in range(2)}
     assert len(ids) == 1
@@ -191,6 +205,34 @@ def test_a_crash_between_job_and_row_makes_nothing_twice(place: Workplace) -> No
     rows = accounts.batches.rows(record.id)
     assert [row.job_id for row in rows[:2]] == [job.id for job in made]
     assert place.jobs.count() == 3
+    accounts.close()
+
+
+def test_a_job_that_a_dead_gateway_left_to_a_cancelled_batch_is_found_at_the_start(place: Workplace) -> None:
+    accounts = AccountStore(":memory:")
+    gateway = Gateway(place, Feed(place.jobs), models=("toy",))
+    batching = batching_over(gateway, accounts)
+    ask = read_batch({"template": "a {animal}", "rows": ROWS, **SMALL})
+    record, other = (batching.desk.create(ask, LOCAL) for _ in range(2))
+
+    class Crash(BaseException):
+        """The process is gone."""
+
+    def submit(*arguments: Any) -> Any:
+        made = gateway.create(*arguments)
+        if place.jobs.count() == 2:
+            raise Crash
+        return made
+
+    with pytest.raises(Crash):
+        BatchRunner(batching.desk, place.jobs, submit, lambda _: LOCAL).step()
+    batching.desk.cancel(record.id, LOCAL)  # by another gateway, which knows of one row
+    assert sorted(job.status for job in place.jobs.jobs()) == ["cancelled", "queued"]
+    assert batching.runner.cancel_strays() == 1
+    assert [job.status for job in place.jobs.jobs()] == ["cancelled", "cancelled"]
+    assert batching.runner.cancel_strays() == 0
+    assert batching.desk.get(other.id, LOCAL).cancelled_at is None
+    assert batching.runner.step() == len(ROWS), "the other batch goes on"
     accounts.close()
 
 

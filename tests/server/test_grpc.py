@@ -125,7 +125,7 @@ def test_calls(place: Workplace) -> None:
     [
         (ask(width=33), "width", "multiple of 16"),
         (ask(solver="eular"), "solver", "did you mean 'euler'"),
-        (ask(wdth=64), "field", "did you mean 'width'"),
+        (ask(wdth=64), "wdth", "did you mean 'width'"),
         (ask(seed=-1), "seed", "a whole number from 0"),
         (ask(num_inference_steps=float(2**60)), "num_inference_steps", "beyond the whole numbers"),
         (ask(num_frames=[5]), "num_frames", "not a list"),

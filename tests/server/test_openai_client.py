@@ -117,11 +117,11 @@ def test_a_picture_to_begin_with_is_refused_by_name(client: openai.OpenAI) -> No
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"size": "720x1281"}, "height"),
+        ({"size": "720x1281"}, "size"),
         ({"size": "big"}, "size"),
         ({"seconds": "soon"}, "seconds"),
         ({"model": "sora-2"}, "model"),
-        ({"extra_body": {"wdth": 64}}, "field"),
+        ({"extra_body": {"wdth": 64}}, "wdth"),
     ],
 )
 def test_errors_name_their_field(client: openai.OpenAI, fields: dict[str, Any], param: str) -> None:

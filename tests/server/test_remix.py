@@ -104,7 +104,7 @@ def test_poisoned_latents_are_a_miss(running: Running, client: rushes.Client, da
         ({"prompt": " "}, "prompt"),
         ({"prompt": "x", "strength": 2}, "strength"),
         ({"prompt": "x", "seed": -1}, "seed"),
-        ({"prompt": "x", "stength": 1}, "field"),
+        ({"prompt": "x", "stength": 1}, "stength"),
     ],
 )
 def test_what_is_no_edit_is_refused_by_name(

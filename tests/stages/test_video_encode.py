@@ -18,12 +18,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from rushes.errors import InvalidRequest, OutputError
 from rushes.stages.video_encode import FORMATS, VideoWriter, check_output, format_of, save_video
-from rushes.stages.video_formats import ENCODERS, Sink, mp4_boxes
+from rushes.stages.video_formats import ENCODERS, Sink, mp4_boxes, yuv420_frame
 
 WIDTH, HEIGHT = 48, 32
 NAMES = ("clip.mp4", "clip.webm", "clip.gif", "clip.webp", "clip.png-folder", "clip")
@@ -372,3 +373,13 @@ def test_every_format_has_an_ending() -> None:
     assert [format_of(f"clip.{name}") for name in FORMATS] == list(FORMATS)
     assert format_of("clip") == "png-folder"
     assert format_of("CLIP.MP4") == "mp4"
+
+
+def test_a_reformatter_that_is_used_again_gives_the_same_pictures():
+    random = np.random.default_rng(5)
+    shared = VideoReformatter()
+    for index in range(3):
+        picture = random.integers(0, 256, (48, 80, 3), dtype=np.uint8)
+        ours, fresh = yuv420_frame(picture, index, shared), yuv420_frame(picture, index, VideoReformatter())
+        assert np.array_equal(ours.to_ndarray(), fresh.to_ndarray()), "planes without what pads their lines"
+        assert (ours.pts, ours.color_range, ours.colorspace) == (index, fresh.color_range, fresh.colorspace)

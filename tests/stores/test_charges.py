@@ -137,8 +137,11 @@ def test_what_an_ended_job_costs(
 
 
 def test_a_job_that_never_fits_is_told_so(reserve: Reserve) -> None:
-    with pytest.raises(QuotaExceeded, match="and never has: make it smaller"):
+    with pytest.raises(QuotaExceeded, match=r"never more than 100.0 a day; make it smaller$"):
         reserve("a", 101.0, gpu_seconds_per_day=100)
+    reserve("a", 60.0, gpu_seconds_per_day=100)
+    with pytest.raises(QuotaExceeded, match=r"40.0 of 100.0 left today; try again in \d+ s$"):
+        reserve("b", 60.0, gpu_seconds_per_day=100)
 
 
 def test_a_key_that_has_used_all_gets_not_even_an_unpredicted_job(reserve: Reserve) -> None:
@@ -237,6 +240,21 @@ def test_an_end_is_heard_once(charges: Charges, reserve: Reserve, clock: Clock) 
     assert charge is not None
     assert charge.actual_s == 3.0
     charges.settle("nobody's", 1.0, now=clock())
+
+
+def test_what_was_cut_short_is_no_use_that_was_predicted(
+    charges: Charges, reserve: Reserve, clock: Clock
+) -> None:
+    """A job that never began, and one that was ended in the middle, both deleted maybe."""
+    for name, actual_s, is_whole in (
+        ("a", 0.0, False),
+        ("b", 2.0, False),
+        ("c", 4.0, True),
+        ("d", 30.0, False),
+    ):
+        charges.settle(bound(charges, reserve(name, 10.0), name), actual_s, now=clock(), is_whole=is_whole)
+    (row,) = charges.by_day(days=1, now=clock())
+    assert (row.num_jobs, row.predicted_s, row.actual_s) == (4, 0.0 + 2.0 + 10.0 + 10.0, 36.0)
 
 
 def test_use_by_key_and_day(accounts: AccountStore, reserve: Reserve, clock: Clock) -> None:

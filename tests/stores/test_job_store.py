@@ -321,6 +321,23 @@ def test_events_go_on_where_a_reader_stopped(bench: Bench) -> None:
     assert bench.store.events(lease.job_id, after=99) == ()
 
 
+def test_events_that_are_written_together(bench: Bench) -> None:
+    lease = bench.running()
+    told = [("progress", {"step": step}) for step in range(3)]
+    bench.store.append_all(lease, told)
+    with pytest.raises(StoreError, match="cannot be written as JSON"):
+        bench.store.append_all(lease, [("progress", {}), ("preview", {"x": object()})])
+    with pytest.raises(StoreError, match="ends a job"):
+        bench.store.append_all(lease, [("progress", {}), ("failed", {})])
+    with pytest.raises(LeaseLost):
+        bench.store.append_all(replace(lease, token=9), told)
+    bench.store.finish(lease, result="a", actual_s=1, told=[("frames", {"start": 0}), ("progress", {})])
+    found = bench.store.events(lease.job_id)
+    assert [event.number for event in found] == [1, 2, 3, 4, 5, 6, 7]
+    assert bench.kinds(lease.job_id) == ["queued", *["progress"] * 3, "frames", "progress", "completed"]
+    assert [event.data for event in found[1:4]] == [data for _, data in told]
+
+
 def test_data_of_events(bench: Bench) -> None:
     lease = bench.running()
     data = MappingProxyType({"a": (1, 2.5, None), "b": MappingProxyType({"c": "\udc80\0"})})
@@ -500,6 +517,20 @@ def test_a_job_that_cannot_be_read_holds_up_nobody(bench: Bench) -> None:
     assert [lease.job_id for lease in bench.lease()] == [whole.id]
     (last,) = [event for event in bench.store.events(broken.id) if event.kind == "failed"]
     assert last.data["error_kind"] == "StoreError"
+
+
+def test_a_damaged_job_takes_no_list_with_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    records = bench.create(5)
+    ids = [record.id for record in records]
+    with bench.store._database.write() as connection:  # as a disk would
+        connection.execute("UPDATE jobs SET request = '[]' WHERE id IN (?, ?)", (ids[1], ids[3]))
+    whole = [ids[0], ids[2], ids[4]]
+    assert [record.id for record in bench.store.jobs(oldest_first=True)] == whole
+    first = bench.store.jobs(limit=2)
+    assert [record.id for record in first] == [ids[4], ids[2]], "a page is full, or the last"
+    assert [record.id for record in bench.store.jobs(limit=2, after=first[-1].id)] == [ids[0]]
+    assert len([line for line in caplog.messages if ids[1] in line]) == 1, "said once"
+    assert len(caplog.messages) == 2
 
 
 def test_a_page_of_places_is_what_each_job_is_told_by_itself(bench: Bench) -> None:

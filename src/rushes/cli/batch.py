@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from rushes.cli.generate import tell_all
 from rushes.cli.jobs import fetch
 from rushes.cli.options import field_options
 from rushes.cli.remote import client_of, service_options
@@ -89,6 +90,7 @@ def batch(
     with _desk(client_of(url, key), store, body) as desk:
         estimate = desk.estimate()
         click.echo(f"rushes: {_told(estimate)}", err=True)
+        tell_all(estimate.get("notes", ()))  # an older service tells none
         if not (yes or _is_wanted()):
             click.echo("rushes: nothing was queued", err=True)
             raise click.exceptions.Exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rushes.cli.generate import tell_all
 from rushes.cli.jobs import check_copy, fetch, follow, tell_who_serves
 from rushes.cli.remote import client_of, service_options, show
 from rushes.cli.workplace import open_workplace, store_option
@@ -66,6 +67,7 @@ def edit(
     with client:
         clip = client.remix(video, prompt, **given)
         click.echo(f"rushes: job {clip.id}", err=True)
+        tell_all(clip.video.get("notes", ()))
         show(clip)
         click.echo(_saved(clip.wait().video["cache"]), err=True)
         click.echo(str(clip.save(output)) if output else f"{client.url}{clip.video['urls']['content']}")

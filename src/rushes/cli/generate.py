@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -97,8 +97,13 @@ def tell_notes(request: GenerateRequest) -> None:
     """Say on stderr what the model will probably not do as asked."""
     from rushes.pipelines.notes import notes_on
 
-    for note in notes_on(request):
-        click.echo(f"rushes: note: {note.message}", err=True)
+    tell_all(note.message for note in notes_on(request))
+
+
+def tell_all(notes: Iterable[str]) -> None:
+    """The same of notes that somebody else has made."""
+    for note in notes:
+        click.echo(f"rushes: note: {note}", err=True)
 
 
 def check_paths(output: Path, sheet: Path | None) -> None:

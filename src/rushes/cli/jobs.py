@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, get_args
@@ -15,17 +15,19 @@ import click
 from rushes.cli.generate import progress_of, read_prompt, request_of, tell_notes
 from rushes.cli.options import model_option, request_options
 from rushes.cli.plans import plan_option
-from rushes.cli.remote import client_of, given_flags, service_options, submit_to
+from rushes.cli.remote import client_of, given_flags, list_of, service_options, status_of, submit_to
 from rushes.cli.workplace import open_workplace, store_option
 from rushes.types import FINAL, JobOptions, JobStatus, Lane
 
 if TYPE_CHECKING:
+    from rushes.client import Client, Clip
     from rushes.engine.client import StoreClient
     from rushes.engine.workplace import Workplace
     from rushes.stores.base import JobRecord
     from rushes.types import GenerateRequest
 
 COLUMNS = ("job", "status", "lane", "tenant", "age", "predicted", "took", "prompt")
+COLUMNS_THERE = tuple(name for name in COLUMNS if name != "tenant")
 PROMPT_WIDTH = 48
 
 
@@ -196,10 +198,24 @@ def fetch(place: Workplace, record: JobRecord, output: Path | None) -> str:
 @click.option("--tenant")
 @click.option("--limit", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
-def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: int, as_json: bool) -> None:
-    """List the jobs of a store."""
+@service_options
+def jobs(
+    store: Path,
+    status: tuple[JobStatus, ...],
+    tenant: str | None,
+    limit: int,
+    as_json: bool,
+    url: str | None,
+    key: str | None,
+) -> None:
+    """List the jobs of a store, or with --url those of the key's tenant."""
     from rushes.cli.tables import print_table
 
+    client = client_of(url, key)
+    if client is not None:
+        with client:
+            _list_there(client, status, limit, as_json=as_json)
+        return
     if not store.is_dir():  # a fresh machine; to look makes no folder
         check_place(store)
         tell_none(store, as_json=as_json)
@@ -218,6 +234,32 @@ def jobs(store: Path, status: tuple[JobStatus, ...], tenant: str | None, limit: 
     print_table(COLUMNS, [_row(record, time.time()) for record in found])
 
 
+def _list_there(client: Client, statuses: Sequence[JobStatus], limit: int, *, as_json: bool) -> None:
+    from rushes.cli.tables import print_table
+
+    clips = list(list_of(client, statuses, limit))
+    if as_json:
+        for clip in clips:
+            click.echo(json.dumps(clip.video))
+    elif clips:
+        print_table(COLUMNS_THERE, [_row_there(clip, time.time()) for clip in clips])
+    else:
+        click.echo(f"no such jobs at {client.url}" if statuses else f"no jobs yet at {client.url}")
+
+
+def _row_there(clip: Clip, now: float) -> tuple[str, ...]:
+    video, status = clip.video, status_of(clip)
+    return (
+        clip.id,
+        f"{status}: {video['error']['message']}" if status == "failed" else status,
+        video["priority"],
+        _seconds(now - video["created_at"]),
+        _seconds(video["predicted_s"]),
+        _seconds(video["actual_s"]),
+        _short(video["prompt"]),
+    )
+
+
 def check_place(store: Path) -> None:
     """Raises `click.UsageError` where no folder can ever be, since a file stands in its way."""
     there = next((path for path in (store, *store.parents) if path.exists()), None)
@@ -232,7 +274,6 @@ def tell_none(store: Path, *, as_json: bool = False, is_filtered: bool = False) 
 
 
 def _row(record: JobRecord, now: float) -> tuple[str, ...]:
-    prompt = record.request.prompt
     status = record.status if record.error is None else f"{record.status}: {record.error}"
     return (
         record.id,
@@ -242,8 +283,12 @@ def _row(record: JobRecord, now: float) -> tuple[str, ...]:
         _seconds(now - record.created_at),
         _seconds(record.predicted_s),
         _seconds(record.actual_s),
-        prompt if len(prompt) <= PROMPT_WIDTH else prompt[: PROMPT_WIDTH - 1] + "…",
+        _short(record.request.prompt),
     )
+
+
+def _short(prompt: str) -> str:
+    return prompt if len(prompt) <= PROMPT_WIDTH else prompt[: PROMPT_WIDTH - 1] + "…"
 
 
 def _seconds(seconds: float | None) -> str:
@@ -253,9 +298,15 @@ def _seconds(seconds: float | None) -> str:
 @click.command(short_help="Cancel a job.")
 @click.argument("job_id")
 @store_option
-def cancel(job_id: str, store: Path) -> None:
+@service_options
+def cancel(job_id: str, store: Path, url: str | None, key: str | None) -> None:
     """Cancel a queued or running job; a running one ends at its next step. Prints its status."""
-
+    client = client_of(url, key)
+    if client is not None:
+        with client:
+            status = status_of(client.get(job_id).cancel())
+        click.echo(status if status in FINAL else "cancelling")
+        return
     with open_workplace(store) as place:
         record = place.jobs.cancel(job_id)
     click.echo(record.status if record.status in FINAL else "cancelling")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from rushes.cli.generate import progress_of
+from rushes.cli.generate import progress_of, tell_all
 from rushes.config import client_variables
 
 if TYPE_CHECKING:
@@ -65,10 +66,13 @@ def submit_to(
 ) -> None:
     """Queue a clip on a service; print what `rushes submit` prints, for a clip that is not saved its URL."""
     clip = client.create(prompt, **fields)
+    notes = clip.video.get("notes", ())  # an older service tells none
     if not watch and output is None:
         click.echo(clip.id)
+        tell_all(notes)
         return
     click.echo(f"rushes: job {clip.id}", err=True)
+    tell_all(notes)
     try:
         show(clip)
         clip.wait()
@@ -79,6 +83,20 @@ def submit_to(
         click.echo(f"{client.url}{clip.video['urls']['content']}")
     else:
         click.echo(str(clip.save(output)))
+
+
+def list_of(client: Client, statuses: Collection[str], limit: int) -> Iterator[Clip]:
+    """The newest clips of the key's tenant with one of these statuses, by the words of a folder's jobs; none
+    for all."""
+    found = (clip for clip in client.list() if not statuses or status_of(clip) in statuses)
+    return islice(found, limit)
+
+
+def status_of(clip: Clip) -> str:
+    """A folder's word for it."""
+    if (clip.video["error"] or {}).get("code") == "cancelled":
+        return "cancelled"
+    return {"in_progress": "running"}.get(clip.status, clip.status)
 
 
 def show(clip: Clip) -> None:

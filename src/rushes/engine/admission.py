@@ -80,6 +80,7 @@ class Admission:
         self.memory = DeviceMemory(cost.shapes, budget_bytes, reserve_bytes=self.policy.reserve_bytes)
         self.promises = promises or Promises(self.policy.promises)
         self._cost = cost
+        self._latest: tuple[GenerateRequest, Prediction] | None = None
 
     def decide(self, request: GenerateRequest, options: JobOptions, backlog: Backlog) -> Accept:
         """Take a job, perhaps smaller than it was asked for.
@@ -93,7 +94,7 @@ class Admission:
             given = self._degraded(request, options, backlog) if options.degrade else None
         if given is None:
             raise self._refusal(request, options, backlog)
-        prediction = self._cost.predict(given)
+        prediction = self._prediction(given)
         self.promises.admitted(options.lane, options.tenant, prediction.total_s, backlog.at)
         return Accept(
             request=given,
@@ -110,9 +111,15 @@ class Admission:
     def _is_ok(self, request: GenerateRequest, options: JobOptions, backlog: Backlog) -> bool:
         if not self.memory.fits(request):
             return False
-        prediction = self._cost.predict(request)
+        prediction = self._prediction(request)
         eta_s = self._eta_s(prediction, options, backlog)
         return eta_s <= self._limit_s(prediction, options)
+
+    def _prediction(self, request: GenerateRequest) -> Prediction:
+        """Of the request that is being decided about, made once."""
+        if self._latest is None or self._latest[0] is not request:
+            self._latest = request, self._cost.predict(request)
+        return self._latest[1]
 
     def _eta_s(self, prediction: Prediction, options: JobOptions, backlog: Backlog) -> float:
         return self.promises.eta_s(options.lane, options.tenant, prediction.total_s, backlog)

@@ -225,6 +225,7 @@ class StoreAdmission:
         self._heard: frozenset[str] = frozenset()
         self._heard_at = 0.0
         self._predicted: dict[str, float] = {}
+        self._costs: dict[str, tuple[Announcement, CostModel]] = {}
         self._deciding = threading.Lock()
 
     def admit(self, request: GenerateRequest, options: JobOptions) -> Accept | None:
@@ -235,8 +236,7 @@ class StoreAdmission:
         able = [word for word in serving if has_room(word, request)]
         # Whoever takes it must have room for it: the least of those that can, or the largest there is.
         word = min(able, key=usable_bytes) if able else max(serving, key=usable_bytes)
-        cost = CostModel(rates_for(word.rates["device"]), {word.pipeline: word.shape})
-        cost.load(word.rates)
+        cost = self._cost_of(word)
         policy = self._policy or AdmissionPolicy(reserve_bytes=word.reserve_bytes)
         with self._deciding:
             self._learn(policy)
@@ -252,16 +252,27 @@ class StoreAdmission:
         if not serving:
             return None
         word = max(serving, key=usable_bytes)
-        cost = CostModel(rates_for(word.rates["device"]), {word.pipeline: word.shape})
-        cost.load(word.rates)
+        cost = self._cost_of(word)
         predicted_s = sum(cost.predict(request).total_s for request in requests)
         policy = self._policy or AdmissionPolicy()
         with self._deciding:
             self._learn(policy)
             promises = self._promises_of(pipeline, policy)
             backlog = self._backlog(cost, len(serving))
-            eta_s = promises.eta_s(options.lane, options.tenant, predicted_s / len(serving), backlog)
+            each_s = predicted_s / len(serving)
+            eta_s = promises.eta_s(options.lane, options.tenant, each_s, backlog, num_jobs=len(requests))
         return Estimate(predicted_s=predicted_s, eta_s=eta_s, num_workers=len(serving))
+
+    def _cost_of(self, word: Announcement) -> CostModel:
+        """What the worker plans by, read once for each of its words: it learned from hundreds of units."""
+        known = self._costs.get(word.owner)
+        if known is None or known[0] != word:
+            cost = CostModel(rates_for(word.rates["device"]), {word.pipeline: word.shape})
+            cost.load(word.rates)
+            here = {each.owner for each in self.roster.words}
+            self._costs = {owner: each for owner, each in self._costs.items() if owner in here}
+            known = self._costs[word.owner] = (word, cost)
+        return known[1]
 
     def _promises_of(self, pipeline: str, policy: AdmissionPolicy) -> Promises:
         return self._promises.setdefault(pipeline, Promises(policy.promises))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from rushes.engine.run import Run
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PATIENCE_S = 0.05
+"""Where an outlet took longer for the frames before, what was told does not wait for it."""
+
+
 class Listener(Protocol):
     """Who is told what happens to runs. Calls about one run come in order, from its courier's thread (`saved`
-    from a slot's); an error that one raises ends that run, or takes a `completed` result back."""
+    from a slot's); an error that one raises ends that run, or takes a `completed` result back.
+
+    What is told may be kept back until `flushed`, `completed` or `ended`, one of which follows soon: a write
+    to the store costs as much for one event as for five."""
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """One more unit is done."""
@@ -38,6 +46,9 @@ class Listener(Protocol):
 
     def delivered(self, run: Run, frames: Frames) -> None:
         """The outlet has taken these frames."""
+
+    def flushed(self, run: Run) -> None:
+        """Nothing else of the run waits to be told."""
 
     def saved(self, run: Run) -> None:
         """A good moment for a checkpoint: no unit of the run is running, none begins before this returns."""
@@ -65,7 +76,7 @@ class Delivery:
         meets."""
         run.device_s += seconds
         progress = record_unit(run.job, stage, seconds)
-        run.send(partial(self._listener.progressed, run, progress))
+        self._tell(run, partial(self._listener.progressed, run, progress))
         self._send_preview(run, progress)
         self._send_snapshots(run)
         self._send_final(run, stage)
@@ -77,7 +88,7 @@ class Delivery:
     def send_frames(self, run: Run) -> None:
         """Hand what is decoded to the run's courier."""
         while run.job.frames:
-            run.send(partial(self._deliver, run, run.job.frames.popleft()))
+            self._tell(run, partial(self._deliver, run, run.job.frames.popleft()))
 
     def finish(self, run: Run) -> None:
         """On the courier's thread, behind the last frames: complete the result, or take it back and raise."""
@@ -96,14 +107,14 @@ class Delivery:
             return
         with under(run.span):
             preview = self._model.preview(predicted, progress)
-        run.send(partial(self._listener.previewed, run, preview))
+        self._tell(run, partial(self._listener.previewed, run, preview))
 
     def _send_snapshots(self, run: Run) -> None:
         """Copied here, where the device's work is in order; written by the courier: nobody waits for it."""
         while run.job.snapshots:
             with under(run.span), span("snapshot"):
                 snapshot = on_host(run.job.snapshots.pop(0))
-            run.send(partial(self._listener.kept, run, snapshot))
+            self._tell(run, partial(self._listener.kept, run, snapshot))
 
     def _send_final(self, run: Run, stage: Stage) -> None:
         """With the unit that ends denoising."""
@@ -111,11 +122,23 @@ class Delivery:
             return
         with under(run.span), span("snapshot"):
             latents = final_on_host(run.job.latents)
-        run.send(partial(self._listener.kept_final, run, latents))
+        self._tell(run, partial(self._listener.kept_final, run, latents))
+
+    def _tell(self, run: Run, tell: Callable[[], None]) -> None:
+        run.send(partial(self._told, run, tell))
+
+    def _told(self, run: Run, tell: Callable[[], None]) -> None:
+        tell()
+        if run.courier.is_last:
+            self._listener.flushed(run)
 
     def _deliver(self, run: Run, frames: Frames) -> None:
+        if run.write_s > PATIENCE_S:
+            self._listener.flushed(run)
+        begin = perf_counter()
         with _outlet_errors():
             run.outlet.write(frames)
+        run.write_s = perf_counter() - begin
         self._listener.delivered(run, frames)
         run.num_delivered = max(run.num_delivered, frames.start + len(frames.frames))
 

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rushes.engine.artefacts import IMAGE_TYPE, VIDEO_TYPE, Artefacts, final_name, name_of, result_name
@@ -15,7 +14,7 @@ from rushes.errors import StoreError
 from rushes.stores.base import JobRecord
 from rushes.stores.disk import BlobFolder
 from rushes.stores.objects import DiskObjects, ObjectStore, ObjectWriter
-from rushes.types import Frames
+from rushes.types import Frames, fields_of
 
 if TYPE_CHECKING:
     from rushes.engine.stills import Stills
@@ -46,7 +45,7 @@ class Mp4Outlet:
         self._local = DiskObjects(results)
         self._stores: Sequence[ObjectStore] = (self._local,) if remote is None else (self._local, remote)
         self._growing = result_name(record)
-        self._size = asdict(record.request.video)
+        self._size = fields_of(record.request.video)
         self._stack = ExitStack()
         self._writer: VideoWriter | None = None
         self._file: _Digesting | None = None

@@ -38,13 +38,20 @@ class Courier:
         self._on_error = on_error
         self._closing = threading.Lock()
         self._is_closed = False
+        self._num_sent = self._num_begun = 0
         self._ended = threading.Event()
+
+    @property
+    def is_last(self) -> bool:
+        """Of a task that asks while it runs: whether nothing has been sent behind it."""
+        return self._num_begun == self._num_sent
 
     def send(self, task: Callable[[], None], *, always: Callable[[], None] | None = None) -> None:
         """Run `task` behind everything sent before; returns at once. Once closed, no task is run any more,
         but what was sent as `always` is."""
         with self._closing:
             if not self._is_closed:
+                self._num_sent += 1
                 self._pool.submit(self._run, task, always)
                 return
         if always is not None:
@@ -65,6 +72,7 @@ class Courier:
         self._ended.wait()
 
     def _run(self, task: Callable[[], None], always: Callable[[], None] | None) -> None:
+        self._num_begun += 1
         try:
             if not self._is_closed:
                 task()

@@ -100,9 +100,7 @@ class CostPlanner:
         )
         if key.stage == "denoise" and any(run.job.request.sampling.step_cache > 0 for run in runs):
             return  # a step that ran no forward says nothing of what forwards take
-        works = [
-            self.cost.predict(run.job.request).unit_work(key.stage, run.units(key.stage) - 1) for run in runs
-        ]
+        works = [run.forecast.unit_work(key.stage, run.units(key.stage) - 1) for run in runs]
         self.cost.observe(key.pipeline, key.stage, works, seconds)
 
     def announcement(self, owner: str) -> Announcement:

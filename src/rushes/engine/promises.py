@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, exp
+from math import ceil, exp, sqrt
 from statistics import quantiles
 
 from rushes.engine.backlog import Backlog
@@ -97,9 +97,19 @@ class Promises:
         """Times the estimate makes the promise."""
         return self._margins[lane].value
 
-    def eta_s(self, lane: Lane, tenant: str, predicted_s: float, backlog: Backlog) -> float:
-        """Seconds from now in which a job of so many device seconds is promised to be finished."""
-        return self.margin(lane) * self._estimate_s(lane, tenant, predicted_s, backlog)
+    def eta_s(
+        self, lane: Lane, tenant: str, predicted_s: float, backlog: Backlog, *, num_jobs: int = 1
+    ) -> float:
+        """Seconds from now in which a job of so many device seconds is promised to be finished.
+
+        Args:
+            num_jobs: that these seconds are the sum of. What one takes longer others make up for: the margin
+                of a sum of n independent errors grows by sqrt(n), not by n.
+        """
+        margin = self.margin(lane)
+        if margin > 1:
+            margin = 1 + (margin - 1) / sqrt(num_jobs)
+        return margin * self._estimate_s(lane, tenant, predicted_s, backlog)
 
     def alone_s(self, lane: Lane, predicted_s: float) -> float:
         """The same on an idle device, to which nobody else comes."""

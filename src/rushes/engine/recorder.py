@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from rushes.engine.latent_shelf import LatentShelf
@@ -14,9 +15,9 @@ from rushes.engine.run import Run
 from rushes.errors import EngineStopped, JobCancelled, LeaseLost, OutOfMemory, RushesError, StoreError
 from rushes.stages.job_state import pack, to_bytes
 from rushes.stages.source import Snapshot
-from rushes.stores.base import JobStore, Lease
+from rushes.stores.base import JobStore, Lease, Told
 from rushes.trace import traced
-from rushes.types import Frames, GenerateRequest, Json, Preview, Progress
+from rushes.types import Frames, GenerateRequest, Json, Preview, Progress, fields_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,35 +82,36 @@ class Recorder:
         with self._lock:
             self._leases[lease.job_id] = lease
 
-    def note(self, run_id: str, kind: str, data: Mapping[str, Json]) -> None:
-        """Write one event of a run."""
+    def tell(self, run_id: str, *told: Told) -> None:
+        """Write events that a job can do without: a store that is full or away for a while costs no job."""
         lease = self._lease(run_id)
-        if lease is not None:
-            self._store.append(lease, kind, data)
-
-    def tell(self, run_id: str, kind: str, data: Mapping[str, Json]) -> None:
-        """Write an event that a job can do without: a store that is full or away for a while costs no job."""
         try:
-            self.note(run_id, kind, data)
+            if lease is not None and told:
+                self._store.append_all(lease, told)
         except LeaseLost:
             raise
         except StoreError as error:
-            log.warning("job %s: no %s event: %s", run_id, kind, error)
+            log.warning("job %s: no %s event: %s", run_id, ", ".join(kind for kind, _ in told), error)
+
+    def flushed(self, run: Run) -> None:
+        """See `Listener`."""
+        told, run.untold = run.untold, []
+        self.tell(run.id, *told)
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """See `Listener`."""
-        self.tell(run.id, "progress", asdict(progress))
+        run.untold.append(("progress", fields_of(progress)))
 
     def previewed(self, run: Run, preview: Preview) -> None:
         """See `Listener`."""
         self._on_preview(run.id, preview)
-        self.tell(run.id, "preview", {"step": preview.step, "num_steps": preview.num_steps})
+        run.untold.append(("preview", {"step": preview.step, "num_steps": preview.num_steps}))
 
     def delivered(self, run: Run, frames: Frames) -> None:
         """See `Listener`. Frames that an earlier life of the job has told of are not told again."""
         start, end = max(frames.start, run.num_delivered), frames.start + len(frames.frames)
         if start < end:
-            self.tell(run.id, "frames", {"start": start, "num_frames": end - start})
+            run.untold.append(("frames", {"start": start, "num_frames": end - start}))
 
     def kept(self, run: Run, snapshot: Snapshot) -> None:
         """See `Listener`. A clip without a snapshot is still a clip."""
@@ -121,7 +123,7 @@ class Recorder:
             log.warning("job %s: no snapshot: %s", run.id, error)
             return
         data: dict[str, Json] = {"step": snapshot.step, "sigma": snapshot.sigma, "name": name, "bytes": size}
-        self.tell(run.id, "snapshot", data)
+        run.untold.append(("snapshot", data))
 
     def kept_final(self, run: Run, latents: Tensor) -> None:
         """See `Listener`."""
@@ -164,7 +166,7 @@ class Recorder:
         except StoreError as error:
             # A job without a checkpoint is still a job: a death would cost it more, nothing else.
             log.warning("job %s: no checkpoint: %s", run.id, error)
-            self.tell(run.id, "unsaved", {"reason": str(error)})
+            self.tell(run.id, ("unsaved", {"reason": str(error)}))
 
     def completed(self, run: Run, result: str) -> None:
         """See `Listener`."""
@@ -172,9 +174,10 @@ class Recorder:
         if lease is None:
             raise LeaseLost(f"job {run.id} is not held any more")
         data, identity = report(run), self._identity
+        told, run.untold = run.untold, []
         _persist(
             lambda: self._store.finish(
-                lease, result=result, actual_s=run.device_s, data=data, identity=identity
+                lease, result=result, actual_s=run.device_s, data=data, identity=identity, told=told
             )
         )
         self.let_go(run.id)
@@ -182,6 +185,8 @@ class Recorder:
 
     def ended(self, run: Run, error: Exception) -> None:
         """See `Listener`."""
+        with suppress(LeaseLost):
+            self.flushed(run)
         lease = self._lease(run.id)
         may_retry = isinstance(error, OutOfMemory) and run.options.degrade
         if may_retry and lease is not None and self._retry_smaller(lease, run.job.request):
@@ -246,11 +251,11 @@ def _persist(write: Callable[[], None]) -> None:
 
 def report(run: Run) -> dict[str, Json]:
     """What the `completed` event tells: where the time went, and how that compares with the prediction."""
-    timings = [asdict(timing) for timing in run.job.timings.values()]
+    timings = [fields_of(timing) for timing in run.job.timings.values()]
     return {
         "seed": run.job.request.sampling.seed,
         "timings": timings,
-        "forwards": asdict(run.job.forwards),
+        "forwards": fields_of(run.job.forwards),
         "predicted_s": run.predicted_s,
         "actual_s": run.device_s,
     }

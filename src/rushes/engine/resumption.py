@@ -82,7 +82,7 @@ class Resumption:
             job.snapshot_steps = self._shelf.steps(request)
         steps = self._resume(job, record)
         kind = "started" if record.token == 1 else "resumed"
-        self._recorder.tell(record.id, kind, {"owner": self._owner, "steps": steps})
+        self._recorder.tell(record.id, (kind, {"owner": self._owner, "steps": steps}))
         if missed is not None:
             self._recorder.missed(record.id, missed)
         forecast = self._planner.forecast(request)

@@ -6,11 +6,14 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Protocol
 
 from rushes.engine.outlets import Courier, Outlet
 from rushes.engine.scheduler import Ticket
+from rushes.engine.work import Work
 from rushes.stages.base import BatchKey, Given, Job
+from rushes.stores.base import Told
 from rushes.trace import Span, under
 from rushes.types import JobOptions
 
@@ -26,6 +29,9 @@ class Forecast(Protocol):
 
     def unit_s(self, stage: str, units_done: int) -> float:
         """The unit of `stage` that follows `units_done` of them."""
+
+    def unit_work(self, stage: str, units_done: int) -> Work:
+        """What that unit is predicted from."""
 
     def remaining_s(self, units_done: Mapping[str, int]) -> float:
         """Everything still to do, `units_done` by stage."""
@@ -49,6 +55,8 @@ class Run:
         number: unique in this process.
         life: how many times the job has been taken by a worker, this time counted.
         span: of the request, None where nobody listened when it began.
+        untold: events of it that go to the store with the next ones.
+        write_s: that the outlet took for the latest frames; infinite before the first.
         waits_since_ns: when it began to wait for its next unit, by `perf_counter_ns`; 0 while one runs.
     """
 
@@ -72,6 +80,8 @@ class Run:
     life: int = 1
     span: Span | None = None
     waits_since_ns: int = 0
+    write_s: float = inf
+    untold: list[Told] = field(default_factory=list)
 
     def send(self, task: Callable[[], None]) -> None:
         """By the courier, as a part of the request."""

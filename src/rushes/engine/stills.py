@@ -28,6 +28,8 @@ LIVE_FRAME_MS = 200
 POSTER_OPTIONS: dict[str, Any] = {"format": "WEBP", "quality": 82, "method": 2}
 # The quickest: a clip is over when these are made.
 SMALL_OPTIONS: dict[str, Any] = {"format": "WEBP", "quality": 72, "method": 0}
+# Without further key frames each frame is encoded once: else a part of them twice, to keep the shorter.
+ANIMATION_OPTIONS: dict[str, Any] = {**SMALL_OPTIONS, "loop": 0, "kmin": 0, "kmax": 0}
 
 
 class Stills:
@@ -81,7 +83,7 @@ def animation(images: Sequence[Image.Image], frame_ms: int) -> bytes:
     """A WebP that repeats for ever."""
     file = io.BytesIO()
     first, *rest = images
-    first.save(file, save_all=True, append_images=rest, duration=frame_ms, loop=0, **SMALL_OPTIONS)
+    first.save(file, save_all=True, append_images=rest, duration=frame_ms, **ANIMATION_OPTIONS)
     return file.getvalue()
 
 

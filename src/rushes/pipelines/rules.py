@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -14,7 +14,7 @@ from rushes.pipelines.fields import FIELDS, Field, Value, shown
 from rushes.registry import Registry
 from rushes.sampling.schedules import shift_timesteps
 from rushes.sampling.solvers import SOLVERS
-from rushes.types import GenerateRequest, Mode, SamplingParams, VideoSpec
+from rushes.types import GenerateRequest, Mode, SamplingParams, VideoSpec, fields_of
 
 __all__ = [
     "FIELDS",
@@ -175,7 +175,7 @@ class PipelineRules:
 
     def defaults(self, preset: str | None = None) -> dict[str, Value | None]:
         """Default of every field under this preset; None for the seed, which is drawn for each request."""
-        sources = {**asdict(self.video), **asdict(self.preset(preset)), "seed": None}
+        sources = {**fields_of(self.video), **fields_of(self.preset(preset)), "seed": None}
         return {name: sources[name] for name in self.fields}
 
 
@@ -242,7 +242,7 @@ def resolve(
     _check_preset(chosen, given)
     _check_text("prompt", prompt)
     if not prompt.strip() and not has_prompt_embeds:
-        raise InvalidRequest("prompt", f"must not be empty, got {shown(prompt)}")
+        raise InvalidRequest("prompt", f"must not be empty{', and this is white space' if prompt else ''}")
     if negative_prompt is None:
         negative_prompt = rules.negative_prompt
     _check_text("negative_prompt", negative_prompt)
@@ -340,7 +340,7 @@ def _check_tokens(rules: PipelineRules, video: VideoSpec) -> None:
 
 
 def _sampling(rules: PipelineRules, preset: Preset, given: Mapping[str, Value]) -> SamplingParams:
-    values: dict[str, Any] = {**_subset(SamplingParams, asdict(preset)), **_subset(SamplingParams, given)}
+    values: dict[str, Any] = {**_subset(SamplingParams, fields_of(preset)), **_subset(SamplingParams, given)}
     if rules.is_one_expert:
         values["guidance_low"] = values["guidance_high"]
     values.setdefault("seed", secrets.randbelow(2**32))

@@ -19,6 +19,9 @@ TEXTS = ("prompt", "negative_prompt", "preset", "mode")
 """Fields of `resolve` that are no numbers."""
 
 OPENAI = ("model", "seconds", "size", "input_reference")
+SPELLINGS = {"width": "size", "height": "size", "num_frames": "seconds"}
+"""Which of `OPENAI` stands for a field of the library."""
+
 OPTIONS = ("priority", "degrade", "deadline_s", "preview_every", "cache")
 MAX_KEY_CHARACTERS = 255
 OWN_KEYS = "batch_"
@@ -52,7 +55,7 @@ def ask_of(
     known = (*TEXTS, *OPENAI, *OPTIONS, *rules.fields)
     for name in body:
         if name not in known and name != "guidance_low":  # whose absence `resolve` explains
-            raise UnknownName("field", str(name)[:80], known)
+            raise UnknownName(str(name)[:80], str(name)[:80], known)
     if body.get("input_reference") is not None:
         raise InvalidRequest("input_reference", f"{rules.name} makes video from text only; leave it out")
     wish_of(body)  # to refuse what is none; who creates the job asks for it again
@@ -66,7 +69,18 @@ def ask_of(
     texts: dict[str, Any] = {name: body.get(name) for name in TEXTS if name != "prompt"}
     if "prompt" not in body:
         raise InvalidRequest("prompt", "is required: the text that describes the video")
-    return resolve(rules, body["prompt"], **texts, **fields), options
+    try:
+        return resolve(rules, body["prompt"], **texts, **fields), options
+    except InvalidRequest as error:
+        raise as_spelt(error, body) from error
+
+
+def as_spelt(error: InvalidRequest, body: Mapping[str, Any]) -> InvalidRequest:
+    """The error of a field that was given by OpenAI's name for it, under that name."""
+    name = SPELLINGS.get(error.field)
+    if name is None or body.get(error.field) is not None or body.get(name) is None:
+        return error
+    return InvalidRequest(name, f"{body[name]}: {error.field} {error.reason}")
 
 
 def model_of(body: Mapping[str, Any], models: Sequence[str]) -> str:

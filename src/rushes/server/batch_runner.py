@@ -93,6 +93,28 @@ class BatchRunner:
             del self._asks[batch_id], self._open[batch_id]
         return sum(self._step_of(record) for record in records if not self._stops.is_set())
 
+    def cancel_strays(self) -> int:
+        """Of batches that were cancelled: jobs of which no row knows, since their gateway died between making
+        the job and noting it; a later gateway would have made the same job of that row. Returns how many."""
+        num = 0
+        for record in self._desk.batches.cut_short():
+            try:
+                num += self._has_stray(record)
+            except (RushesError, ValueError) as error:
+                log.warning("batch %s: what is left of it cannot be told: %s", record.id, error)
+        return num
+
+    def _has_stray(self, record: OpenBatch) -> bool:
+        """Whether there was one, that of the row behind the last: rows are queued in order."""
+        number = record.num_rows + 1
+        request, options, _ = self._asked(record, number, self._desk.ask(record.id))
+        job = self._jobs.earlier(request, options)
+        if job is None or job.status in FINAL or job.wants_cancel:
+            return False
+        self._jobs.cancel(job.id)
+        log.warning("job %s of cancelled batch %s was left over: cancelled", job.id, record.id)
+        return True
+
     def _step_of(self, record: OpenBatch) -> int:
         """What goes wrong with one batch must not stop the others."""
         try:
@@ -110,6 +132,7 @@ class BatchRunner:
                 self.step()
                 if time.monotonic() >= swept_at + SWEEP_S:
                     swept_at = time.monotonic()
+                    self.cancel_strays()
                     self._desk.sweep(self._keep_days)
             except (RushesError, ProblemError) as error:
                 log.warning("batches cannot be queued just now: %s", error)
@@ -144,13 +167,18 @@ class BatchRunner:
         return num
 
     def _job(self, record: OpenBatch, number: int, ask: BatchAsk, caller: Caller) -> JobRecord:
+        request, options, wish = self._asked(record, number, ask)
+        return self._submit(request, options, caller, wish)
+
+    @staticmethod
+    def _asked(record: OpenBatch, number: int, ask: BatchAsk) -> tuple[GenerateRequest, JobOptions, Wish]:
         key = f"{record.id}/{number}"
         body = ask.body(number)
         models = (str(body["model"]),)
         request, options = ask_of(
             body, models=models, tenant=record.tenant, idempotency_key=key, is_ours=True
         )
-        return self._submit(request, options, caller, wish_of(body))
+        return request, options, wish_of(body)
 
     def _has_noted(self, record: OpenBatch, number: int, job_id: str | None, reason: str | None) -> bool:
         """Whether the batch is still wanted. The job of one that is not is cancelled here: whoever cancelled

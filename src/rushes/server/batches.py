@@ -11,13 +11,16 @@ from rushes.errors import InvalidRequest, UnknownJob
 from rushes.server.asks import ask_of, key_of
 from rushes.server.auth import Caller
 from rushes.server.batch_asks import BatchAsk, in_row
-from rushes.server.videos import error_of
+from rushes.server.videos import error_of, notes_of
 from rushes.stores.base import JobRecord, JobStore
 from rushes.stores.batches import Batches, BatchRecord, BatchRow
 from rushes.types import FINAL, GenerateRequest, JobOptions
 
 MOST_OPEN = 20
 """Batches of a tenant of which rows are still to be queued: their templates and rows are held in memory."""
+
+MOST_NOTES = 20
+"""That an estimate tells, of all rows."""
 
 COUNTS = ("waiting", "queued", "running", "completed", "failed", "cancelled", "expired")
 
@@ -46,8 +49,11 @@ class BatchDesk:
     def estimate(self, ask: BatchAsk, caller: Caller) -> dict[str, Any]:
         """What it would take: GPU-seconds by the cost model, and when it would be ready; None where no worker
         tells. Raises `InvalidRequest` with row and field."""
-        found = self._estimate(list(self._requests(ask, caller)), caller)
-        return {"object": "batch.estimate", "total": len(ask.rows), **_figures(found)}
+        requests = list(self._requests(ask, caller))
+        found = self._estimate(requests, caller)
+        notes = dict.fromkeys(note for request in requests for note in notes_of(request))
+        told = {"total": len(ask.rows), **_figures(found), "notes": list(notes)[:MOST_NOTES]}
+        return {"object": "batch.estimate", **told}
 
     def create(self, ask: BatchAsk, caller: Caller, idempotency_key: str | None = None) -> BatchRecord:
         """Take a batch whose every row is valid; `BatchRunner` queues its rows. The same key and batch again

@@ -25,6 +25,12 @@ SHORT_BYTES = 32 * 1024
 MOST_LEVELS = 100
 """Of lists and objects within each other."""
 
+MOST_PARTS = 25_000
+"""Lists and objects of a body: whoever parses more keeps the interpreter, and so the loop, for 100 ms."""
+
+MOST_VALUES = 120_000
+
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape of half a surrogate pair; most of them stand beside their other half."""
 
@@ -82,6 +88,7 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
+        _check_parts(data)
         text = data.decode(json.detect_encoding(data))
         body = json.loads(text, parse_constant=_not_a_number, object_pairs_hook=_without_twins)
         _check_depth(body)
@@ -113,6 +120,17 @@ async def _value(name: str, value: str | UploadFile) -> str | bytes | None:
     if isinstance(value, str):
         return value
     return await value.read() if name == "mask" else value.filename
+
+
+def _check_parts(data: bytes) -> None:
+    """Before they are made. Brackets within texts count only where all of them are too many."""
+    for marks, most, what in ((b"[{", MOST_PARTS, "lists and objects"), (b",", MOST_VALUES, "values")):
+        num = sum(data.count(bytes((mark,))) for mark in marks)
+        if num > most:
+            bare = _TEXT.sub(b"", data)
+            num = sum(bare.count(bytes((mark,))) for mark in marks)
+        if num > most:
+            raise ValueError(f"it has more than {most} {what}")
 
 
 def _check_depth(body: object) -> None:

@@ -79,7 +79,7 @@ def edit_of(
     conceal(body.get("prompt"), body.get("negative_prompt"))
     for name in body:
         if name not in FIELDS:
-            raise UnknownName("field", str(name)[:80], FIELDS)
+            raise UnknownName(str(name)[:80], str(name)[:80], FIELDS)
     if "prompt" not in body:
         raise InvalidRequest("prompt", "is required: the text that describes the new video")
     strength, seed = body.get("strength"), body.get("seed")
@@ -204,5 +204,5 @@ def _text(field: str, value: object, *, may_be_empty: bool = False) -> str:
     if len(value) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(field, f"must have at most {MAX_PROMPT_CHARACTERS} characters, got {len(value)}")
     if not may_be_empty and not clean_prompt(value):
-        raise InvalidRequest(field, f"must not be empty, got {shown(value)}")
+        raise InvalidRequest(field, f"must not be empty{', and this is white space' if value else ''}")
     return value

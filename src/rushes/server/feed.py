@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from functools import partial
 from typing import Protocol
 
 from rushes.errors import StoreError
@@ -128,7 +129,7 @@ class Feed:
             self._is_dismissed = True
             watchers = [watcher for some in self._watchers.values() for watcher in some]
         for watcher in watchers:
-            self._offer(watcher, None)
+            _call(watcher.loop, partial(watcher.offer, None))
 
     @property
     def num_watchers(self) -> int:
@@ -211,10 +212,10 @@ class Feed:
                 self._stops.wait(AWAY_S)
                 continue
             self._place, self._num_failures = news.place, 0
+            is_all = len(news.events) < self._limit
             self._limit = min(2 * self._limit, MOST_AT_ONCE)
-            for event in news.events:
-                self._tell(event)
-            if not news.events:
+            self._tell(news.events)
+            if is_all:
                 self._bell.wait(WATCHED_S if self._watchers else IDLE_S)
 
     def _narrow(self) -> None:
@@ -225,18 +226,28 @@ class Feed:
             with suppress(StoreError):
                 self._place = min(self._place + 1, self._store.last_place())
 
-    @staticmethod
-    def _offer(watcher: Watcher, event: JobEvent | None) -> None:
-        with suppress(RuntimeError):  # its loop was closed, and nobody is left to tell
-            watcher.loop.call_soon_threadsafe(watcher.offer, event)
-
-    def _tell(self, event: JobEvent) -> None:
+    def _tell(self, events: Sequence[JobEvent]) -> None:
+        """Wakes a loop once for all that it is told."""
+        offers: dict[asyncio.AbstractEventLoop, list[tuple[Watcher, JobEvent]]] = {}
         with self._lock:
-            watchers = tuple(self._watchers.get(event.job_id, ()))
-        for watcher in watchers:
-            self._offer(watcher, event)
-        for listener in self._on_event:
-            try:
-                listener(event)
-            except Exception:  # one listener's bug must not silence the others
-                log.exception("a listener of the feed failed at %s of job %s", event.kind, event.job_id)
+            for event in events:
+                for watcher in self._watchers.get(event.job_id, ()):
+                    offers.setdefault(watcher.loop, []).append((watcher, event))
+        for loop, some in offers.items():
+            _call(loop, partial(_offer_all, some))
+        for event in events:
+            for listener in self._on_event:
+                try:
+                    listener(event)
+                except Exception:  # one listener's bug must not silence the others
+                    log.exception("a listener of the feed failed at %s of job %s", event.kind, event.job_id)
+
+
+def _offer_all(offers: Sequence[tuple[Watcher, JobEvent]]) -> None:
+    for watcher, event in offers:
+        watcher.offer(event)
+
+
+def _call(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # it was closed, and nobody is left to tell
+        loop.call_soon_threadsafe(call)

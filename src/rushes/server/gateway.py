@@ -25,7 +25,7 @@ from rushes.server.masks import cells_of
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
 from rushes.server.snapshots import kept_of, lead_s, origin_of, steps_s
-from rushes.server.videos import Standing, error_of, left_s, video_of
+from rushes.server.videos import Standing, error_of, left_s, notes_of, video_of
 from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish, wish_of
 from rushes.stores.base import JobRecord
@@ -138,6 +138,7 @@ class Gateway:
         request, options = self.ask(
             body, tenant=caller.tenant, idempotency_key=idempotency_key, traceparent=traceparent
         )
+        notes_of(request)  # on this thread, so that the loop finds them made
         return self.create(request, options, caller, wish_of(body))
 
     def create(

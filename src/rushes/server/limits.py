@@ -118,7 +118,9 @@ class Limits:
         charge = self._charges.get(record.id)
         if charge is not None and charge.ended_at is None:
             self._on_end(record)
-            self.settle(record.id, spent_s(record))
+            self._charges.settle(
+                record.id, spent_s(record), now=self._clock(), is_whole=record.status == "completed"
+            )
 
     def reconcile(self, jobs: JobStore) -> int:
         """Settle jobs whose end no gateway heard, and forget old charges; returns how many were settled. One

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,6 +15,8 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
 PING_S = 10.0
 PING = b": still here\r\n\r\n"
+MOST_TOGETHER = 16
+"""Events that are read ahead of a client."""
 
 
 def block_of(kind: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
@@ -30,23 +33,37 @@ def block_of(kind: str, data: Mapping[str, Any], number: int | None = None) -> b
 async def blocks(
     source: AsyncGenerator[T, None], encode: Callable[[T], bytes], *, ping_s: float = PING_S
 ) -> AsyncIterator[bytes]:
-    """A stream's blocks as its source gives events, and comments while it gives none; closes the source."""
-    coming: asyncio.Task[T | None] | None = None
+    """A stream's blocks as its source gives events, those that come together as one piece, and comments while
+    it gives none; closes the source."""
+    made: deque[bytes] = deque()
+    news, room = asyncio.Event(), asyncio.Event()
+
+    async def pump() -> None:
+        try:
+            async with aclosing(source):
+                async for event in source:
+                    made.append(encode(event))
+                    news.set()
+                    if len(made) >= MOST_TOGETHER:
+                        room.clear()
+                        await room.wait()
+        finally:
+            news.set()
+
+    pumping = asyncio.create_task(pump())
     try:
-        while True:
-            if coming is None:
-                coming = asyncio.ensure_future(anext(source, None))
-            await asyncio.wait({coming}, timeout=ping_s)
-            if not coming.done():
-                yield PING
-                continue
-            event, coming = coming.result(), None
-            if event is None:
-                return
-            yield encode(event)
+        while made or not pumping.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ping_s):
+                    await news.wait()
+            news.clear()
+            piece = b"".join(made)
+            made.clear()
+            room.set()
+            if piece or not pumping.done():
+                yield piece or PING
+        pumping.result()
     finally:
-        if coming is not None:
-            coming.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await coming
-        await source.aclose()
+        pumping.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await pumping

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from rushes.errors import snake
+from rushes.errors import UnknownName, snake
+from rushes.pipelines.notes import notes_on
 from rushes.server.reuse import cache_of, reuse_of
 from rushes.stores.base import JobRecord
-from rushes.types import JobEvent, JobStatus
+from rushes.types import GenerateRequest, JobEvent, JobStatus, SamplingParams, fields_of
 
 STATUS: Mapping[JobStatus, str] = {
     "queued": "queued",
@@ -23,6 +25,15 @@ STATUS: Mapping[JobStatus, str] = {
 
 SHARES = {"text_encode": (0, 2), "denoise": (2, 75), "vae_decode": (77, 22)}
 """Of a clip's progress, in percent: where a stage begins and how much it is."""
+
+
+_ANY_SAMPLING = SamplingParams(
+    num_inference_steps=1, solver="", flow_shift=1.0, guidance_high=1.0, guidance_low=1.0, seed=0
+)
+"""Notes do not depend on it."""
+
+STEPS = ("denoise", "vae_decode")
+"""Stages whose units tell the pace of a clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +57,7 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
     """The object that every call answers with; docs/service.md has its fields."""
     now = time.time() if now is None else now
     request, options = record.request, record.options
-    video, sampling = asdict(request.video), asdict(request.sampling)
+    video, sampling = fields_of(request.video), fields_of(request.sampling)
     return {
         "id": record.id,
         "object": "video",
@@ -67,24 +78,57 @@ def video_of(record: JobRecord, standing: Standing, *, now: float | None = None)
         **{name: value for name, value in sampling.items() if name != "timesteps"},
         "priority": options.lane,
         "deadline_s": options.deadline_s,
-        "eta_s": left_s(record, now),
+        "eta_s": left_s(record, now, standing.progress),
         "position": standing.ahead if record.status == "queued" else None,
         "predicted_s": record.predicted_s,
         "actual_s": record.actual_s,
         "changes": [
             {"field": name, "asked": asked, "given": given} for name, asked, given in standing.changes
         ],
+        "notes": list(notes_of(request)),
         "cache": cache_of(record),
         "urls": urls_of(record),
     }
 
 
-def left_s(record: JobRecord, now: float | None = None) -> float | None:
-    """Seconds until an open job is ready, as was promised; None where nothing was."""
-    if record.eta_s is None or record.status not in ("queued", "running"):
+def notes_of(request: GenerateRequest) -> tuple[str, ...]:
+    """What will probably not come out as asked, in sentences: words that the toy does not know, a size far
+    from what the model was trained with."""
+    return _notes(replace(request, sampling=_ANY_SAMPLING, source=None))
+
+
+@lru_cache(maxsize=2048)
+def _notes(request: GenerateRequest) -> tuple[str, ...]:
+    """To look for them takes a quarter of a millisecond, and a job is told a dozen times."""
+    try:
+        return tuple(note.message for note in notes_on(request))
+    except UnknownName:  # a pipeline of another installation's
+        return ()
+
+
+def left_s(record: JobRecord, now: float | None = None, progress: JobEvent | None = None) -> float | None:
+    """Seconds until an open job is ready: at the pace of its steps so far, once there are any, else as was
+    promised; None where nothing was."""
+    if record.status not in ("queued", "running"):
         return None
     now = time.time() if now is None else now
-    return round(max(0.0, record.created_at + record.eta_s - now), 2)
+    ready_at = _ready_at(record, progress)
+    if ready_at is None:
+        if record.eta_s is None:
+            return None
+        ready_at = record.created_at + record.eta_s
+    return round(max(0.0, ready_at - now), 2)
+
+
+def _ready_at(record: JobRecord, progress: JobEvent | None) -> float | None:
+    """By what passed until the latest step, which is told by `progress`; None where no step is timed, or the
+    job has changed hands, and stood still meanwhile."""
+    if progress is None or record.started_at is None or record.status != "running" or record.token != 1:
+        return None
+    done = _part_of(progress)
+    if progress.data["stage"] not in STEPS or not done or progress.at <= record.started_at:
+        return None
+    return record.started_at + (progress.at - record.started_at) / done
 
 
 def urls_of(record: JobRecord) -> dict[str, str]:
@@ -110,12 +154,15 @@ def percent_of(record: JobRecord, progress: JobEvent | None) -> int:
     """0 to 100, of the whole job; 100 only when it is completed."""
     if record.status == "completed":
         return 100
-    if progress is None:
-        return 0
+    return 0 if progress is None else min(99, int(100 * _part_of(progress) + 1e-6))
+
+
+def _part_of(progress: JobEvent) -> float:
+    """Of the whole clip, what is done after this unit."""
     begin, share = SHARES.get(str(progress.data["stage"]), (99, 0))
     done, total = progress.data["units"], progress.data["total"]
     part = done / total if isinstance(done, int) and isinstance(total, int) and total else 0.0
-    return min(99, begin + int(share * part))
+    return (begin + share * part) / 100
 
 
 def page_of(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

@@ -21,6 +21,9 @@ POSITION_S = 1.0
 """Between two looks of a watcher at its place in the queue, more or less a quarter: watchers that came
 together would all look at once."""
 
+AHEAD = 16
+"""Events that are read before a watcher asks for them."""
+
 FORWARDED = ("started", "resumed", "progress", "preview", "frames")
 """Kinds of an original's events that a twin's watcher gets."""
 
@@ -31,14 +34,17 @@ async def watched(gateway: Gateway, record: JobRecord, *, after: int = 0) -> Asy
     """A job's events up to its end, or until the gateway is drained. While it is queued, besides, events
     without a number (0): `position` whenever its place changes, and while it waits for another that makes
     the same clip, what is told of that one's work, from its beginning."""
-    job_id, queue = record.id, Queue(1)
+    job_id, queue = record.id, Queue(AHEAD)
     reader = asyncio.create_task(_read(gateway, job_id, after, queue))
     original = _Original(gateway, record, queue)
     is_queued, told = record.status == "queued", -1
     try:
         while True:
             try:
-                async with asyncio.timeout(POSITION_S * random.uniform(0.75, 1.25) if is_queued else None):
+                if is_queued:
+                    async with asyncio.timeout(POSITION_S * random.uniform(0.75, 1.25)):
+                        event = await queue.get()
+                else:
                     event = await queue.get()
             except TimeoutError:
                 place = await gateway.told_place(job_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from rushes.stages.base import CausalState, DenoiseState, Job
 from rushes.stages.denoise import start
 from rushes.stages.denoise_causal import start_causal
 from rushes.stages.sealed import metadata_of, request_digest, seal, tensors_of
-from rushes.types import ForwardCounts, GenerateRequest, Timing
+from rushes.types import ForwardCounts, GenerateRequest, Timing, fields_of
 
 VERSION = "1"
 """Of the format. A state of another one is refused: the job begins anew."""
@@ -51,10 +51,10 @@ def pack(job: Job) -> PackedJob:
     timing = job.timings.get("denoise")
     facts = {
         "denoise": None if state is None else _state_facts(state),
-        "forwards": asdict(job.forwards),
+        "forwards": fields_of(job.forwards),
         "num_delivered": max(job.num_frames, job.num_delivered),
         # Of the other stages, which start over, nothing is kept.
-        "timing": None if timing is None else asdict(timing),
+        "timing": None if timing is None else fields_of(timing),
     }
     # .cpu(): the device may be lost at any time, that is what the copy is for.
     return PackedJob(tensors={name: tensor.cpu() for name, tensor in tensors.items()}, facts=facts)

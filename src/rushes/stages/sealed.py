@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from hashlib import blake2b
 
 from safetensors.torch import load, save
@@ -44,6 +45,7 @@ def tensors_of(data: bytes) -> dict[str, Tensor]:
     return tensors
 
 
+@lru_cache(maxsize=64)
 def request_digest(request: GenerateRequest) -> str:
     """A name for all fields of a request."""
     fields = json.dumps(asdict(request), sort_keys=True)

@@ -13,7 +13,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import av
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    Colorspace,
+    ColorTrc,
+    Interpolation,
+    VideoReformatter,
+)
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -68,6 +75,7 @@ class Mp4Encoder:
     def __init__(self, sink: Sink, *, width: int, height: int, fps: int, num_frames: int | None) -> None:
         self._sink = sink
         self._num_frames = 0
+        self._reformatter = VideoReformatter()
         self._num_fragments = 0
         self._options = FRAGMENT_OPTIONS | {
             "movie_timescale": str(fps),
@@ -84,7 +92,7 @@ class Mp4Encoder:
     def write(self, frames: Pixels) -> None:
         packets = []
         for frame in frames:
-            packets += self._stream.encode(yuv420_frame(frame, self._num_frames))
+            packets += self._stream.encode(yuv420_frame(frame, self._num_frames, self._reformatter))
             self._num_frames += 1
         self._write_fragment(packets)
 
@@ -116,13 +124,15 @@ class WebmEncoder:
 
     def __init__(self, sink: Sink, *, width: int, height: int, fps: int, num_frames: int | None) -> None:
         self._num_frames = 0
+        self._reformatter = VideoReformatter()
         self._container = av.open(sink, "w", format="webm")
         with _closed_on_error(self._container):
             self._stream = _add_stream(self._container, "libvpx-vp9", VP9_OPTIONS, width, height, fps)
 
     def write(self, frames: Pixels) -> None:
         for frame in frames:
-            self._container.mux(self._stream.encode(yuv420_frame(frame, self._num_frames)))
+            yuv = yuv420_frame(frame, self._num_frames, self._reformatter)
+            self._container.mux(self._stream.encode(yuv))
             self._num_frames += 1
 
     def finish(self) -> None:
@@ -215,9 +225,14 @@ ENCODERS: Mapping[str, Callable[..., Encoder]] = MappingProxyType(
 SUBSAMPLED = ("mp4", "webm")  # one chroma sample for two by two pixels: sizes are even
 
 
-def yuv420_frame(rgb: Pixels, index: int) -> av.VideoFrame:
-    """Frame `index` of a clip, uint8 [height, width, 3], as bt.709 yuv420p in limited range."""
-    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
+def yuv420_frame(rgb: Pixels, index: int, reformatter: VideoReformatter) -> av.VideoFrame:
+    """Frame `index` of a clip, uint8 [height, width, 3], as bt.709 yuv420p in limited range.
+
+    Args:
+        reformatter: of the clip: a new one takes three times as long as a small frame does.
+    """
+    frame = reformatter.reformat(
+        av.VideoFrame.from_ndarray(rgb, format="rgb24"),
         format="yuv420p",
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
         dst_colorspace=Colorspace.ITU709,

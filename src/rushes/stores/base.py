@@ -151,6 +151,10 @@ class KeptPromise:
     finished_at: float
 
 
+Told = tuple[str, Mapping[str, Json]]
+"""An event that is not yet written: its kind and its data."""
+
+
 class JobStore(Protocol):
     """Durable jobs with exactly one result each; safe for many processes and threads at once.
 
@@ -293,6 +297,9 @@ class JobStore(Protocol):
         """Write one event; returns it with its number. Raises `StoreError` for a kind that ends a job: the
         methods below write those."""
 
+    def append_all(self, lease: Lease, told: Sequence[Told]) -> None:
+        """`append` of several, in this order: all of them or none."""
+
     def miss_source(self, lease: Lease, *, reason: str) -> None:
         """The latents from which the job was to go on cannot be used, and it begins with noise: writes its
         `source_missed` event, and a `miss` with the reason into its `reuse`, without what was to be saved."""
@@ -305,12 +312,14 @@ class JobStore(Protocol):
         actual_s: float,
         data: Mapping[str, Json] | None = None,
         identity: str | None = None,
+        told: Sequence[Told] = (),
     ) -> None:
         """The job is completed, once and for all; writes its event, which holds `data`, `result`, `actual_s`
         and, unless `data` has another, the record's `predicted_s`. The same call again does nothing, so that
         it can be repeated after a `StoreError`.
 
         Args:
+            told: events that come before its end.
             identity: of the model that made the clip. Where the job's key is for another, the clip is its own
                 only, and twins are freed.
         """

@@ -99,8 +99,15 @@ class Batches:
 
     def unfinished(self) -> Sequence[OpenBatch]:
         """Of all tenants, oldest first: those of which rows are still to be queued."""
+        return self._some(_OPEN)
+
+    def cut_short(self) -> Sequence[OpenBatch]:
+        """The same: those that were cancelled before all of their rows were queued."""
+        return self._some("num_rows < total AND cancelled_at IS NOT NULL")
+
+    def _some(self, condition: str) -> Sequence[OpenBatch]:
         columns = "id, key_id, tenant, created_at, total, num_rows"
-        query = f"SELECT {columns} FROM batches WHERE {_OPEN} ORDER BY id"
+        query = f"SELECT {columns} FROM batches WHERE {condition} ORDER BY id"
         with self._database.read() as connection:
             return tuple(OpenBatch(**dict(row)) for row in connection.execute(query).fetchall())
 

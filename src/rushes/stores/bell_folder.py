@@ -55,6 +55,7 @@ class FolderBell:
         self._seen: int | None = None
         self._ports: tuple[int, ...] = ()
         self._ear: _Ear | None = None
+        self._sender: _Sender | None = None
         self._retry_at = 0.0
 
     def ring(self) -> None:
@@ -62,11 +63,9 @@ class FolderBell:
         with self._lock, suppress(OSError):
             if self._closed.is_set():
                 return
-            if ports := self._listeners():
-                with _socket() as sender:
-                    for port in ports:
-                        with suppress(OSError):  # its buffer is full: it will look anyway
-                            sender.sendto(b"", (HOST, port))
+            for port in self._listeners():
+                self._sender = self._sender or _Sender()
+                self._sender.ring(port)
 
     def wait(self, timeout_s: float) -> bool:
         """See `Bell`. The first call begins to listen, and is heard as a ring: some may be missed."""
@@ -85,6 +84,8 @@ class FolderBell:
         with self._lock:
             self._closed.set()
             ear, self._ear = self._ear, None
+            if self._sender is not None:
+                self._sender.close()
         if ear is not None:
             ear.wake()  # a `wait` in another thread
             with self._turn:
@@ -115,6 +116,22 @@ class FolderBell:
             self._ports = tuple(_ports(self._folder).values())
             self._seen = changed if time.time_ns() - changed > SETTLED_NS else None
         return self._ports
+
+
+class _Sender:
+    """A socket that rings, for as long as anybody has it."""
+
+    def __init__(self) -> None:
+        self._socket = _socket()
+
+    def ring(self, port: int) -> None:
+        with suppress(OSError):  # its buffer is full: it will look anyway
+            self._socket.sendto(b"", (HOST, port))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    __del__ = close
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,15 +155,23 @@ class Charges:
             if row is not None and _charge_row(connection, job_id) is None:
                 _set_job(connection, row["id"], job_id)
 
-    def settle(self, job_id: str, actual_s: float | None, *, now: float) -> None:
-        """The job has ended; a second time, and one of an unknown job, changes nothing."""
-        condition = "job_id = ? AND ended_at IS NULL"
+    def settle(self, job_id: str, actual_s: float | None, *, now: float, is_whole: bool = True) -> None:
+        """The job has ended; a second time, and one of an unknown job, changes nothing.
+
+        Args:
+            is_whole: it was done. Of one that was cut short, and maybe deleted, no more counts as predicted
+                than it took: nothing of one that never began.
+        """
+        query = "SELECT 1 FROM charges WHERE job_id = ? AND ended_at IS NULL"
         with self._database.read() as connection:
-            if not connection.execute(f"SELECT 1 FROM charges WHERE {condition}", (job_id,)).fetchone():
+            if not connection.execute(query, (job_id,)).fetchone():
                 return
         with self._database.write(is_durable=False) as connection:
+            predicted = "predicted_s" if is_whole else "min(predicted_s, coalesce(?1, predicted_s))"
             cursor = connection.execute(
-                f"UPDATE charges SET actual_s = ?, ended_at = ? WHERE {condition}", (actual_s, now, job_id)
+                f"UPDATE charges SET predicted_s = {predicted}, actual_s = ?1, ended_at = ?2"
+                " WHERE job_id = ?3 AND ended_at IS NULL",
+                (actual_s, now, job_id),
             )
             if cursor.rowcount:
                 _add_to_day(connection, job_id)
@@ -258,16 +266,17 @@ def _check_quota(
     used_s = connection.execute(query, {"key_id": key_id, "day": day_of(now), "now": now}).fetchone()["used"]
     if used_s + predicted_s <= limit_s and used_s < limit_s:
         return
-    left_s = max(0.0, limit_s - used_s)
-    more = ", and never has: make it smaller" if predicted_s > limit_s else " today"
     wait_s = seconds_to_midnight(now)
+    has = f"{max(0.0, limit_s - used_s):.1f} of {limit_s:.1f} left today"
+    if predicted_s > limit_s:
+        has = f"never more than {limit_s:.1f} a day; make it smaller"
     raise QuotaExceeded(
-        f"the job is predicted to take {predicted_s:.1f} GPU-seconds, and this key has {left_s:.1f} of"
-        f" {limit_s:.1f} left{more}",
+        f"the job is predicted to take {predicted_s:.1f} GPU-seconds, and this key has {has}",
         retry_after_s=wait_s,
         limit=limit_s,
         used=used_s,
         reset_s=wait_s,
+        may_wait=predicted_s <= limit_s,
     )
 
 

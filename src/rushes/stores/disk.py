@@ -70,7 +70,7 @@ class BlobFolder:
         with _errors(path), _locked(temporary) as file, _removed_on_error(temporary):
             with open(file, "wb", closefd=False) as stream:
                 stream.write(data)
-            _publish(temporary, path)
+            _publish(file, temporary, path)
 
     @contextmanager
     def growing(self, name: str, *, final_name: Callable[[], str] | None = None) -> Iterator[Path]:
@@ -93,7 +93,7 @@ class BlobFolder:
             yield partial
             final = path if final_name is None else self.path(final_name())
             with _errors(final):
-                _publish(partial, final)
+                _publish(file, partial, final)
 
     def read(self, name: str) -> bytes:
         path = self.path(name)
@@ -159,19 +159,16 @@ def _size(entry: os.DirEntry[str]) -> int | None:
         return None
 
 
-def _publish(partial: Path, path: Path) -> None:
-    """Give a file its final name, content first: after a power failure the name never stands for less."""
-    _flush(partial)
+def _publish(file: int, partial: Path, path: Path) -> None:
+    """Give an open file its final name, content first: after a power failure the name never stands for less.
+    Flushed is what anybody has written to it."""
+    os.fsync(file)
     os.replace(partial, path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(file)
+        os.fsync(folder)
     finally:
-        os.close(file)
+        os.close(folder)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 
 from rushes.errors import LeaseLost, StoreError, UnknownJob
-from rushes.stores.base import JobRecord, Lease
+from rushes.stores.base import JobRecord, Lease, Told
 from rushes.stores.request_json import from_json, to_json
 from rushes.types import GenerateRequest, JobEvent, JobOptions, Json
 
@@ -31,6 +31,10 @@ _SAME_NAME = (
     "reuse",
     "twin_of",
 )
+
+
+_NEXT_NUMBER = "SELECT coalesce(max(number), 0) + 1 FROM events WHERE job_id = ?"
+_INSERT_EVENT = "INSERT INTO events (job_id, number, kind, at, data) VALUES (?, ?, ?, ?, ?)"
 
 
 def marks(values: Collection[object]) -> str:
@@ -108,10 +112,17 @@ def add_event(
     connection: sqlite3.Connection, job_id: str, kind: str, now: float, data: Mapping[str, Json]
 ) -> JobEvent:
     """The job's next event. The writing transaction makes numbers free of gaps, in the order of commits."""
-    query = "SELECT coalesce(max(number), 0) + 1 FROM events WHERE job_id = ?"
-    return insert_event(
-        connection, job_id, connection.execute(query, (job_id,)).fetchone()[0], kind, now, data
-    )
+    number = connection.execute(_NEXT_NUMBER, (job_id,)).fetchone()[0]
+    return insert_event(connection, job_id, number, kind, now, data)
+
+
+def add_events(connection: sqlite3.Connection, job_id: str, told: Sequence[Told], now: float) -> None:
+    """The same of several events of one moment, by kind and data."""
+    if not told:
+        return
+    first = connection.execute(_NEXT_NUMBER, (job_id,)).fetchone()[0]
+    for number, (kind, data) in enumerate(told, first):
+        connection.execute(_INSERT_EVENT, (job_id, number, kind, now, _event_json(kind, data)))
 
 
 def insert_event(
@@ -119,8 +130,7 @@ def insert_event(
 ) -> JobEvent:
     """The event of a job whose next number the caller knows."""
     text = _event_json(kind, data)
-    insert = "INSERT INTO events (job_id, number, kind, at, data) VALUES (?, ?, ?, ?, ?)"
-    connection.execute(insert, (job_id, number, kind, now, text))
+    connection.execute(_INSERT_EVENT, (job_id, number, kind, now, text))
     return JobEvent(job_id=job_id, number=number, kind=kind, at=now, data=json.loads(text))
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -36,8 +36,10 @@ def to_json(value: GenerateRequest | JobOptions) -> str:
     return json.dumps(mapping, sort_keys=True, separators=(",", ":"))
 
 
+@lru_cache(maxsize=512)
 def from_json(kind: type[Stored], text: str) -> Stored:
-    """The value that `to_json` was given.
+    """The value that `to_json` was given. One that was read lately is not read again: a job is looked at a
+    dozen times between its creation and its end.
 
     Raises:
         StoreError: no JSON, a field is unknown or missing, or its value is of another type; names the field.

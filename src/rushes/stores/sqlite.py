@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from rushes.errors import StoreError
@@ -20,12 +23,14 @@ from rushes.stores.base import (
     OpenWork,
     Swept,
     Tally,
+    Told,
 )
 from rushes.stores.job_ends import disown, end_job, fail_job, free_twins, without_source
 from rushes.stores.job_ids import next_job_id
 from rushes.stores.job_rows import (
     Value,
     add_event,
+    add_events,
     has_finished,
     insert_job,
     job_columns,
@@ -42,6 +47,8 @@ from rushes.stores.sqlite_database import Database
 from rushes.stores.sqlite_groups import WriteGroup
 from rushes.stores.sqlite_schema import JOBS
 from rushes.types import FINAL, GenerateRequest, JobEvent, JobOptions, JobStatus, Json, Lane
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 
@@ -82,8 +89,9 @@ class SqliteJobStore:
         on_write: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = Database(path, JOBS, timeout_s=timeout_s, on_write=on_write)
-        self._creations = WriteGroup(self._database)
+        self._writes = WriteGroup(self._database)
         self._clock = clock
+        self._damaged: set[str] = set()
 
     def create(
         self,
@@ -124,7 +132,7 @@ class SqliteJobStore:
                 job_joins.join(connection, job_id, original)
             return job_record(job_row(connection, job_id))
 
-        return self._creations.run(work)
+        return self._writes.run(work)
 
     def reuse_exact(
         self, request: GenerateRequest, options: JobOptions, *, exact_key: str
@@ -152,7 +160,8 @@ class SqliteJobStore:
 
     def asked(self, job_id: str) -> GenerateRequest:
         with self._database.read() as connection:
-            return from_json(GenerateRequest, job_row(connection, job_id)["asked"])
+            asked: GenerateRequest = from_json(GenerateRequest, job_row(connection, job_id)["asked"])
+        return asked
 
     def get(self, job_id: str) -> JobRecord:
         with self._database.read() as connection:
@@ -169,9 +178,19 @@ class SqliteJobStore:
     ) -> Sequence[JobRecord]:
         condition, values = _condition(tenant, statuses, after, oldest_first=oldest_first)
         order = "ASC" if oldest_first else "DESC"
-        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY id {order} LIMIT ?"
-        with self._database.read() as connection:
-            return tuple(job_record(row) for row in connection.execute(query, (*values, limit)))
+        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY id {order}"
+        with self._database.read() as connection, closing(connection.execute(query, values)) as rows:
+            return tuple(islice(filter(None, map(self._readable, rows)), limit))
+
+    def _readable(self, row: sqlite3.Row) -> JobRecord | None:
+        """None for a damaged one, which must not take a list with it; said once."""
+        try:
+            return job_record(row)
+        except StoreError as error:
+            if row["id"] not in self._damaged:
+                self._damaged.add(row["id"])
+                log.error("left out of lists: %s", error)
+            return None
 
     def count(self, *, tenant: str | None = None, statuses: Collection[JobStatus] = ()) -> int:
         condition, values = _condition(tenant, statuses)
@@ -200,7 +219,8 @@ class SqliteJobStore:
         with self._database.read() as connection:  # most looks find nothing, and need not wait for a writer
             if not sqlite_leases.may_find(connection, pipelines, lanes, self._clock(), most_bytes):
                 return ()
-        with self._database.write() as connection:
+
+        def work(connection: sqlite3.Connection) -> None:
             now = self._clock()
             sqlite_leases.shorten(connection, now)
             # Jobs that end instead of being taken make room for more.
@@ -208,8 +228,10 @@ class SqliteJobStore:
                 connection, pipelines, lanes, now, limit - len(taken), most_bytes
             ):
                 found = (sqlite_leases.take(connection, row, owner, now, ttl_s) for row in rows)
-                taken += [record for record in found if record is not None]
-            return tuple(taken)
+                taken.extend(record for record in found if record is not None)
+
+        self._writes.run(work)
+        return tuple(taken)
 
     def heartbeat(self, owner: str, leases: Collection[Lease], *, ttl_s: float) -> Heartbeat:
         with self._database.write(is_durable=False) as connection:
@@ -232,10 +254,12 @@ class SqliteJobStore:
                     update_job(connection, lease.job_id, needs_bytes=needs_bytes)
 
     def checkpoint(self, lease: Lease, name: str) -> str | None:
-        with self._database.write() as connection:
+        def work(connection: sqlite3.Connection) -> str | None:
             replaced: str | None = leased_row(connection, lease)["checkpoint"]
             update_job(connection, lease.job_id, checkpoint=name)
-        return None if replaced == name else replaced
+            return None if replaced == name else replaced
+
+        return self._writes.run(work)
 
     def amend(
         self,
@@ -257,11 +281,19 @@ class SqliteJobStore:
         return dropped
 
     def append(self, lease: Lease, kind: str, data: Mapping[str, Json]) -> JobEvent:
-        if kind in FINAL:
-            raise StoreError(f"event {kind!r}: ends a job and is written by the method that ends it")
+        _check_open([(kind, data)])
         with self._database.write() as connection:
             leased_row(connection, lease)
             return add_event(connection, lease.job_id, kind, self._clock(), data)
+
+    def append_all(self, lease: Lease, told: Sequence[Told]) -> None:
+        _check_open(told)
+
+        def work(connection: sqlite3.Connection) -> None:
+            leased_row(connection, lease)
+            add_events(connection, lease.job_id, told, self._clock())
+
+        self._writes.run(work)
 
     def miss_source(self, lease: Lease, *, reason: str) -> None:
         with self._database.write() as connection:
@@ -277,20 +309,21 @@ class SqliteJobStore:
         actual_s: float,
         data: Mapping[str, Json] | None = None,
         identity: str | None = None,
+        told: Sequence[Told] = (),
     ) -> None:
-        with self._database.write() as connection:
+        _check_open(told)
+        ended = {**(data or {}), "result": result, "actual_s": actual_s}
+
+        def work(connection: sqlite3.Connection) -> None:
             if has_finished(connection, lease, result):
                 return
-            row = leased_row(connection, lease)
-            report = {
-                "predicted_s": row["predicted_s"],
-                **(data or {}),
-                "result": result,
-                "actual_s": actual_s,
-            }
+            row, now = leased_row(connection, lease), self._clock()
+            add_events(connection, lease.job_id, told, now)
             disown(connection, row, identity)
-            now = self._clock()
+            report = {"predicted_s": row["predicted_s"], **ended}
             end_job(connection, lease.job_id, "completed", now, report, result=result, actual_s=actual_s)
+
+        self._writes.run(work)
 
     def fail(self, lease: Lease, *, error: str, error_kind: str) -> None:
         with self._database.write() as connection:
@@ -378,6 +411,12 @@ class SqliteJobStore:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _check_open(told: Sequence[Told]) -> None:
+    for kind, _ in told:
+        if kind in FINAL:
+            raise StoreError(f"event {kind!r}: ends a job and is written by the method that ends it")
 
 
 def _condition(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rushes.errors import StoreError
 from rushes.stores.sqlite_connections import Connections, PooledConnections, SharedConnection
@@ -65,6 +66,7 @@ class Database:
     def read(self) -> Iterator[sqlite3.Connection]:
         """Everything read inside is of one moment; writers are neither waited for nor kept waiting."""
         with self.errors(), self._connections.use() as connection:
+            self._set_timeout(connection, self._timeout_s)
             connection.execute("BEGIN")
             with _ended(connection):
                 self._schema.check_current(connection, self._path)
@@ -98,7 +100,7 @@ class Database:
     @contextmanager
     def _writing(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
         with self._connections.use() as connection:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            _set(connection, "synchronous", "FULL" if is_durable else "NORMAL")
             self._begin_writing(connection)
             with _ended(connection):
                 yield connection
@@ -107,20 +109,17 @@ class Database:
 
     def _begin_writing(self, connection: sqlite3.Connection) -> None:
         """SQLite looks for its turn every 100 ms only, so one process that writes all the time would keep the
-        others waiting for seconds; this looks every millisecond."""
+        others waiting for seconds; this looks every millisecond. Whoever has begun waits for nobody."""
         self._set_timeout(connection, 0)
         deadline = time.monotonic() + self._timeout_s
-        try:
-            while True:
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    break
-                except sqlite3.OperationalError as error:
-                    if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                        raise
-                time.sleep(_TURN_S)
-        finally:
-            self._set_timeout(connection, self._timeout_s)
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_TURN_S)
 
     def _shorten_wal(self, connection: sqlite3.Connection) -> None:
         """Move a long write-ahead log into the database.
@@ -136,7 +135,6 @@ class Database:
         with suppress(sqlite3.Error):
             self._set_timeout(connection, min(_CHECKPOINT_WAIT_S, self._timeout_s))
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self._set_timeout(connection, self._timeout_s)
         # Where a reader was in the way, writers wait for it once for every further length, not every time.
         self._wal_limit = self._wal_bytes() + _WAL_BYTES
 
@@ -168,7 +166,11 @@ class Database:
 
     def _connect_plainly(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+            self._path,
+            timeout=self._timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
         )
         connection.row_factory = sqlite3.Row
         return connection
@@ -191,7 +193,7 @@ class Database:
             raise StoreError(f"{self._path}: this file system has no write-ahead log (is it a network disk?)")
 
     def _set_timeout(self, connection: sqlite3.Connection, timeout_s: float) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
+        _set(connection, "busy_timeout", str(int(timeout_s * 1000)))
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -216,6 +218,21 @@ class Database:
         if not path.parent.is_dir():
             return f"there is no folder {path.parent}"
         return "no permission, or no space for the files beside it"
+
+
+class _Connection(sqlite3.Connection):
+    """Knows what its pragmas are set to: setting one takes as long as a small read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pragmas: dict[str, str] = {}
+
+
+def _set(connection: sqlite3.Connection, pragma: str, value: str) -> None:
+    assert isinstance(connection, _Connection)
+    if connection.pragmas.get(pragma) != value:
+        connection.execute(f"PRAGMA {pragma} = {value}")
+        connection.pragmas[pragma] = value
 
 
 @contextmanager

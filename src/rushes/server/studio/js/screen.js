@@ -150,6 +150,7 @@ export function factsOf(video) {
     video.model,
     edited(video),
     ...(video.changes ?? []).map(changed),
+    ...(video.notes ?? []),
   ];
   return parts.filter(Boolean).join(" · ");
 }

@@ -137,8 +137,14 @@ export function share(take) {
   return Math.max(ours, (take.video.progress ?? 0) / 100);
 }
 
-// Until it is done: as promised, or, where that has passed or nobody promised, at the pace so far; null unknown.
+// Until it is done: at the pace of its steps so far; before the first, as promised; null unknown. One that was lost
+// and taken up again stood still meanwhile: as promised, or, where that has passed, at the pace of all its time.
 export function secondsLeft(take) {
+  const last = take.units.at(-1);
+  if (isRunning(take) && take.stages.denoise && last && !take.losses.length && last.end > take.startedAt) {
+    const done = share(take);
+    return Math.max(0, take.startedAt + (last.end - take.startedAt) / done - serviceNow());
+  }
   const promised = take.eta === null ? null : take.eta - serviceNow();
   if (promised !== null && promised > 0) return promised;
   const part = share(take);

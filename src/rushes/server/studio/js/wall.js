@@ -104,7 +104,7 @@ class Card {
     const { video } = take;
     setText(this.title, video.prompt ?? "");
     setAttribute(this.title, "title", video.prompt);
-    setText(this.facts, [ago(video.created_at), factsOf({ ...video, model: null, changes: null, seed: null, remixed_from_video_id: null })].join(" · "));
+    setText(this.facts, [ago(video.created_at), factsOf({ ...video, model: null, changes: null, notes: null, seed: null, remixed_from_video_id: null })].join(" · "));
     setText(this.status, isDone(take) ? (video.num_frames > 1 ? `${seconds(video).toFixed(1)} s` : "still") : doing(take));
     setAttribute(this.open.firstChild, "data-ahead", isQueued(take) && !take.isPending ? String(take.position ?? "") : null);
     setAttribute(this.element, "data-status", isCancelled(take) ? "cancelled" : video.status);
