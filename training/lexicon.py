@@ -8,7 +8,7 @@ A word's score for a subject is the mean cosine of MiniLM's embeddings of "a pic
 of each name that captions use, plus the closeness of the two in WordNet (a kind of a thing is close to it,
 what shares a genus with it less), plus the mean cosine of the definitions. Nothing is read from the
 held-out names: the settings were chosen by `training.lexicon_check`, which takes each name out of the
-captions' and asks the recipe where it belongs.
+captions' and asks the recipe where it belongs. Words that WordNet lacks come from `training.lexicon_forms`.
 """
 
 from __future__ import annotations
