@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rushes.models.lexicon import Lexicon
+from training.lexicon_file import lines
+from training.lexicon_forms import by_form
 from training.lexicon_score import Embed, Scorer
 from training.wordnet import WordNet, genera, meanings
 from training.world.subjects import Subject
@@ -63,28 +66,40 @@ def read_left_out(scorer: Scorer, names: Sequence[Subject]) -> Count:
     for row, test in enumerate(tests):
         column = next(i for i, subject in enumerate(names) if subject.id == test.subject.id)
         scores[row, column] = scorer.scores([test.name], [test.subject])[0, 0]
-    return _count(scorer, words, scores, [test.subject.id for test in tests], names)
+    places = [
+        _read(scorer.net, test, place, names)
+        for test, place in zip(tests, _by_score(scorer, words, scores, names), strict=True)
+    ]
+    return _count(words, places, [test.subject.id for test in tests])
+
+
+def _read(net: WordNet, test: LeftOut, by_score: int | None, names: Sequence[Subject]) -> int | None:
+    """The subject that a lexicon reads in the name, made of what its score found and of the other names."""
+    rest = [test.subject if subject.id == test.subject.id else subject for subject in names]
+    found = by_form(net, rest) if by_score is None else {test.name: by_score}
+    text = Lexicon(lines(net, found, rest))(test.name)
+    return next((s.id for s in rest if text in {noun.one for noun in s.training}), None)
 
 
 def read_all(scorer: Scorer, words: Sequence[str], right: Sequence[int], names: Sequence[Subject]) -> Count:
-    """Words that should be read as subjects `right`."""
-    return _count(scorer, words, scorer.scores(words, names), right, names)
+    """Words that should be read as subjects `right`, by their scores."""
+    return _count(words, _by_score(scorer, words, scorer.scores(words, names), names), right)
 
 
-def _count(
-    scorer: Scorer,
-    words: Sequence[str],
-    scores: NDArray[np.float32],
-    right: Sequence[int],
-    names: Sequence[Subject],
-) -> Count:
+def _by_score(
+    scorer: Scorer, words: Sequence[str], scores: NDArray[np.float32], names: Sequence[Subject]
+) -> list[int | None]:
+    """The best subject of each word where its score is enough."""
     is_read = scores.max(1) >= scorer.enough(words)
-    places = [names[i].id for i in scores.argmax(1)]
-    rows = list(zip(words, is_read, places, right, strict=True))
+    return [names[i].id if read else None for i, read in zip(scores.argmax(1), is_read, strict=True)]
+
+
+def _count(words: Sequence[str], places: Sequence[int | None], right: Sequence[int]) -> Count:
+    rows = list(zip(words, places, right, strict=True))
     return Count(
-        right=sum(bool(read) and place == asked for _, read, place, asked in rows),
-        wrong=tuple((word, place) for word, read, place, asked in rows if read and place != asked),
-        unread=tuple(word for word, read, _, _ in rows if not read),
+        right=sum(place == asked for _, place, asked in rows),
+        wrong=tuple((word, place) for word, place, asked in rows if place is not None and place != asked),
+        unread=tuple(word for word, place, _ in rows if place is None),
     )
 
 

@@ -30,6 +30,8 @@ class WordNet:
         fields: the lexicographer's file of a synset, a field of meaning (`lexnames(5WN)`).
         common: lemmas that some synset writes without a capital: no names, Latin ones included.
         rarely_nouns: lemmas that are more often another part of speech.
+        lemmas: of all parts of speech.
+        plurals: the irregular ones of a lemma.
     """
 
     senses: dict[str, list[str]] = field(default_factory=dict)
@@ -39,10 +41,12 @@ class WordNet:
     fields: dict[str, int] = field(default_factory=dict)
     common: set[str] = field(default_factory=set)
     rarely_nouns: set[str] = field(default_factory=set)
+    lemmas: set[str] = field(default_factory=set)
+    plurals: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 def read_wordnet(folder: Path) -> WordNet:
-    """The noun files of WordNet 3.0 (`wndb(5WN)`)."""
+    """The noun files of WordNet 3.0 (`wndb(5WN)`), and the lemmas of the others."""
     net = WordNet()
     for line in _lines(folder / "data.noun"):
         data, _, gloss = line.partition(" | ")
@@ -60,6 +64,13 @@ def read_wordnet(folder: Path) -> WordNet:
     for line in _lines(folder / "index.noun"):
         fields = line.split()
         net.senses[fields[0].replace("_", " ")] = fields[-int(fields[2]) :]
+    for part in ("noun", "verb", "adj", "adv"):
+        lines = [*_lines(folder / f"index.{part}"), *_lines(folder / f"{part}.exc")]
+        net.lemmas.update(line.split()[0].replace("_", " ") for line in lines)
+    for line in _lines(folder / "noun.exc"):
+        many, *ones = line.split()
+        for one in ones:
+            net.plurals[one].append(many)
     _read_counts(folder / "cntlist.rev", net)
     return net
 

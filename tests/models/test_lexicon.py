@@ -12,8 +12,8 @@ from rushes.errors import CheckpointError
 from rushes.models.lexicon import LEXICON, Lexicon, read_lexicon
 
 LINES = [
-    "keep: trout stream",
-    "dog, dogs: beagle, guide dog, husky",
+    "keep: sunflower, palm tree, trout stream, toy fox=toy foxen",
+    "dog, dogs: beagle, fox, guide dog, husky, wolf=wolves",
     "fish, fish: trout",
     "box of fries, boxes of fries: chip",
 ]
@@ -28,6 +28,11 @@ LINES = [
         ("3 chips\tin  the\nsnow", "3 boxes of fries\tin  the\nsnow"),
         ("a guide to beaglers", "a guide to beaglers"),
         ("trout in a trout stream", "fish in a trout stream"),
+        ("a wolf, two wolves, three wolfs", "a dog, two dogs, three dogs"),
+        ("a fox and toy foxen", "a dog and toy foxen"),
+        ("Sun flowers by a sun-flower", "sunflowers by a sunflower"),
+        ("two palmtrees by a palm-tree", "two palm trees by a palm tree"),
+        ("sun, flower; guidedog", "sun, flower; guidedog"),
         ("猫 beagle's ünï", "猫 dog's ünï"),
         ("", ""),
     ],

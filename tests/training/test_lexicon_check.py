@@ -47,6 +47,15 @@ def test_a_name_left_out_is_read_by_the_others() -> None:
     assert count.unread == ("heifer", "bunny")  # WordNet lacks the first
 
 
+def test_a_name_left_out_is_read_by_its_form() -> None:
+    """As the engine reads it: together where another name is, and cut short; neither is in WordNet."""
+    subject = _subject(3, "hippopotamus", "hippo potamus", "hippo")
+    count = read_left_out(Scorer(WordNet(), _embed), [COW, subject, RABBIT])
+    assert {"hippo potamus", "hippo"}.isdisjoint(count.unread)
+    assert count.wrong == ()
+    assert "heifer" in count.unread
+
+
 def test_strangers_are_abstract_in_every_sense() -> None:
     net = WordNet()
     net.senses.update({"idea": ["a"], "bulb": ["a", "b"], "run": ["a"]})

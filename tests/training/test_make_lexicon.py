@@ -1,13 +1,11 @@
 """Nearest subjects by WordNet's graph and by embeddings, both drawn by hand."""
 
-import lzma
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from training.lexicon import nearest, write
+from training.lexicon import candidates, nearest
 from training.lexicon_score import ENOUGH, ENOUGH_OF_TWO, RARELY_NOUN, SHOWN, Scorer
 from training.wordnet import WordNet
 from training.world.subjects import Noun, Subject
@@ -75,20 +73,22 @@ def test_two_words_are_left_out_where_the_second_tells_as_much() -> None:
     words = ["guide dog", "beagle", "fire ball", "dust"]
     scores = np.array([[1.5, 0.0], [0.9, 0.1], [1.2, 0.3], [0.2, 0.1]], np.float32)
     enough = np.array([1.0, 0.6, 1.0, 0.6], np.float32)
-    assert nearest(words, scores, enough, (DOG, BALL)) == {"beagle": 0, "fire ball": 0}
+    assert nearest(words, scores, enough, (DOG, BALL), WordNet()) == {"beagle": 0, "fire ball": 0}
 
 
 def test_a_word_gives_its_plural_away_to_none() -> None:
-    scores = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], np.float32)
-    found = nearest(["cur", "curs", "marbles"], scores, np.full(3, 0.5, np.float32), (DOG, BALL))
-    assert found == {"cur": 0, "marbles": 1}
+    net = WordNet()
+    net.plurals["ox"].append("oxen")
+    net.plurals["sheep"].append("sheep")
+    words = ["cur", "curs", "marbles", "ox", "oxen", "sheep"]
+    scores = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [1, 0]], np.float32)
+    found = nearest(words, scores, np.full(len(words), 0.5, np.float32), (DOG, BALL), net)
+    assert found == {"cur": 0, "marbles": 1, "ox": 0, "sheep": 0}
 
 
-def test_the_file_has_a_line_a_subject(tmp_path: Path) -> None:
-    out = tmp_path / "lexicon.txt.xz"
-    write({"beagle": 0, "akita": 0}, (DOG, _subject(1, "soccer ball")), out)
-    assert lzma.decompress(out.read_bytes()).decode().splitlines() == [
-        "keep: soccer ball, soccer balls",
-        "dog, dogs: akita, beagle",
-        "soccer ball, soccer balls: ",
-    ]
+def test_candidates_are_common_nouns_that_captions_leave_free() -> None:
+    net = WordNet()
+    words = ["beagle", "ox", "guide dog", "an ox", "puppy", "dogs", "red ant", "blues", "trans-rex", "rex"]
+    net.senses.update({word: [word] for word in words})
+    net.common.update(set(words) - {"rex"})
+    assert candidates(net, (DOG, BALL), {"red", "blues"}) == ["beagle", "ox", "guide dog"]

@@ -66,6 +66,11 @@ def test_the_files_of_wordnet_are_read(tmp_path: Path) -> None:
     (tmp_path / "index.noun").write_text(
         header + "dog n 1 1 @ 1 1 00000001\nguide_dog n 1 1 @ 1 0 00000001\n"
     )
+    for part in ("noun", "verb", "adj", "adv"):
+        (tmp_path / f"{part}.exc").write_text("")
+    for part in ("verb", "adj", "adv"):
+        (tmp_path / f"index.{part}").write_text(f"{header}{part}_like a 1 0 1 0 00000001\n")
+    (tmp_path / "noun.exc").write_text("oxen ox\n")
     (tmp_path / "cntlist.rev").write_text("dog%1:05:00:: 1 20\ndog%2:38:00:: 1 42\n")
     net = read_wordnet(tmp_path)
     assert net.senses == {"dog": ["00000001"], "guide dog": ["00000001"]}
@@ -74,3 +79,5 @@ def test_the_files_of_wordnet_are_read(tmp_path: Path) -> None:
     assert net.fields == {"00000001": 5, "00000002": 3}
     assert net.common == {"dog", "animal"}
     assert net.rarely_nouns == {"dog"}
+    assert net.lemmas == {"dog", "guide dog", "verb like", "adj like", "adv like", "oxen"}
+    assert net.plurals == {"ox": ["oxen"]}

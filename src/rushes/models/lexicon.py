@@ -1,15 +1,15 @@
 """Words that the toy was not trained on, read as the nearest that it was: "a beagle" as "a dog".
 
 A file has a line per trained noun, its singular and plural before a colon, then the nouns that are nearest to
-it in meaning, singular; the line `keep` lists names of several words whose parts stay as they are.
-`training/lexicon.py` makes it, from WordNet and a sentence encoder.
+it in meaning, singular, with their plural behind "=" where it is irregular; the line `keep` lists all names
+that captions use, which stay. `training/lexicon.py` makes it, from WordNet and a sentence encoder.
 """
 
 from __future__ import annotations
 
 import lzma
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rushes.errors import CheckpointError
@@ -22,26 +22,34 @@ MAX_WORDS = 4
 """Of a name that is kept."""
 
 _WORD = re.compile(r"[A-Za-z]+")
+_GAP = re.compile(r"[ -]")
 
 
 class Lexicon:
     """Replaces nouns of one or two words, in either number; all other text stays as it is.
 
+    A name that is kept may be written with or without the gap between its words.
+
     Example:
-        >>> lexicon = Lexicon(["keep: oak tree", "dog, dogs: beagle, guide dog", "tree, trees: oak"])
+        >>> lexicon = Lexicon(["keep: oak tree, teapot", "dog, dogs: beagle, guide dog", "tree, trees: oak"])
         >>> lexicon("Two Beagles and a guide dog under an oak tree")
         'Two dogs and a dog under an oak tree'
+        >>> lexicon("a tea pot under an oaktree")
+        'a teapot under an oak tree'
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._nouns: dict[str, str | None] = {}
+        self._closed: dict[str, str] = {}
         for line in lines:
             forms, _, words = line.strip().partition(": ")
             one, _, many = forms.partition(", ")
             for word in filter(None, words.split(", ")):
-                self._nouns[word] = None if forms == KEPT else one
-                if forms != KEPT:
-                    self._nouns[plural(word)] = many
+                noun, *plurals = _forms(word)
+                self._nouns[noun] = None if forms == KEPT else one
+                self._nouns.update(dict.fromkeys(plurals, None if forms == KEPT else many))
+        for name in [name for name, noun in self._nouns.items() if noun is None]:
+            self._closed.setdefault(_GAP.sub("", name), name)
 
     def __call__(self, prompt: str) -> str:
         """The prompt in words that the model knows."""
@@ -61,7 +69,18 @@ class Lexicon:
             text = prompt[words[i].start() : words[i + span - 1].end()].lower()
             if text in self._nouns:
                 return span, self._nouns[text]
+            closed = _GAP.sub("", text)
+            if closed in self._closed:
+                return span, self._closed[closed]
         return 1, None
+
+
+def _forms(word: str) -> Iterator[str]:
+    """An entry's singular, then its plurals."""
+    noun, *irregular = word.split("=")
+    yield noun
+    yield plural(noun)
+    yield from irregular
 
 
 def plural(noun: str) -> str:
