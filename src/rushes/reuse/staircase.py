@@ -70,6 +70,11 @@ STAIRCASE = Staircase(
 level down to 0.35, while two seeds grow alike; the lower, the surer one should be of the meaning."""
 
 
+SEEDED_SIGMA = 0.97
+"""Below the first step at or below this level nobody who named a seed is sent: two seeds that go on from one
+clip are then less than 3 dB (PSNR) more alike than two fresh clips (docs/reuse.md)."""
+
+
 def pick_step(sigmas: Sequence[float], lowest_sigma: float) -> int:
     """The latest solver step of a schedule that starts at or above a noise level: so many steps are saved.
 
