@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +26,15 @@ from torch import Tensor, nn
 from rushes.ops.attention import attention
 from rushes.ops.attention_fp8 import attention_fp8, quantize_heads
 from rushes.ops.fa3 import fa3_module
-from rushes.ops.fp8 import quantize_rows, scaled_mm
+from rushes.ops.fp8 import quantize_rows, quantize_rows_in_one, quantize_rows_reference, scaled_mm
 from rushes.ops.int8 import int8_linear, quantize_static, quantize_weight
 from rushes.ops.linear_attention import linear_attention
 from rushes.ops.norm import modulated_layer_norm
 from rushes.ops.patch import Size3
-from rushes.ops.sparse import RadialMask, density_of, kept_blocks, radial_attention
+from rushes.ops.radial_mask import RadialMask, density_of, kept_blocks
+from rushes.ops.sparse import FLEX_BLOCK, radial_attention
+from rushes.ops.sparse_fp8 import radial_attention_fp8
+from rushes.ops.sparse_pages import PAGE, PAGE_FP8, QUERY_BLOCK
 from rushes.passes.fp8 import Fp8Linear
 
 BF16 = torch.bfloat16
@@ -39,6 +43,7 @@ CHECKED_ROWS = 256
 """Rows, or queries, whose error against float32 is taken."""
 
 Call = Callable[[], Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,7 @@ class Shapes:
 
     Attributes:
         grids: frames, rows and columns of tokens, by name.
-        block: of the sparse mask.
+        masks: of the sparse kernels, by name.
         odd_rows: numbers of rows that are no multiple of anything.
     """
 
@@ -55,7 +60,7 @@ class Shapes:
     ffn_dim: int
     heads: int
     grids: Mapping[str, Size3]
-    block: int
+    masks: Mapping[str, RadialMask]
     odd_rows: tuple[int, ...]
 
     @property
@@ -70,11 +75,24 @@ TRUE = Shapes(
     ffn_dim=13824,
     heads=40,
     grids={"480p": (21, 30, 52), "720p": (21, 45, 80)},
-    block=128,
+    masks={
+        "sparse flex": RadialMask(density=0.25, block=FLEX_BLOCK),
+        "sparse fa3": RadialMask(density=0.25, block=QUERY_BLOCK, key_block=PAGE),
+        "sparse fa3 fp8": RadialMask(density=0.25, block=QUERY_BLOCK, key_block=PAGE_FP8),
+    },
     odd_rows=(1, 17, 1561),
 )
 TINY = Shapes(
-    dim=64, ffn_dim=96, heads=2, grids={"480p": (6, 4, 6), "720p": (6, 5, 6)}, block=8, odd_rows=(1, 17)
+    dim=64,
+    ffn_dim=96,
+    heads=2,
+    grids={"480p": (6, 4, 6), "720p": (6, 5, 6)},
+    masks={
+        "sparse flex": RadialMask(density=0.25, block=8),
+        "sparse fa3": RadialMask(density=0.25, block=16, key_block=11),
+        "sparse fa3 fp8": RadialMask(density=0.25, block=16, key_block=14),
+    },
+    odd_rows=(1, 17),
 )
 
 
@@ -198,14 +216,14 @@ def attentions(report: Report, grid: str, shapes: Shapes, device: torch.device) 
     tokens, head_dim = size[0] * size[1] * size[2], shapes.dim // shapes.heads
     q, k, v = (normal(1, tokens, shapes.heads, head_dim + i, device=device)[..., :head_dim] for i in range(3))
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    mask = RadialMask(density=0.25, block=shapes.block)
-    density = density_of(mask, size)
-    report.add("sparse, density", density)
+    densities = {name: density_of(mask, size) for name, mask in shapes.masks.items()}
+    for name, density in densities.items():
+        report.add(f"{name}, density", density)
     on_gpu = device.type == "cuda"
     calls: dict[str, Call] = {
         "cudnn": partial(attention, q, k, v, backend="cudnn" if on_gpu else "sdpa"),
         "fp8, eager quantisation": partial(attention_fp8, q, k, v),
-        "sparse": partial(radial_attention, q, k, v, size, mask),
+        **_sparse_calls((q, k, v), size, shapes, device),
         "linear": partial(linear_attention, q, k, v),
         "linear, compiled": partial(_compile(linear_attention, device), q, k, v),
     }
@@ -217,12 +235,25 @@ def attentions(report: Report, grid: str, shapes: Shapes, device: torch.device) 
     calls["fp8, compiled quantisation"] = partial(_compile(attention_fp8, device), q, k, v)
     dense = 4.0 * tokens * tokens * shapes.dim
     linear = 4.0 * tokens * head_dim * shapes.dim
-    work = {name: linear if "linear" in name else dense for name in calls} | {"sparse": dense * density}
+    work = {name: linear if "linear" in name else dense for name in calls}
+    work |= {name: dense * density for name, density in densities.items()}
     time_all(report, calls, work, device)
-    _attention_errors(report, calls, (q, k, v), mask, size)
+    _attention_errors(report, calls, (q, k, v), shapes.masks, size)
 
 
-def _compile(call: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+def _sparse_calls(
+    qkv: tuple[Tensor, Tensor, Tensor], size: Size3, shapes: Shapes, device: torch.device
+) -> dict[str, Call]:
+    """One a mask; that of float8 quantises in compiled code."""
+    fp8 = _compile(radial_attention_fp8, device)
+    return {
+        "sparse flex": partial(radial_attention, *qkv, size, shapes.masks["sparse flex"]),
+        "sparse fa3": partial(radial_attention, *qkv, size, shapes.masks["sparse fa3"], backend="fa3"),
+        "sparse fa3 fp8": partial(fp8, *qkv, size, shapes.masks["sparse fa3 fp8"]),
+    }
+
+
+def _compile(call: Callable[..., T], device: torch.device) -> Callable[..., T]:
     backend = "inductor" if device.type == "cuda" else "aot_eager"
     return torch.compile(call, backend=backend, dynamic=False, fullgraph=True)
 
@@ -231,22 +262,23 @@ def _attention_errors(
     report: Report,
     calls: Mapping[str, Call],
     qkv: tuple[Tensor, Tensor, Tensor],
-    mask: RadialMask,
+    masks: Mapping[str, RadialMask],
     grid: Size3,
 ) -> None:
     """Of queries in the middle, head 0, against float32: dense kernels against softmax over all keys, the
-    sparse one against the masked softmax, and that one against the dense."""
+    sparse ones against the masked softmax, and that one against the dense."""
     q, k, v = (x[0, :, 0].float() for x in qkv)
-    begin = q.shape[0] // 2 // mask.block * mask.block
-    some = slice(begin, begin + CHECKED_ROWS)
+    some = slice(q.shape[0] // 2, q.shape[0] // 2 + CHECKED_ROWS)
     scores = q[some] @ k.T / q.shape[1] ** 0.5
     dense = scores.softmax(-1) @ v
-    kept = _mask_rows(mask, grid, some).to(q.device)
-    masked = scores.masked_fill(~kept, float("-inf")).softmax(-1) @ v
-    for name in ("cudnn", "fa3", "fp8, compiled quantisation", "sparse"):
+    expected_of = dict.fromkeys(("cudnn", "fa3", "fp8, compiled quantisation"), dense)
+    for name, mask in masks.items():
+        kept = _mask_rows(mask, grid, some).to(q.device)
+        expected_of[name] = scores.masked_fill(~kept, float("-inf")).softmax(-1) @ v
+        report.add(f"masked as {name} against dense softmax, relative", error(expected_of[name], dense)[0])
+    for name, expected in expected_of.items():
         if name not in calls:
             continue
-        expected = masked if name == "sparse" else dense
 
         def add(name: str = name, expected: Tensor = expected) -> None:
             out = calls[name]()
@@ -254,13 +286,29 @@ def _attention_errors(
             report.add(f"{name}, relative error", error(out[0, some, 0].float(), expected)[0])
 
         report.attempt(f"{name}, relative error", add)
-    report.add("masked against dense softmax, relative", error(masked, dense)[0])
 
 
 def _mask_rows(mask: RadialMask, grid: Size3, rows: slice) -> Tensor:
     num_tokens = grid[0] * grid[1] * grid[2]
     tokens = torch.arange(num_tokens)
-    return kept_blocks(mask, grid)[tokens[rows, None] // mask.block, tokens[None] // mask.block]
+    return kept_blocks(mask, grid)[tokens[rows, None] // mask.block, tokens[None] // mask.keys]
+
+
+@torch.no_grad()
+def quantising(report: Report, grid: str, shapes: Shapes, device: torch.device) -> None:
+    """GELU and attention's output to codes: the own kernel beside the plain operators, compiled."""
+    frames, rows, columns = shapes.grids[grid]
+    for name, width, has_gelu in (("gelu", shapes.ffn_dim, True), ("attention's output", shapes.dim, False)):
+        x = normal(frames * rows * columns, width, device=device)
+        plain = _compile(quantize_rows_reference, device)
+        calls: dict[str, Call] = {
+            f"{name}, own": lambda x=x, g=has_gelu: quantize_rows_in_one(x, has_gelu=g)[0],
+            f"{name}, compiled": lambda x=x, g=has_gelu, plain=plain: plain(x, g)[0],
+        }
+        time_all(report, calls, {}, device)
+        own, other = (call()[:CHECKED_ROWS].float() for call in calls.values())
+        report.add(f"{name}, share of other codes", float((own != other).float().mean()))
+        report.add(f"{name}, own against compiled, relative", error(own, other)[0])
 
 
 def all_parts(shapes: Shapes, device: torch.device) -> dict[str, tuple[Callable[[Report], None], float]]:
@@ -272,6 +320,7 @@ def all_parts(shapes: Shapes, device: torch.device) -> dict[str, tuple[Callable[
     return {
         "linears 480p": (on(linears, "480p"), 4.0),
         "odd rows": (on(odd_rows), 1.0),
+        "quantising 480p": (on(quantising, "480p"), 4.0),
         "attention 480p": (on(attentions, "480p"), 12.0),
         "compiled 480p": (on(compiled, "480p"), 15.0),
         "attention 720p": (on(attentions, "720p"), 12.0),

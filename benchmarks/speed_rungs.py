@@ -22,8 +22,8 @@ LADDER: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
     ("plain", None, ()),
     ("attention", "exact", ("attention",)),
     ("exact", "exact", ("compile", "vae-fused", "vae-compile")),
-    ("fast", "fast", ("fp8-linears",)),
-    ("fp8-attention", "turbo", ("fp8-attention",)),
+    ("fp8-linears", "fast", ("fp8-linears",)),
+    ("fast", "fast", ("fp8-attention",)),
     ("turbo", "turbo", ("sparse-attention",)),
 )
 """Rung, the preset whose settings its passes have, and the passes that it adds to the rung before."""

@@ -46,21 +46,20 @@ def request_of(pipeline=A14B, width=832, height=480, preset="quality", **fields)
     return resolve(load_rules(pipeline), "x", preset=preset, width=width, height=height, seed=1, **fields)
 
 
-def test_peaks_of_a_run_on_an_h200_are_predicted_within_one_percent():
-    """A14B at 480p, 4 steps without guidance; of the denoiser and of the decoder."""
+def actual_peak(figures):
+    return max(value for name, value in figures.items() if name.endswith("peak memory [GB]"))
+
+
+def test_peaks_of_a_run_on_an_h200_are_predicted_within_a_thousandth():
+    """A14B at 480p, 4 steps; of denoiser and decoder. Nothing was guided, so nothing was pinned."""
     figures = json.loads(RESULTS.read_text())["parts"]["generation"]["figures"]
     memory = job_memory(request_of(preset="distilled-4"), WAN22_T2V_A14B)
     assert memory.weights / GB == pytest.approx(figures["weights at rest [GB]"], rel=0.01)
-    # Of the run's time: blocks returned keys and values whether a cache wanted them or not.
-    returned = {"denoise": 32_760 * 5120 * 10, "vae_decode": 0}
     for stage in ("denoise", "vae_decode"):
-        predicted = memory.weights + memory.shared + memory.held[stage] + memory.working[stage]
-        predicted += returned[stage]
+        predicted = memory.weights + memory.held[stage] + memory.working[stage]
         actual = figures[f"{stage}, peak memory [GB]"]
-        assert predicted / GB == pytest.approx(actual, rel=0.01)
-        assert actual - predicted / GB < 1.0
-    peak = memory.peak_bytes + returned["denoise"]
-    assert peak / GB == pytest.approx(figures["denoise, peak memory [GB]"], rel=0.01)
+        assert predicted / GB == pytest.approx(actual, rel=0.001)
+    assert memory.peak_bytes / GB == pytest.approx(actual_peak(figures) + memory.shared / GB, rel=0.001)
 
 
 @pytest.mark.parametrize("shape", [WAN22_T2V_A14B, WAN22_TI2V_5B])

@@ -2,9 +2,18 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from rushes.errors import ConfigError
-from rushes.ops.fp8 import CODE, check_fp8_device, quantize_rows, scaled_mm, scaled_mm_reference
+from rushes.ops.fp8 import (
+    CODE,
+    check_fp8_device,
+    quantize_rows,
+    quantize_rows_in_one,
+    quantize_rows_reference,
+    scaled_mm,
+    scaled_mm_reference,
+)
 
 
 def _with_outliers(*shape: int) -> torch.Tensor:
@@ -63,6 +72,23 @@ def test_the_gpu_computes_what_the_reference_says(rows: int) -> None:
     given = (a, b, scale_a, scale_b, bias, torch.bfloat16)
     found, expected = scaled_mm(*given).float(), scaled_mm_reference(*given).float()
     assert (found - expected).norm() <= 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("has_gelu", [False, True])
+def test_rows_quantised_in_one_are_those_of_the_plain_operators(device: str, has_gelu: bool) -> None:
+    """A code may be the next one where GELU or a product is rounded otherwise."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("a GPU's own kernel")
+    x = _with_outliers(24, 200).to(device, torch.bfloat16)
+    codes, scales = quantize_rows_in_one(x.view(2, 12, 200), has_gelu=has_gelu)
+    expected, expected_scales = quantize_rows_reference(x, has_gelu)
+    assert (codes.shape, codes.dtype, scales.shape) == ((2, 12, 200), CODE, (2, 12, 1))
+    torch.testing.assert_close(scales.view(24, 1), expected_scales, rtol=1e-2, atol=0)
+    values = codes.float().view(24, 200) * scales.view(24, 1)
+    assert (values - expected.float() * expected_scales).norm() <= 2e-2 * values.norm()
+    exact = F.gelu(x.float(), approximate="tanh") if has_gelu else x.float()
+    assert 1e-3 < (values - exact).norm() / exact.norm() < 0.06
 
 
 def test_devices_without_it_are_refused() -> None:

@@ -9,15 +9,15 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from rushes.errors import ConfigError
 from rushes.ops import sparse
-from rushes.ops.reference import attention_loop
-from rushes.ops.sparse import (
+from rushes.ops.radial_mask import (
     RadialMask,
     density_of,
     floor_density,
     kept_blocks,
-    radial_attention,
     token_mask,
 )
+from rushes.ops.reference import attention_loop
+from rushes.ops.sparse import radial_attention
 
 GRID = (6, 4, 5)
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]

@@ -1,5 +1,6 @@
 """fp8-linears: how far a layer is off, what is replaced, what is refused, who can use the result."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -43,6 +44,20 @@ def test_weights_are_rounded_row_by_row() -> None:
     assert layer.bias is None
     for row, stored in zip(linear.weight, layer.weight.float() * layer.scale, strict=True):
         assert (stored - row).abs().max() <= row.abs().max() * 2**-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_own_kernels_change_nothing(dtype: torch.dtype) -> None:
+    """On a CPU both are the plain operators."""
+    plain, own = (
+        Fp8Linears(own_kernels=own).apply(cast_weights(small_wan(), dtype)) for own in (False, True)
+    )
+    kinds = Counter(type(module).__name__ for module in own.modules() if isinstance(module, Fp8Linear))
+    assert kinds == {"Fp8Linear": 9, "OpaqueFp8Linear": 6, "GeluFp8Linear": 3}
+    assert not any(
+        type(module) is not Fp8Linear for module in plain.modules() if isinstance(module, Fp8Linear)
+    )
+    assert torch.equal(forward(own), forward(plain))
 
 
 def test_every_target_is_replaced_and_nothing_else() -> None:

@@ -6,7 +6,7 @@ from small_wan import forward, relative, small_wan
 
 from rushes.errors import ConfigError
 from rushes.ops.kv_cache import KVCache
-from rushes.ops.sparse import density_of
+from rushes.ops.radial_mask import density_of
 from rushes.passes.fp8 import Fp8Linears
 from rushes.passes.plan import Plan, make_pass
 from rushes.passes.sparse import SparseAttention
@@ -76,6 +76,9 @@ def test_frames_one_after_another_stay_dense() -> None:
         ({"density": 1.5}, "at most 1"),
         ({"dense_share": 1.0}, "dense_share is 1.0"),
         ({"block": 0}, "block 0"),
+        ({"key_block": -1}, "key_block -1"),
+        ({"backend": "fa4"}, "backend is 'fa4'; choose one of flex, fa3"),
+        ({"float8": True}, "float8 needs backend fa3, not flex"),
     ],
 )
 def test_values_out_of_range(settings: dict[str, float], words: str) -> None:
@@ -120,6 +123,28 @@ def _sparse_parts() -> TinyParts:
     one = SparseAttention(density=0.5, block=4)
     parts.transformers["high"] = one.apply(parts.transformers["high"])
     return parts
+
+
+def test_each_backend_has_blocks_of_its_own() -> None:
+    def blocks(**settings) -> tuple[int, int]:
+        mask = SparseAttention(**settings).mask
+        return mask.block, mask.keys
+
+    assert blocks() == (128, 128)
+    assert blocks(backend="fa3") == (256, 176)
+    assert blocks(backend="fa3", float8=True) == (256, 224)
+    assert blocks(backend="fa3", block=8) == (8, 8)
+    assert blocks(backend="fa3", block=8, key_block=5) == (8, 5)
+
+
+def test_on_float8_codes_it_is_near_the_same() -> None:
+    mask = {"density": 0.6, "block": 8, "backend": "fa3"}
+    exact, codes = (
+        forward(SparseAttention(**mask, float8=on).apply(small_wan()), frames=6, phase=SPARSE)
+        for on in (False, True)
+    )
+    assert 1e-4 < relative(codes, exact) < 0.05
+    assert torch.equal(exact, forward(_sparse(), frames=6, phase=SPARSE))
 
 
 def test_a_clip_does_not_depend_on_its_batch() -> None:

@@ -23,7 +23,7 @@ WAIT_S = 0.5
 """Of a slow model in each forward, so that no other load of the machine can make up for it."""
 
 ONE_STEP = {"num_inference_steps": 1, "guidance_high": 1.0}
-NOT_TRIED = ("compile", "vae-compile", "vae-fused")
+NOT_TRIED = ("compile", "vae-compile", "vae-fused", "fp8-attention")
 
 
 def opened(plan: Plan, *, plain_waits_s: float = 0.0, changed_by: float = 0.0) -> Model:

@@ -1,9 +1,9 @@
 """Predicted device memory: weights, what a job holds between two units, and what a unit needs beside that.
 
-Counted from the code as it runs in eager mode, in bytes of live tensors; two runs on an H200 (A14B at 480p,
-benchmarks/results/wan_h200_generation.json) peaked 0.7 and 1 % above it. What else the process holds on the
-device (CUDA's context, libraries' workspaces, unused blocks of the allocator) is the caller's to leave out of
-the budget.
+Counted from the code as it runs in eager mode, in bytes of live tensors; a run on an H200 (A14B at 480p,
+nothing guided; benchmarks/results/wan_h200_generation.json) peaked within 0.1 % of it. What else the process
+holds on the device (CUDA's context, libraries' workspaces, unused blocks of the allocator) is the caller's to
+leave out of the budget.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ H200 = Rates(
 )
 """Eager bfloat16. Matrix products, attention and bytes fit the four denoiser rows of facts/h200.md (A14B at
 4,680, 32,760 and 75,600 tokens, 5B at 27,280) to -3..0 %, and lie inside the ceilings measured there
-(720-813, 555-633 TFLOP/s). Convolutions fit our own decoder at 480p (24.1 and 59.1 ms for the first and each
+(720-813, 555-633 TFLOP/s). Convolutions fit our own decoder at 480p (22.5 and 58.1 ms for the first and each
 other latent frame, benchmarks/results/wan_h200_generation.json) to -15 and -5 %, and diffusers' VAE 2.2 to
 +17..34 %: one rate cannot serve both, and the first few units correct it. The codec's rate is a guess."""
 

@@ -117,6 +117,10 @@ class CrossAttention(nn.Module):
         return _linear(self.out, attention(q, keys, values, backend=self.backend).flatten(2), call)
 
 
+class GeluLinear(nn.Module):
+    """A linear layer that takes the tanh GELU of its input itself."""
+
+
 class FeedForward(nn.Module):
     """The dense FFN, tanh GELU."""
 
@@ -127,7 +131,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, call: Call) -> tuple[Tensor, None]:
         """x [B, N, d] -> the same, and no loads."""
-        hidden = F.gelu(_linear(self.up, x.to(call.dtype), call), approximate="tanh")
+        hidden = _linear(self.up, x.to(call.dtype), call)
+        if not isinstance(self.down, GeluLinear):
+            hidden = F.gelu(hidden, approximate="tanh")
         return _linear(self.down, hidden, call), None
 
 

@@ -24,10 +24,14 @@ def attention_fp8(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     The quantisation is plain operators, which torch.compile fuses; the kernel is one opaque operator.
     """
-    k = k - k.mean(dim=1, keepdim=True, dtype=torch.float32).to(k.dtype)
-    (q_codes, q_scale), (k_codes, k_scale), (v_codes, v_scale) = map(quantize_heads, (q, k, v))
+    (q_codes, q_scale), (k_codes, k_scale), (v_codes, v_scale) = map(quantize_heads, (q, centred(k), v))
     out: Tensor = torch.ops.rushes.attention_fp8(q_codes, k_codes, v_codes, q_scale, k_scale, v_scale)
     return out.to(q.dtype)
+
+
+def centred(k: Tensor) -> Tensor:
+    """k [B, M, H, D] less its mean over the tokens."""
+    return k - k.mean(dim=1, keepdim=True, dtype=torch.float32).to(k.dtype)
 
 
 def quantize_heads(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,11 +42,18 @@ def quantize_heads(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attention_fp8_reference(
-    q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor, v_scale: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_scale: Tensor,
+    k_scale: Tensor,
+    v_scale: Tensor,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """Dense attention of the numbers that the codes stand for, float32 inside, bfloat16 out."""
+    """Attention of the numbers that the codes stand for, float32 inside, bfloat16 out."""
     pairs = ((q, q_scale), (k, k_scale), (v, v_scale))
-    return attention(*(codes.float() * scale[:, None, :, None] for codes, scale in pairs)).bfloat16()
+    values = (codes.float() * scale[:, None, :, None] for codes, scale in pairs)
+    return attention(*values, mask=mask).bfloat16()
 
 
 def check_attention_fp8(device: torch.device, dtype: torch.dtype, head_dim: int, what: str) -> None:

@@ -1,14 +1,15 @@
 """FlashAttention 3 (arXiv:2407.08608) on Hopper, as one operator that torch.compile leaves whole.
 
 The wheel `fa3-fwd` (forward only; bfloat16 and float8_e4m3fn, heads of up to 256) brings the module
-`fa3_fwd_interface`; builds of the original repository bring `flash_attn_interface`. Both have the same
-`flash_attn_func`.
+`fa3_fwd_interface`; builds of the original repository, as the wheel `tokenspeed-fa3`, bring
+`flash_attn_interface`. Both have the same `flash_attn_func`; paged keys are left out of the first.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -23,6 +24,21 @@ MODULES = ("fa3_fwd_interface", "flash_attn_interface")
 def fa3_module() -> str | None:
     """The module that an installed FlashAttention 3 has; None without one."""
     return next((name for name in MODULES if importlib.util.find_spec(name) is not None), None)
+
+
+def paged_fa3_module() -> str | None:
+    """The module of a FlashAttention 3 that was built with paged keys; None without one."""
+    found = (name for name in MODULES if importlib.util.find_spec(name) is not None)
+    return next((name for name in found if _has_pages(name)), None)
+
+
+def _has_pages(module: str) -> bool:
+    """As the build's own list of switches says; a build without a list has everything."""
+    config = module.replace("_interface", "_config")
+    if importlib.util.find_spec(config) is None:
+        return True
+    flags = importlib.import_module(config).CONFIG["build_flags"]
+    return not flags.get("FLASHATTENTION_DISABLE_PAGEDKV", False)
 
 
 def check_fa3() -> None:
@@ -98,3 +114,50 @@ def fa3_attention(
         [B, N, H, D], bfloat16 for fp8 inputs.
     """
     return cast(Tensor, _OPERATOR(q, k, v, q_descale, k_descale, v_descale))
+
+
+def fa3_paged_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    table: Tensor,
+    num_keys: Tensor,
+    starts: Tensor,
+    longest: int,
+    descales: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Attention of sequences of queries, each on pages of keys of its own. No operator of a graph by itself.
+
+    Args:
+        q: [queries, H, D] of all sequences, bfloat16 or float8_e4m3fn.
+        k: [pages, keys of a page, H, D], as v.
+        table: int32 [sequences, most], the pages of each, in any order; only its last may be read in part.
+        num_keys: int32 [sequences], how many keys of its pages count.
+        starts: int32 [sequences + 1], first query of each, and the end.
+        longest: most queries of a sequence.
+        descales: of fp8 inputs, float32 [sequences, H] for q, k and v.
+
+    Returns:
+        [queries, H, D], bfloat16 for fp8 inputs.
+    """
+    names = ("q_descale", "k_descale", "v_descale")
+    scales = {} if descales is None else dict(zip(names, descales, strict=True))
+    out = _paged_interface().flash_attn_with_kvcache(
+        *(q, k, v),
+        cache_seqlens=num_keys,
+        page_table=table,
+        cu_seqlens_q=starts,
+        max_seqlen_q=longest,
+        num_splits=1,
+        pack_gqa=False,
+        **scales,
+    )
+    return cast(Tensor, out[0] if isinstance(out, tuple) else out)
+
+
+@cache
+def _paged_interface() -> Any:
+    module = paged_fa3_module()
+    assert module is not None, "the pass has checked it"
+    return importlib.import_module(module)

@@ -32,6 +32,37 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return codes, peak / LARGEST
 
 
+def quantize_rows_in_one(x: Tensor, *, has_gelu: bool = False) -> tuple[Tensor, Tensor]:
+    """`quantize_rows` of x [..., K], or of its tanh GELU, as one opaque operator: on a GPU one kernel.
+
+    For inputs that no operator before could take along: those of attention's output, and rows that are longer
+    than the compiler keeps in registers.
+    """
+    codes, scales = torch.ops.rushes.quantize_rows(x, has_gelu)
+    return codes, scales
+
+
+def quantize_rows_reference(x: Tensor, has_gelu: bool) -> tuple[Tensor, Tensor]:
+    """The same as plain operators."""
+    return quantize_rows(F.gelu(x, approximate="tanh") if has_gelu else x)
+
+
+@torch.library.custom_op("rushes::quantize_rows", mutates_args=())
+def _quantize_rows(x: Tensor, has_gelu: bool) -> tuple[Tensor, Tensor]:
+    if x.device.type != "cuda":
+        return quantize_rows_reference(x, has_gelu)
+    from rushes.ops import fp8_triton
+
+    codes, scales = fp8_triton.quantize_rows(x.flatten(0, -2), largest=LARGEST, has_gelu=has_gelu)
+    return codes.view(x.shape), scales.view(*x.shape[:-1], 1)
+
+
+@_quantize_rows.register_fake
+def _(x: Tensor, has_gelu: bool) -> tuple[Tensor, Tensor]:
+    codes = torch.empty(x.shape, dtype=CODE, device=x.device)
+    return codes, torch.empty((*x.shape[:-1], 1), dtype=torch.float32, device=x.device)
+
+
 def scaled_mm(
     a: Tensor,
     b: Tensor,

@@ -1,18 +1,14 @@
-"""Static block-sparse self-attention over a video: fewer pixels' worth of keys the further away a frame is.
+"""Block-sparse self-attention over a video under a radial mask (`rushes.ops.radial_mask`).
 
-The rule is Radial Attention's (arXiv:2506.19852, eq. 5): with s tokens a frame, a query sees the keys whose
-place in the frame differs by at most c * s / 2^floor(log2 max(d, 1)) tokens, d being how many frames lie
-between; c is what `RadialMask.density` fixes. Own frame, first frames and same place are always seen. The
-rule decides for whole blocks of tokens, so a kernel skips what it drops. A mask is a value, made once
-for each grid and kept; it belongs to no job.
+A kernel skips the blocks that the mask drops: FlexAttention, or FlashAttention 3 on pages of keys
+(`rushes.ops.sparse_pages`). The reference makes all scores.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,103 +17,37 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from rushes.errors import ConfigError
 from rushes.ops.attention import attention
 from rushes.ops.patch import Size3
+from rushes.ops.radial_mask import RadialMask, kept_blocks, token_mask
+from rushes.ops.sparse_pages import paged_attention
 
-KERNEL_BLOCK = 128
-"""Tokens of the GPU kernel's blocks; a mask for it has blocks of a multiple of them."""
+FLEX_BLOCK = 128
+"""Tokens of FlexAttention's blocks; a mask for it has blocks of a multiple of them."""
+
+Backend = Literal["flex", "fa3"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+"""What runs on a GPU: compiled FlexAttention, or FlashAttention 3 on pages of keys
+(`rushes.ops.sparse_pages`)."""
 
 LONGEST_REFERENCE = 16384
 """Tokens whose full mask is still made: 268 MB."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RadialMask:
-    """Which blocks of keys a block of queries sees.
-
-    Attributes:
-        density: share of all pairs of tokens that may be kept at most. A grid whose `floor_density` is higher
-            keeps that much: a clip of one latent frame stays dense.
-        block: tokens of a block.
-        sink_frames: first latent frames that every query sees.
-    """
-
-    density: float
-    block: int = KERNEL_BLOCK
-    sink_frames: int = 1
-
-
-@lru_cache(maxsize=16)
-def kept_blocks(mask: RadialMask, grid: Size3) -> Tensor:
-    """bool [blocks of queries, blocks of keys] on the CPU; shared, not to be written to."""
-    needed = _needed_width(mask, grid)
-    if mask.density >= 1:
-        return torch.ones_like(needed, dtype=torch.bool)
-    weights = _pair_share(mask, grid)
-    order = needed.flatten().argsort(stable=True)
-    shares = weights.flatten()[order].cumsum(0)
-    num_kept = int((shares <= mask.density + 1e-9).sum())
-    # Pairs of equal distance stand or fall together, and those at no distance always stand.
-    widths = needed.flatten()[order]
-    width = float(widths[num_kept]) if num_kept < len(widths) else float("inf")
-    return needed <= 0 if width <= 0 else needed < width
-
-
-def density_of(mask: RadialMask, grid: Size3) -> float:
-    """Share of all pairs of tokens that the mask keeps on this grid."""
-    return float((kept_blocks(mask, grid) * _pair_share(mask, grid)).sum())
-
-
-def floor_density(mask: RadialMask, grid: Size3) -> float:
-    """Share that is kept whatever the density asked for: own frame, first frames, same place."""
-    return float(((_needed_width(mask, grid) <= 0) * _pair_share(mask, grid)).sum())
-
-
-def token_mask(mask: RadialMask, grid: Size3) -> Tensor:
-    """bool [N, N] on the CPU: the same for single tokens."""
-    num_tokens = grid[0] * grid[1] * grid[2]
-    whole = kept_blocks(mask, grid).repeat_interleave(mask.block, 0).repeat_interleave(mask.block, 1)
-    return whole[:num_tokens, :num_tokens]
-
-
-def _needed_width(mask: RadialMask, grid: Size3) -> Tensor:
-    """The smallest c of the module's rule that keeps a pair of blocks, 0 where it is always kept."""
-    num_tokens, per_frame = grid[0] * grid[1] * grid[2], grid[1] * grid[2]
-    starts = torch.arange(0, num_tokens, mask.block)
-    ends = (starts + mask.block).clamp_max(num_tokens) - 1
-    samples = torch.stack((starts, (starts + ends) // 2, ends))
-    frames, places = samples // per_frame, samples % per_frame
-    needed = torch.full((len(starts), len(starts)), float("inf"))
-    decay = torch.tensor([1 << max(apart, 1).bit_length() - 1 for apart in range(grid[0])])
-    for query_frame, query_place in zip(frames, places, strict=True):
-        for key_frame, key_place in zip(frames, places, strict=True):
-            shift = (query_place[:, None] - key_place).abs() * decay[(query_frame[:, None] - key_frame).abs()]
-            needed = torch.minimum(needed, shift / per_frame)
-    is_own = (frames[0][:, None] <= frames[2]) & (frames[0] <= frames[2][:, None])
-    is_sink = (frames[0] < mask.sink_frames).expand_as(is_own)
-    return needed.masked_fill(is_own | is_sink, 0)
-
-
-def _pair_share(mask: RadialMask, grid: Size3) -> Tensor:
-    """Share of all pairs of tokens that lies in each pair of blocks; the last block may be a short one."""
-    num_tokens = grid[0] * grid[1] * grid[2]
-    starts = torch.arange(0, num_tokens, mask.block)
-    sizes = ((starts + mask.block).clamp_max(num_tokens) - starts).double() / num_tokens
-    return torch.outer(sizes, sizes)
-
-
-def radial_attention(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: RadialMask) -> Tensor:
-    """Attention of q, k, v [B, N, H, D] under the mask; FlexAttention on a GPU, else the reference.
+def radial_attention(
+    q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: RadialMask, *, backend: Backend = "flex"
+) -> Tensor:
+    """Attention of q, k, v [B, N, H, D] under the mask; the backend's kernel on a GPU, else the reference.
 
     One opaque operator, so that a compiled block around it is one graph.
     """
     made: Tensor = torch.ops.rushes.radial_attention(
-        q, k, v, list(grid), mask.density, mask.block, mask.sink_frames
+        q, k, v, list(grid), mask.density, mask.block, mask.keys, mask.sink_frames, backend
     )
     return made
 
 
 def radial_attention_reference(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: RadialMask) -> Tensor:
     """The same with dense scores and a boolean mask for every token."""
-    allowed = _token_mask_on(mask, grid, q.device)
+    allowed = token_mask_on(mask, grid, q.device)
     return attention(q, k, v, mask=allowed, backend="sdpa").contiguous()
 
 
@@ -133,13 +63,14 @@ def radial_attention_flex(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: Ra
 
 
 @lru_cache(maxsize=4)
-def _token_mask_on(mask: RadialMask, grid: Size3, device: torch.device) -> Tensor:
+def token_mask_on(mask: RadialMask, grid: Size3, device: torch.device) -> Tensor:
+    """bool [N, N] on the device; shared. Raises `ConfigError` for more than `LONGEST_REFERENCE` tokens."""
     num_tokens = grid[0] * grid[1] * grid[2]
     if num_tokens > LONGEST_REFERENCE:
         raise ConfigError(
             f"sparse attention over {num_tokens} tokens in blocks of {mask.block} on {device.type}: the"
             f" reference takes {LONGEST_REFERENCE} at most; longer clips need a GPU and a multiple of"
-            f" {KERNEL_BLOCK}"
+            f" {FLEX_BLOCK}"
         )
     return token_mask(mask, grid).to(device)
 
@@ -179,19 +110,38 @@ def _compiled_flex() -> Any:
 
 @torch.library.custom_op("rushes::radial_attention", mutates_args=())
 def _radial_attention(
-    q: Tensor, k: Tensor, v: Tensor, grid: list[int], density: float, block: int, sink_frames: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: list[int],
+    density: float,
+    block: int,
+    key_block: int,
+    sink_frames: int,
+    backend: str,
 ) -> Tensor:
     frames, rows, columns = grid
-    mask = RadialMask(density=density, block=block, sink_frames=sink_frames)
-    if kept_blocks(mask, (frames, rows, columns)).all():
+    size = (frames, rows, columns)
+    mask = RadialMask(density=density, block=block, key_block=key_block, sink_frames=sink_frames)
+    if kept_blocks(mask, size).all():
         return attention(q, k, v).contiguous()
-    if q.device.type == "cuda" and block % KERNEL_BLOCK == 0:
-        return radial_attention_flex(q, k, v, (frames, rows, columns), mask)
-    return radial_attention_reference(q, k, v, (frames, rows, columns), mask)
+    if q.device.type == "cuda" and backend == "fa3":
+        return paged_attention(q, k, v, size, mask)
+    if q.device.type == "cuda" and block == key_block and block % FLEX_BLOCK == 0:
+        return radial_attention_flex(q, k, v, size, mask)
+    return radial_attention_reference(q, k, v, size, mask)
 
 
 @_radial_attention.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, grid: list[int], density: float, block: int, sink_frames: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: list[int],
+    density: float,
+    block: int,
+    key_block: int,
+    sink_frames: int,
+    backend: str,
 ) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)

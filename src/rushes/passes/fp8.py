@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError
-from rushes.ops.fp8 import ALIGNMENT, CODE, check_fp8_device, quantize_rows, scaled_mm
+from rushes.models.wan_blocks import GeluLinear
+from rushes.ops.fp8 import ALIGNMENT, CODE, check_fp8_device, quantize_rows, quantize_rows_in_one, scaled_mm
 from rushes.passes.base import Part
 from rushes.passes.linears import ALL_TARGETS, check_sizes, check_targets, replace_linears
 
@@ -38,9 +41,13 @@ class Fp8Linear(nn.Module):
             None if linear.bias is None else nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
         )
 
+    def codes_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes [M, in] and scales [M, 1] of x [M, in], for the compiler to fuse with what made x."""
+        return quantize_rows(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] of any floating dtype -> [..., out]."""
-        codes, scale = quantize_rows(x.flatten(0, -2))
+        codes, scale = self.codes_of(x.flatten(0, -2))
         out = scaled_mm(
             codes,
             self.weight,
@@ -57,6 +64,28 @@ class Fp8Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, dtype={self.dtype}"
 
 
+class OpaqueFp8Linear(Fp8Linear):
+    """Its input comes from an operator that fuses with nothing, so quantising has a kernel of its own."""
+
+    def codes_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Fp8Linear`."""
+        return quantize_rows_in_one(x)
+
+
+class GeluFp8Linear(Fp8Linear, GeluLinear):
+    """GELU of the input, its quantisation in the same kernel, and the product."""
+
+    def codes_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Fp8Linear`."""
+        return quantize_rows_in_one(x, has_gelu=True)
+
+
+KINDS: Mapping[str, type[Fp8Linear]] = MappingProxyType(
+    {"ffn.down": GeluFp8Linear, "self_attn.out": OpaqueFp8Linear, "cross_attn.out": OpaqueFp8Linear}
+)
+"""By the end of a layer's name; of the others quantisation is fused into the norm before."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fp8Linears:
     """Run the blocks' linear layers on float8 codes, weights and activations scaled row by row.
@@ -65,6 +94,8 @@ class Fp8Linears:
         targets: names of `rushes.passes.linears.TARGETS`.
         keep_blocks: blocks left in the network's own dtype; -1 is the last.
         use_fast_accum: see `rushes.ops.fp8.scaled_mm`.
+        own_kernels: GELU and attention's outputs are quantised by kernels of their own; else by the plain
+            operators, which are left to the compiler.
     """
 
     name: ClassVar[str] = "fp8-linears"
@@ -74,6 +105,7 @@ class Fp8Linears:
     targets: tuple[str, ...] = ALL_TARGETS
     keep_blocks: tuple[int, ...] = ()
     use_fast_accum: bool = True
+    own_kernels: bool = True
 
     def __post_init__(self) -> None:
         check_targets(f"pass {self.name}", self.targets)
@@ -86,7 +118,8 @@ class Fp8Linears:
         where = f"pass {self.name}: {name}"
         check_fp8_device(linear.weight.device, linear.weight.dtype, where)
         check_sizes(where, linear, ALIGNMENT)
-        made = Fp8Linear(linear, use_fast_accum=self.use_fast_accum)
+        kind = KINDS.get(".".join(name.split(".")[-2:]), Fp8Linear) if self.own_kernels else Fp8Linear
+        made = kind(linear, use_fast_accum=self.use_fast_accum)
         assert made.weight.dtype == CODE, f"{name} is stored as {made.weight.dtype}"
         if not made.scale.is_meta and not torch.isfinite(made.scale).all():
             raise ConfigError(f"{where}: some weights are not finite")

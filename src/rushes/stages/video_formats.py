@@ -30,8 +30,9 @@ FRAGMENT_OPTIONS = {
     "avoid_negative_ts": "disabled",
 }
 TICKS_PER_FRAME = 1000
-NUM_SLICES = 4
-"""Of a frame, each on a thread of its own; fixed, as the bytes depend on it."""
+NUM_SLICES = 8
+"""Most of a frame, each on a thread of its own (x264 makes none of fewer than 64 rows); fixed, as the bytes
+depend on it. With 4 of them a 480p frame of noise took 10 ms on 16 cores, as long as an H200 decodes it."""
 H264_OPTIONS = {"preset": "veryfast", "crf": "18", "tune": "zerolatency"}
 VP9_OPTIONS = {"deadline": "good", "cpu-used": "4", "crf": "24", "b": "0", "row-mt": "1"}
 
