@@ -59,6 +59,7 @@ class RandomParts:
     """
 
     identity = encoder_revision = "random"
+    loras = ()
 
     def __init__(
         self,

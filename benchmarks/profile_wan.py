@@ -106,6 +106,7 @@ class RandomParts:
     """
 
     identity = encoder_revision = "random"
+    loras = ()
 
     def __init__(
         self, case: Case, boundary: float | None, device: torch.device, dtype: torch.dtype, folder: Path

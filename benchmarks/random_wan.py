@@ -212,6 +212,7 @@ class RandomParts:
     """
 
     identity = encoder_revision = "random"
+    loras = ()
 
     def __init__(
         self, shapes: Shapes, device: torch.device, dtype: torch.dtype, boundary: float, folder: Path

@@ -20,12 +20,10 @@ from rushes.reuse.encoder import SentenceEncoder
 from rushes.reuse.entries import Snapshot
 from rushes.reuse.keys import exact_key
 from rushes.reuse.latent_cache import LatentCache
-from rushes.reuse.levels import lowest_kept, source_at
-from rushes.reuse.staircase import pick_snapshot
 from rushes.reuse.store import ReuseStore
 from rushes.reuse.synonyms import NO_SYNONYMS, Synonyms
 from rushes.sampling.levels import LEVELS, schedule_of, steps_at
-from rushes.server.edits import STRENGTH
+from rushes.server.edit_ways import cost_of, sampling_of, source_of, way_of
 from rushes.server.latent_reuse import LatentReuse
 from rushes.server.reuse import reason_of
 from rushes.server.reuse_setup import synonyms_by_pipeline
@@ -82,65 +80,73 @@ def request_of(prompt: LabelledPrompt) -> GenerateRequest:
 
 def rates(name: str, num: int | None = None) -> dict[str, Any]:
     """The shares and seconds of a workload's stream, one request after another: with the toy's own list of
-    equal words, as a gateway has it, and beside it without."""
+    equal words, as a gateway has it, and the seeds that it names; beside it without the list, and without
+    the seeds where latents are taken up."""
     found = _rates(name, num, synonyms_by_pipeline(None))
-    return found | {"without list": _rates(name, num, lambda pipeline: NO_SYNONYMS)}
+    return found | {
+        "without list": _rates(name, num, lambda pipeline: NO_SYNONYMS),
+        "no seed named": _rates(name, num, synonyms_by_pipeline(None), has_seed=False),
+    }
 
 
-def _rates(name: str, num: int | None, synonyms: Callable[[str], Synonyms]) -> dict[str, Any]:
+def _rates(
+    name: str, num: int | None, synonyms: Callable[[str], Synonyms], *, has_seed: bool = True
+) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="rushes-reuse-"))
     cache = LatentCache(ReuseStore(folder / "reuse.sqlite"))
     try:
         encoder, files = Once(SentenceEncoder()), BlobFolder(folder / "latents")
         latents = LatentReuse(cache, encoder, files, synonyms=synonyms)
-        return _report(name, _run(name, num, latents, folder / "latents"))
+        return _report(name, _run(name, num, latents, folder / "latents", has_seed=has_seed))
     finally:
         cache.close()
         shutil.rmtree(folder)
 
 
-def _run(name: str, num: int | None, latents: LatentReuse, folder: Path) -> Taken:
-    """Requests that are labelled edits are asked for as edits of the clip that they change."""
+def _run(name: str, num: int | None, latents: LatentReuse, folder: Path, *, has_seed: bool) -> Taken:
+    """Requests that are labelled edits are asked for as edits of the clip that they change, whose finished
+    latents are kept."""
     taken = Taken()
-    made: dict[str, tuple[Snapshot, ...]] = {}  # by key, those on a clip's way
-    keys: list[str] = []
+    made: set[str] = set()
     prompts = load_workload(name).prompts(num)
     for prompt in prompts:
         request = request_of(prompt)
         key = exact_key(request, identity=IDENTITY, tenant=TENANT)
-        keys.append(key)
         kind, step = "exact", STEPS
         if key not in made:
-            parent = made[keys[prompt.of]] if prompt.kind == "edit" and prompt.of is not None else ()
-            kind, step = _edited(request, parent)
-            source: tuple[Snapshot, ...] = ()
-            if kind == "miss":
-                found = latents.find(request, identity=IDENTITY, tenant=TENANT, has_seed=True)
-                kind, step = ("miss", 0) if isinstance(found, str) else ("latent", found.source.step)
-                if isinstance(found, str):
-                    taken.misses.update([reason_of(found)])
-                else:
-                    source = made[keys[int(found.job_id)]]
-                    taken.num_false += prompts[int(found.job_id)].scene != prompt.scene
-            own = _keep(latents, folder, prompt, request, step)
-            made[key] = (*own, *(one for one in source if one.step < step))
+            made.add(key)
+            is_edit = prompt.kind == "edit" and prompt.of is not None
+            kind, step = ("edit", _saved_by_edit(request)) if is_edit else ("miss", 0)
+        if kind == "miss":
+            found = latents.find(request, identity=IDENTITY, tenant=TENANT, has_seed=has_seed)
+            if isinstance(found, str):
+                taken.misses.update([reason_of(found)])
+            else:
+                kind, step = "latent", found.source.step
+                taken.num_false += prompts[int(found.job_id)].scene != prompt.scene
+        if kind in ("miss", "latent"):  # an edit has its parent's layout: others do not go on from it
+            _keep(latents, folder, prompt, request, step)
         taken.kinds[prompt.kind, kind] += 1
         taken.seconds.append(0.0 if kind == "exact" else FULL_S - step * STEP_S)
         taken.steps_saved[kind] += step
     return taken
 
 
-def _edited(request: GenerateRequest, parent: tuple[Snapshot, ...]) -> tuple[str, int]:
-    sigmas = schedule_of(request.sampling).sigmas
-    snapshot = pick_snapshot(parent, lowest_kept(sigmas, STRENGTH, None))
-    source = None if snapshot is None else source_at(snapshot, sigmas, is_renoised=False)
-    return ("miss", 0) if source is None else ("edit", source.step)
+def _saved_by_edit(request: GenerateRequest) -> int:
+    """Steps of the clip's own settings whose forwards an edit as a gateway makes it leaves out."""
+    rules = load_rules(request.pipeline)
+    way = way_of(rules, None, None, has_lora=True)
+    sampling = sampling_of(rules, way, request)
+    source = source_of(rules, way, sampling, "finished", mask=None)
+    assert source is not None, "an edit takes up latents"
+    forwards = cost_of(sampling, sampling.num_inference_steps - source.step)
+    return STEPS - forwards * STEPS // cost_of(request.sampling, STEPS)
 
 
 def _keep(
     latents: LatentReuse, folder: Path, prompt: LabelledPrompt, request: GenerateRequest, step: int
-) -> tuple[Snapshot, ...]:
-    """A clip's snapshots, of those steps that were run."""
+) -> None:
+    """Take in a clip's snapshots, of those steps that were run."""
     schedule = schedule_of(request.sampling)
     snapshots = []
     for at in sorted(steps_at(schedule, LEVELS)):
@@ -152,7 +158,6 @@ def _keep(
     latents.add(
         job_id, request, identity=IDENTITY, tenant=TENANT, snapshots=snapshots, saved_s=STEPS * STEP_S
     )
-    return tuple(snapshots)
 
 
 def _report(name: str, taken: Taken) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class RungParts:
     encoder: UMT5TextEncoder
     identity: str
     encoder_revision: str = "random"
+    loras: Sequence[str] = ()
 
     @property
     def transformer_config(self) -> WanConfig:

@@ -55,6 +55,7 @@ class TinyParts:
 
     vae_config = VAE
     identity = encoder_revision = "tiny"
+    loras = ()
 
     def __init__(self, vae=None, boundary=None, transformer=TRANSFORMER):
         self.transformer_config = transformer

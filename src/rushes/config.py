@@ -38,6 +38,7 @@ SERVICE = (
     "reuse_tenant_gb",
     "reuse_policy",
     "reuse_synonyms",
+    "reuse_seed_sigma",
     "audit_share",
     "warm",
     "warm_tenant",

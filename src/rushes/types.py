@@ -78,7 +78,7 @@ class LatentSource:
 
     Attributes:
         name: of the snapshot's file.
-        sigma: noise level of the snapshot, in (0, 1).
+        sigma: noise level of the snapshot, in [0, 1); 0 of a clip's finished latents.
         step: the solver step of this clip that is the first to run; those before it are saved.
         is_renoised: True begins with the predicted clean latents, noised with this clip's own seed to the
             level of `step`; False with the latents as they stood, whose level must then be that of `step`.

@@ -46,11 +46,13 @@ class HandWorker:
 
     Attributes:
         identity: of the model that it says it runs.
+        loras: that it says its folder has.
     """
 
     place: Workplace
     identity: str = "model-1"
     owner: str = "w"
+    loras: tuple[str, ...] = ()
 
     def announce(self) -> None:
         """Be there, for as long as announcements are fresh."""
@@ -63,6 +65,7 @@ class HandWorker:
             budget_bytes=2**40,
             reserve_bytes=0,
             identity=self.identity,
+            loras=self.loras,
         )
         announce(self.place.workers, word)
 

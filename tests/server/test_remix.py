@@ -48,15 +48,31 @@ def test_remix_of_the_openai_client(running: Running, made: str) -> None:
         video: Any = api.videos.poll(queued.id, poll_interval_ms=100)
     assert (video.status, video.prompt) == ("completed", "a red dog runs in snow")
     assert (video.cache["kind"], video.cache["source"]) == ("edit", made)
-    assert 0 < video.cache["steps_saved"] < 6
-    assert 0.7 < video.cache["sigma"] < 1
+    assert video.cache["steps_saved"] == 2
+    assert video.cache["sigma"] == pytest.approx(0.97)
     assert video.seed == 4
 
 
-def test_fewer_steps_are_run(client: rushes.Client, made: str) -> None:
-    clip = client.remix(made, "a red dog runs at night", strength=0.7).wait()
+def forwards(clip: rushes.Clip) -> tuple[int, int]:
     (done,) = [event for event in clip.events() if event.kind == "completed"]
-    assert done.data["forwards"]["conditional"] == 6 - clip.video["cache"]["steps_saved"]
+    return done.data["forwards"]["conditional"], done.data["forwards"]["unconditional"]
+
+
+def test_few_step_weights_make_it_without_guidance(client: rushes.Client, made: str) -> None:
+    by_default = client.remix(made, "a red dog runs at noon").wait()
+    by_name = client.remix(made, "a red dog runs at noon", preset="few-step-4", strength=0.97)
+    assert by_name.video["cache"]["source"] == by_default.id, "which is the same edit"
+    assert forwards(by_default) == (4, 0)
+    assert forwards(client.remix(made, "a red dog runs at noon", strength=0.75).wait()) == (2, 0)
+    assert by_default.video["cache"]["seconds_saved"] > 0
+
+
+def test_by_its_own_settings_fewer_steps_are_run(client: rushes.Client, made: str) -> None:
+    clip = client.remix(made, "a red dog runs at night", strength=0.7, preset="own").wait()
+    cache = clip.video["cache"]
+    assert (cache["kind"], cache["source"]) == ("edit", made)
+    assert 0 < cache["steps_saved"] < 6
+    assert forwards(clip) == (6 - cache["steps_saved"],) * 2
 
 
 def test_edits_of_edits_and_the_way_back(client: rushes.Client, made: str) -> None:
@@ -84,6 +100,7 @@ def test_without_latents_it_is_a_new_clip_that_says_so(running: Running, client:
         file.unlink()
     clip = client.remix(source.id, "a cat jumps").wait()
     assert (clip.video["cache"]["kind"], clip.video["cache"]["reason"]) == ("miss", "missing")
+    assert forwards(clip) == (5, 0), "of the edit's settings"
     assert clip.video["remixed_from_video_id"] == source.id
 
 
@@ -104,6 +121,8 @@ def test_poisoned_latents_are_a_miss(running: Running, client: rushes.Client, da
         ({"prompt": " "}, "prompt"),
         ({"prompt": "x", "strength": 2}, "strength"),
         ({"prompt": "x", "seed": -1}, "seed"),
+        ({"prompt": "x", "preset": 4}, "preset"),
+        ({"prompt": "x", "preset": "few"}, "preset"),
         ({"prompt": "x", "stength": 1}, "stength"),
     ],
 )
@@ -131,10 +150,10 @@ def test_outside_of_a_mask_the_clip_stays(client: rushes.Client, made: str, tmp_
     (tmp_path / "mask.png").write_bytes(mask_png(slice(0, 32)))
     clip = client.remix(made, "a green cat at night", strength=1, mask=tmp_path / "mask.png").wait()
     cache = clip.video["cache"]
-    assert (cache["kind"], cache["source"], cache["steps_saved"]) == ("edit", made, 0)
+    assert (cache["kind"], cache["source"], cache["steps_saved"]) == ("edit", made, 2)
     change = np.abs(frames(clip, tmp_path) - frames(client.get(made), tmp_path)).mean(axis=(0, 1, 3))
     # The decoder sees a few latents, of 8 pixels each, to both sides.
-    assert change[48:].mean() < 3 < 10 < change[:24].mean()
+    assert change[48:].mean() < 4 < 10 < change[:24].mean()
     again = client.remix(made, "a green cat at night", strength=1, mask=mask_png(slice(0, 32)))
     assert again.video["cache"]["source"] == clip.id, "the same words and the same mask"
 
@@ -186,11 +205,11 @@ def test_the_command(running: Running, made: str, tmp_path: Path) -> None:
     import sys
 
     clip = tmp_path / "snow.mp4"
-    command = [sys.executable, "-m", "rushes", "edit", made, "now in snow", "--strength", "0.8"]
+    command = [sys.executable, "-m", "rushes", "edit", made, "now in snow"]
     (tmp_path / "mask.png").write_bytes(mask_png(slice(0, 32)))
     for where in (
         ["--url", running.url],
-        ["--store", str(running.store)],
+        ["--store", str(running.store), "--preset", "own", "--strength", "0.8"],
         ["--url", running.url, "--mask", str(tmp_path / "mask.png")],
         ["--store", str(running.store), "--mask", str(tmp_path / "mask.png"), "--mask-frames", "1-"],
     ):

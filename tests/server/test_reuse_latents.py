@@ -106,6 +106,25 @@ def test_a_like_prompt_goes_on_from_stored_latents(bench: Bench) -> None:
     assert bench.place.jobs.asked(record.id).source is None
 
 
+def test_who_names_a_seed_goes_on_where_it_still_makes_a_difference(bench: Bench, tmp_path: Path) -> None:
+    bench.made(RED)
+    named, unnamed = bench.cache(LIKE, seed=5, has_seed=True), bench.cache(LIKE, seed=6)
+    assert (named["kind"], named["steps_saved"]) == ("latent", min(STEPS))
+    assert named["sigma"] > 0.96 > unnamed["sigma"]
+    with opened(tmp_path / "other", reuse_seed_sigma=0.0) as alike:
+        alike.made(RED)
+        assert alike.cache(LIKE, seed=5, has_seed=True)["sigma"] == unnamed["sigma"]
+
+
+def test_finished_latents_take_room_and_go_with_their_snapshots(tmp_path: Path) -> None:
+    with opened(tmp_path, reuse_gb=5e-8) as bench:  # 50 bytes: one clip's four files of 7, and not two
+        first = bench.made(RED)
+        second = bench.made(LEFT)
+        bench.until_indexed(first.id, is_in=False)
+        wait_for(lambda: len(bench.place.latents.names()) == len(STEPS) + 1)
+        assert all(name.startswith(second.id) for name in bench.place.latents.names())
+
+
 def test_words_that_the_model_takes_as_equal_are_one(bench: Bench) -> None:
     source = bench.made("We see a red puppy moving from left to right on the beach")
     cache = bench.cache("On a sandy beach, a red dog goes right")
@@ -315,6 +334,37 @@ def test_an_idempotency_key_is_for_one_ask(bench: Bench) -> None:
     assert bench.gateway.create(request, options, LOCAL).id == first.id
     with pytest.raises(IdempotencyConflict):
         bench.gateway.create(request, options, LOCAL, Wish(level="off"))
+
+
+def test_edits_go_by_few_step_weights_only_where_every_worker_has_them(bench: Bench) -> None:
+    parent = bench.made(RED)
+    HandWorker(place=bench.place, owner="v", loras=("few_step.safetensors",)).announce()
+    time.sleep(1.1)  # what is known of workers may be as old
+
+    def remix(**fields: Any) -> JobRecord:
+        ask = edit_of({"prompt": LEFT, **fields}, tenant=LOCAL.tenant, idempotency_key="k")
+        return bench.gateway.remix(LOCAL, parent.id, ask)
+
+    plain = remix()
+    assert (plain.request.sampling.lora, reuse_of(plain)["strength"]) == (None, 0.8)
+    bench.place.jobs.cancel(plain.id)
+    bench.worker.loras = ("few_step.safetensors",)
+    bench.worker.announce()
+    time.sleep(1.1)
+    few = bench.gateway.remix(LOCAL, parent.id, edit_of({"prompt": LEFT}, tenant=LOCAL.tenant))
+    assert (few.request.sampling.lora, reuse_of(few)["preset"]) == ("few_step.safetensors", "few-step-4")
+    assert few.request.source is not None
+    assert few.request.source.name == f"{parent.id}.final.safetensors"
+    cache = bench.gateway.video(few)["cache"]
+    assert (cache["kind"], cache["steps_saved"]) == ("edit", 16)
+    assert cache["seconds_saved"] == pytest.approx(4.0 * (1 - 4 / 40), abs=1e-3)
+    with pytest.raises(IdempotencyConflict):
+        remix(preset="few-step-4")
+    bench.place.jobs.cancel(few.id)
+    bench.place.latents.delete(f"{parent.id}.final.safetensors")
+    without = bench.gateway.remix(LOCAL, parent.id, edit_of({"prompt": RIGHT}, tenant=LOCAL.tenant))
+    assert (without.request.source, without.request.sampling) == (None, few.request.sampling)
+    assert reuse_of(without)["reason"] == "missing"
 
 
 def test_a_mask_is_a_part_of_what_is_asked_for(bench: Bench) -> None:

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 @click.argument("prompt")
 @store_option
 @click.option(
+    "--preset",
+    help="with whose settings; 'own': with the clip's  [default: few-step weights that come with the model]",
+)
+@click.option(
     "--strength",
     type=click.FloatRange(0.0, 1.0),
-    help="noise level at which the clip is taken up; 1 makes a new one  [default: 0.8]",
+    help="noise level at which the clip is taken up; 1 makes a new one"
+    "  [default: 0.97 with a preset, 0.8 with the clip's own]",
 )
 @click.option(
     "--mask",

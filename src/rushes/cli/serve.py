@@ -51,6 +51,11 @@ def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
             help="which of them go first  [default: cost]",
         ),
         click.option("--reuse-synonyms", type=_FILE, help="TOML or JSON file of words that mean the same"),
+        click.option(
+            "--reuse-seed-sigma",
+            type=float,
+            help="who names a seed takes up no latents below this noise level; 0: any  [default: 0.97]",
+        ),
         click.option("--audit-share", type=float, help="of latent hits, made anew to be compared"),
         click.option("--warm", type=_FILE, help="requests to make at the start, a prompt or JSON a line"),
         click.option("--warm-tenant", help="for whom  [default: default]"),

@@ -79,8 +79,8 @@ class Client:
         Args:
             mask: a PNG of the clip's aspect, as bytes or a file's name: white changes, black stays.
             idempotency_key: as in `create`.
-            fields: `strength`, the noise level in 0..1 at which it is taken up; `mask_frames`, such as
-                "16-32"; `seed`; ...
+            fields: `strength`, the noise level in 0..1 at which it is taken up; `preset`, with whose
+                settings, "own" for the clip's; `mask_frames`, such as "16-32"; `seed`; ...
 
         Raises:
             InvalidRequest: among other things, the mask's file cannot be read.

@@ -49,6 +49,7 @@ class Announcement:
         budget_bytes: of the device, weights included.
         metrics_url: where its Prometheus metrics are; None where it serves none.
         identity: of the model that it runs, plan included; None of a worker that does not say.
+        loras: files of its folder that requests may ask for.
     """
 
     owner: str
@@ -60,6 +61,7 @@ class Announcement:
     reserve_bytes: int
     metrics_url: str | None = None
     identity: str | None = None
+    loras: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -70,7 +72,8 @@ class Announcement:
         """The inverse of `to_bytes`. Raises `StoreError`."""
         try:
             content = json.loads(data)
-            return cls(**{**content, "shape": _shape(content["shape"])})
+            loras = tuple(content.get("loras", ()))
+            return cls(**{**content, "shape": _shape(content["shape"]), "loras": loras})
         except (ValueError, TypeError, KeyError) as error:
             raise StoreError(f"a worker's announcement cannot be read: {error}") from error
 

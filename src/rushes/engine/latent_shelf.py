@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rushes.engine.latent_files import finished_name, job_of, num_leading, read_mask, snapshot_name
+from rushes.engine.latent_files import finished_name, num_leading, owner_of, read_mask, snapshot_name
 from rushes.errors import ResumeError
 from rushes.pipelines.model import Model
 from rushes.sampling.levels import LEVELS, steps_at
@@ -93,7 +93,7 @@ class LatentShelf:
             return found
         mask = read_mask(self._blobs.read(source.mask))
         # What the snapshot's step predicted is not yet what the clip became.
-        job_id = job_of(source.name) or ""
+        job_id = owner_of(source.name) or ""
         data = self._blobs.read(finished_name(job_id))
         final = from_bytes(data, identity=identity, tenant=tenant, latent_shape=shape)
         lead = self._lead(job_id, num_leading(mask), request, shape[1])

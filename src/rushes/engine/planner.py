@@ -115,6 +115,7 @@ class CostPlanner:
             budget_bytes=self.memory.budget_bytes,
             reserve_bytes=self.memory.reserve_bytes,
             identity=self._model.identity,
+            loras=tuple(self._model.parts.loras),
         )
 
     def batch_seconds(self, key: BatchKey, unit_s: float, num_jobs: int) -> float:

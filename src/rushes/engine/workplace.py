@@ -186,10 +186,12 @@ class Workplace:
         return swept.jobs
 
     def _latents_of(self, job_id: str) -> Sequence[str]:
-        """Names under which a job may have left latents: by the request as it came, which no worker gives
-        more steps. The folder, which holds very many, is looked through only where that cannot be read."""
+        """Names under which a job may have left latents: by its request and by that which came, beyond whose
+        steps no worker goes. The folder, which holds very many, is looked through only where these cannot be
+        read."""
         try:
-            return names_of(job_id, self.jobs.asked(job_id).sampling.num_inference_steps)
+            requests = self.jobs.asked(job_id), self.jobs.get(job_id).request
+            return names_of(job_id, max(one.sampling.num_inference_steps for one in requests))
         except StoreError:
             return [name for name in self.latents.names() if owner_of(name) == job_id]
 

@@ -41,6 +41,10 @@ class Parts(Protocol):
     def encoder_revision(self) -> str:
         """A name for the text encoder: equal where it gives equal embeddings."""
 
+    @property
+    def loras(self) -> Sequence[str]:
+        """Files that `experts` may be asked for."""
+
     def experts(self, lora: str | None = None) -> ExpertPair:
         """The transformer, or the two noise experts; with the LoRA of this file name fused into a copy."""
 

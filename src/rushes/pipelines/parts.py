@@ -87,6 +87,11 @@ class CheckpointParts:
         names = [name for name in ("text_encoder", "tokenizer") if name in self._checkpoint.parts]
         return "-".join([str(self._dtype), *(self._revision_of(name) for name in names)])
 
+    @property
+    def loras(self) -> Sequence[str]:
+        """See `Parts`. As the folder is now."""
+        return sorted(file.name for file in self._checkpoint.folder.glob("*.safetensors"))
+
     def experts(self, lora: str | None = None) -> ExpertPair:
         """See `Parts`."""
         if lora not in self._experts:

@@ -97,6 +97,9 @@ class PipelineRules:
         supports_causal: trained to generate latent frame by latent frame too.
         has_small_vocabulary: trained with the words of the toy's captions alone (`rushes.pipelines.notes`).
         synonyms: file of words that its text encoder takes as equal (`rushes.reuse.synonym_files`).
+        edit_preset: with which clips are edited: of few-step weights that come with the model; None edits
+            them by their own settings (`rushes.server.edit_ways`).
+        edit_strength: noise level at which such an edit takes a clip up.
     """
 
     name: str
@@ -115,6 +118,8 @@ class PipelineRules:
     supports_causal: bool = False
     has_small_vocabulary: bool = False
     synonyms: Path | None = None
+    edit_preset: str | None = None
+    edit_strength: float = 0.97
 
     @property
     def is_one_expert(self) -> bool:

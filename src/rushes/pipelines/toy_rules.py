@@ -41,4 +41,5 @@ TOY = PipelineRules(
     supports_causal=True,
     has_small_vocabulary=True,
     synonyms=TOY_FOLDER / "tokenizer" / "synonyms.json",
+    edit_preset="few-step-4",
 )

@@ -15,7 +15,7 @@ from rushes.sampling.schedules import (
 )
 from rushes.types import SamplingParams
 
-LEVELS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+LEVELS = (0.97, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Noise levels at which clips are kept, where nobody says otherwise."""
 
 SCHEDULES: Mapping[str, Callable[[int, float], Schedule]] = {

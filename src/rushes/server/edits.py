@@ -14,7 +14,9 @@ from rushes.pipelines.rules import MAX_PROMPT_CHARACTERS, load_rules
 from rushes.reuse.entries import Snapshot
 from rushes.reuse.levels import known_schedule, lowest_kept, source_at
 from rushes.reuse.staircase import pick_snapshot
+from rushes.sampling.levels import schedule_of
 from rushes.server.asks import key_of, number_of, options_of
+from rushes.server.edit_ways import OWN, Way, cost_of, sampling_of, source_of, way_of
 from rushes.server.logs import conceal
 from rushes.server.masks import Mask, mask_of
 from rushes.server.reuse import reuse_of
@@ -22,11 +24,9 @@ from rushes.server.videos import STATUS
 from rushes.stores.base import JobRecord, JobStore
 from rushes.types import GenerateRequest, JobOptions, Json, LatentSource
 
-STRENGTH = 0.8
-"""By default: the noise level at which the clip is taken up."""
-
 FIELDS = (
     "prompt",
+    "preset",
     "strength",
     "mask",
     "mask_frames",
@@ -45,15 +45,19 @@ class EditAsk:
     """An edit as it was asked for.
 
     Attributes:
-        strength: noise level in 0..1 at which the clip is taken up: at its first step at or below it of which
-            there are latents, else at the next above; 1 makes a new clip.
-        seed: with which the latents are noised again; None goes on from them as they stood.
+        preset: by whose settings it is made, or `OWN`; None for what the model does.
+        strength: noise level in 0..1 at which the clip is taken up; 1 makes a new clip. By the clip's own
+            settings at its first step at or below it of which there are latents, else at the next above. None
+            for the way's own.
+        seed: with which the latents are noised again; None for the clip's, or, by its own settings, goes on
+            from them as they stood.
         negative_prompt: None for that of the clip.
         mask: where it may change, None for everywhere.
     """
 
     prompt: str
-    strength: float
+    preset: str | None
+    strength: float | None
     mask: Mask | None
     seed: int | None
     negative_prompt: str | None
@@ -88,7 +92,8 @@ def edit_of(
     negative = body.get("negative_prompt")
     return EditAsk(
         prompt=_text("prompt", body["prompt"]),
-        strength=STRENGTH if strength is None else number_of("strength", strength, 0.0, 1.0),
+        preset=_preset(body.get("preset")),
+        strength=None if strength is None else number_of("strength", strength, 0.0, 1.0),
         mask=mask_of(body.get("mask"), body.get("mask_frames")),
         seed=seed,
         negative_prompt=None if negative is None else _text("negative_prompt", negative, may_be_empty=True),
@@ -106,43 +111,52 @@ def edit(
     whole_s: float = 0.0,
     mask: str | None = None,
     kept_s: float = 0.0,
+    finished: str | None = None,
+    has_lora: bool = False,
 ) -> Edit:
     """The clip's request with the new prompt, from its latents where there are fitting ones.
 
-    Without, it is a new clip of the same settings, and says so (`miss`).
+    Without, it is a new clip of the settings that the edit would have had, and says so (`miss`): whether
+    latents are there changes nothing of what is asked for.
 
     Args:
         snapshots: that are there, of the clip that is edited.
         whole_s: device seconds that all steps take.
         kept_s: device seconds that decode what stays before the mask's first frame.
         mask: name of the mask's file. Under a mask the clip goes on from the source's at every strength.
+        finished: name of the clip's finished latents, where they are there.
+        has_lora: the model's few-step weights are there, as far as is known.
+
+    Raises:
+        UnknownName: the model has no such preset.
     """
+    rules = load_rules(parent.request.pipeline)
+    way = way_of(rules, ask.preset, ask.strength, has_lora=has_lora)
     request = _changed(parent.request, ask)
+    if way.preset is None:
+        source, reason = _from_snapshots(request, way, snapshots, rules.boundary, ask.seed is not None, mask)
+    else:
+        request = replace(request, sampling=sampling_of(rules, way, request))
+        source, reason = None, "missing"
+        if finished is not None:
+            source, reason = source_of(rules, way, request.sampling, finished, mask=mask), "strength"
     told: dict[str, Json] = {
         "kind": "miss",
         "remixed_from": parent.id,
-        "strength": ask.strength,
+        "strength": way.strength,
+        **({} if way.preset is None else {"preset": way.preset}),
         **({} if mask is None else {"mask": mask}),
     }
-    schedule = known_schedule(request.sampling)
-    if schedule is None or not snapshots:
-        return Edit(request=request, told={**told, "reason": "missing"})
-    boundary = load_rules(request.pipeline).boundary
-    snapshot = pick_snapshot(snapshots, lowest_kept(schedule.sigmas, ask.strength, boundary))
-    source = None
-    if snapshot is not None:
-        source = source_at(snapshot, schedule.sigmas, is_renoised=ask.seed is not None, mask=mask)
-    if source is None and mask is not None:
-        source = _from_noise(snapshots[0], mask)
     if source is None:
-        return Edit(request=request, told={**told, "reason": "strength"})
-    saved = source.step / len(schedule)
+        return Edit(request=request, told={**told, "reason": reason})
+    whole, left = parent.request.sampling, len(schedule_of(request.sampling)) - source.step
+    share = 1 - cost_of(request.sampling, left) / cost_of(whole, whole.num_inference_steps)
     told |= {
         "kind": "edit",
         "source": parent.id,
-        "sigma": schedule.sigmas[source.step],
-        "steps_saved": source.step,
-        "seconds_saved": round(whole_s * saved + kept_s, 3),
+        "sigma": schedule_of(request.sampling).sigmas[source.step],
+        "steps_saved": max(0, whole.num_inference_steps - left),
+        "seconds_saved": round(max(0.0, whole_s * share) + kept_s, 3),
     }
     return Edit(request=replace(request, source=source), told=told)
 
@@ -184,6 +198,27 @@ def history_of(jobs: JobStore, record: JobRecord) -> Sequence[dict[str, Json]]:
     return links
 
 
+def _from_snapshots(
+    request: GenerateRequest,
+    way: Way,
+    snapshots: Sequence[Snapshot],
+    boundary: float | None,
+    is_renoised: bool,
+    mask: str | None,
+) -> tuple[LatentSource | None, str]:
+    """Where a clip of its own settings goes on, or why nowhere."""
+    schedule = known_schedule(request.sampling)
+    if schedule is None or not snapshots:
+        return None, "missing"
+    snapshot = pick_snapshot(snapshots, lowest_kept(schedule.sigmas, way.strength, boundary))
+    source = None
+    if snapshot is not None:
+        source = source_at(snapshot, schedule.sigmas, is_renoised=is_renoised, mask=mask)
+    if source is None and mask is not None:
+        source = _from_noise(snapshots[0], mask)
+    return source, "strength"
+
+
 def _from_noise(snapshot: Snapshot, mask: str) -> LatentSource:
     """A clip that is made anew within a mask, and stays outside of it."""
     return LatentSource(name=snapshot.name, sigma=snapshot.sigma, step=0, is_renoised=True, mask=mask)
@@ -195,6 +230,13 @@ def _changed(request: GenerateRequest, ask: EditAsk) -> GenerateRequest:
         sampling = replace(sampling, seed=ask.seed)
     negative = request.negative_prompt if ask.negative_prompt is None else ask.negative_prompt
     return replace(request, prompt=ask.prompt, negative_prompt=negative, sampling=sampling, source=None)
+
+
+def _preset(value: object) -> str | None:
+    """Whether the model has it is for `edit` to see."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest("preset", f"must be the name of a preset, or {OWN!r}, got {shown(value)}")
+    return value
 
 
 def _text(field: str, value: object, *, may_be_empty: bool = False) -> str:

@@ -14,9 +14,10 @@ from rushes.engine.client import StoreClient
 from rushes.engine.latent_files import mask_file
 from rushes.engine.workplace import Workplace
 from rushes.errors import UnknownJob
-from rushes.pipelines.rules import RULES
+from rushes.pipelines.rules import RULES, load_rules
 from rushes.server.asks import ask_of
 from rushes.server.auth import Caller
+from rushes.server.edit_ways import lora_of
 from rushes.server.edits import EditAsk, edit
 from rushes.server.feed import Feed
 from rushes.server.latent_reuse import LatentReuse
@@ -24,7 +25,7 @@ from rushes.server.limits import Limits
 from rushes.server.masks import cells_of
 from rushes.server.problems import Problem, ProblemError
 from rushes.server.reuse import Plan, Reuse, cache_of, maker_of, same_ask
-from rushes.server.snapshots import kept_of, lead_s, origin_of, steps_s
+from rushes.server.snapshots import finished_of, kept_of, lead_s, origin_of, steps_s
 from rushes.server.videos import Standing, error_of, left_s, notes_of, video_of
 from rushes.server.watching import watched
 from rushes.server.wishes import ANYTHING, Wish, wish_of
@@ -179,6 +180,7 @@ class Gateway:
         cells = None if ask.mask is None else cells_of(ask.mask, parent.request)
         name, mask = (None, b"") if cells is None else mask_file(cells)
         kept = kept_of(self.place, origin, is_masked=cells is not None)
+        lora = lora_of(load_rules(parent.request.pipeline))
         made = edit(
             parent,
             ask,
@@ -186,12 +188,14 @@ class Gateway:
             whole_s=steps_s(self.place.jobs, origin),
             mask=name,
             kept_s=0.0 if cells is None else lead_s(self.place.jobs, origin, cells),
+            finished=finished_of(self.place, origin),
+            has_lora=all(lora in word.loras for word in self.serving(parent.request.pipeline)),
         )
         asked = replace(made.request, source=None)
         earlier = self.client.earlier(asked, ask.options)
         if earlier is not None:
-            return same_ask(earlier, ask.options, parent_id=parent.id, strength=ask.strength, mask=name)
-        if cells is not None and not kept:
+            return same_ask(earlier, ask.options, edit=made.told)
+        if cells is not None and made.request.source is None:
             raise ProblemError(latents_gone(parent))
         plan = self.reuse.edit(made.request, caller, made.told)
         self.disown_lost(plan, ask.options.tenant)

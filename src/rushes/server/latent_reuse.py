@@ -16,7 +16,7 @@ from rushes.reuse.entries import Snapshot
 from rushes.reuse.keys import compatibility_key
 from rushes.reuse.latent_cache import THRESHOLD, LatentCache, Miss
 from rushes.reuse.levels import known_schedule, lowest_kept, source_at
-from rushes.reuse.staircase import STAIRCASE, Staircase, pick_snapshot
+from rushes.reuse.staircase import SEEDED_SIGMA, STAIRCASE, Staircase, pick_snapshot
 from rushes.reuse.synonyms import NO_SYNONYMS, Synonyms
 from rushes.stores.disk import BlobFolder
 from rushes.types import GenerateRequest, LatentSource
@@ -52,6 +52,7 @@ class LatentReuse:
     Args:
         cache: closed by whoever made it.
         latents: where workers put snapshots.
+        seeded_sigma: noise level down to which those may go who name a seed; 0 for as far as all others.
         threshold: cosine below which two prompts are never taken for alike.
         synonyms: of a pipeline: prompts are compared in the words of its list.
     """
@@ -63,19 +64,21 @@ class LatentReuse:
         latents: BlobFolder,
         *,
         staircase: Staircase = STAIRCASE,
+        seeded_sigma: float = SEEDED_SIGMA,
         threshold: float = THRESHOLD,
         synonyms: Callable[[str], Synonyms] = lambda pipeline: NO_SYNONYMS,
     ) -> None:
         self._synonyms = synonyms
         self.cache, self._encoder, self._latents = cache, encoder, latents
-        self._staircase, self._threshold = staircase, threshold
+        self._staircase, self._seeded_sigma, self._threshold = staircase, seeded_sigma, threshold
 
     def find(self, request: GenerateRequest, *, identity: str, tenant: str, has_seed: bool) -> Found | str:
         """Where the request may go on, or in a word or two why nowhere. Never raises for a store or a file
         that is away: that is a miss.
 
         Args:
-            has_seed: the caller named the seed, so the latents are noised again with it.
+            has_seed: the caller named the seed, so the latents are noised again with it, where it can still
+                make a difference: not below `seeded_sigma`.
         """
         schedule = known_schedule(request.sampling)
         if request.mode != "full" or schedule is None:
@@ -87,6 +90,7 @@ class LatentReuse:
         boundary = load_rules(request.pipeline).boundary
         lowest = self._staircase.lowest_sigma(hit.similarity, boundary=boundary)
         if lowest is not None:
+            lowest = max(lowest, self._seeded_sigma) if has_seed else lowest
             lowest = lowest_kept(schedule.sigmas, lowest, boundary)
         snapshot = None if lowest is None else pick_snapshot(hit.entry.snapshots, lowest)
         if snapshot is None:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from rushes.pipelines.fields import Field
 from rushes.pipelines.rules import FIELDS, MAX_PROMPT_CHARACTERS, MODES
 from rushes.server.batch_asks import MAX_ROWS
+from rushes.server.edit_ways import OWN, STRENGTH
 from rushes.server.reuse_metrics import KINDS
 from rushes.server.wishes import LEVELS
 from rushes.types import Lane
@@ -142,7 +143,18 @@ _REMIX: Mapping[str, Any] = {
     "required": ["prompt"],
     "additionalProperties": False,
     "properties": {
-        "strength": {"type": "number", "minimum": 0, "maximum": 1, "description": "1 makes a new clip"},
+        "preset": {
+            "type": "string",
+            "description": f"whose settings; {OWN!r}: the clip's. By default of few-step weights that come"
+            " with the model, else the clip's",
+        },
+        "strength": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "noise level at which the clip is taken up; 1 makes a new clip. By default"
+            f" {STRENGTH} with the clip's own settings, else the model's",
+        },
         "mask": {"type": "string", "contentEncoding": "base64", "description": f"{_MASK}; in base64"},
         "mask_frames": {
             "type": "string",

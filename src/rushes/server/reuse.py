@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from rushes.engine.announcements import Announcement
@@ -19,8 +20,10 @@ from rushes.stores.base import JobRecord
 from rushes.stores.exact_keys import derived_key
 from rushes.types import GenerateRequest, JobOptions, Json
 
-_ASKED = ("remixed_from", "strength", "mask")
+_ASKED = ("remixed_from", "strength", "preset", "mask")
 """What is told of how an edit was asked for."""
+
+NO_EDIT: Mapping[str, Json] = MappingProxyType({})
 
 _TOLD = ("kind", "sigma", "similarity", "steps_saved", "seconds_saved", "source")
 REASONS = (
@@ -163,18 +166,19 @@ def same_ask(
     options: JobOptions,
     *,
     has_cache: bool = True,
-    parent_id: str | None = None,
-    strength: float | None = None,
-    mask: str | None = None,
+    edit: Mapping[str, Json] = NO_EDIT,
 ) -> JobRecord:
     """The job of an earlier call with this idempotency key, which asked for it in the same way.
 
+    Args:
+        edit: what would be told of one.
+
     Raises:
-        IdempotencyConflict: it had other options, was an edit of another clip, strength or mask, or of none,
+        IdempotencyConflict: it had other options, was an edit of another clip, way or mask, or of none,
             or is asked for without the cache and was not made so.
     """
     told = reuse_of(earlier)
-    is_same = tuple(told.get(name) for name in _ASKED) == (parent_id, strength, mask)
+    is_same = all(told.get(name) == edit.get(name) for name in _ASKED)
     is_same &= replace(earlier.options, traceparent=options.traceparent) == options
     is_same &= has_cache or not told or told.get("kind") == "off"
     if not is_same:

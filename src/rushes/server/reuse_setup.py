@@ -44,7 +44,13 @@ def opened_latents(place: Workplace, settings: ServerSettings) -> Iterator[Laten
     store = ReuseStore(place.folder / REUSE_FILE, policy_name=settings.reuse_policy, bounds=bounds)
     latents = LatentCache(store, differs=differs, on_evicted=deleter(place.latents))
     try:
-        yield LatentReuse(latents, encoder, place.latents, synonyms=synonyms)
+        yield LatentReuse(
+            latents,
+            encoder,
+            place.latents,
+            seeded_sigma=settings.reuse_seed_sigma,
+            synonyms=synonyms,
+        )
     finally:
         latents.close()
 

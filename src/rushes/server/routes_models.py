@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from rushes.pipelines.fields import Field
 from rushes.pipelines.rules import load_rules
 from rushes.server import openapi
+from rushes.server.edit_ways import way_of
 from rushes.server.gateway import Gateway
 from rushes.server.service import caller_of, service_of
 
@@ -53,6 +54,7 @@ def model_of(name: str, *, is_served: bool) -> dict[str, Any]:
         "video": asdict(rules.video),
         "supports_causal": rules.supports_causal,
         "negative_prompt": rules.negative_prompt,
+        "edit": asdict(way_of(rules, None, None, has_lora=True)),
     }
 
 

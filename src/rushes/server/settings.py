@@ -11,6 +11,7 @@ from typing import Any
 
 from rushes.config import service_variables, store_folder
 from rushes.errors import ConfigError, did_you_mean
+from rushes.reuse.staircase import SEEDED_SIGMA
 from rushes.server.auth import LOCAL
 from rushes.server.logs import LogFormat
 
@@ -35,6 +36,7 @@ class ServerSettings:
         reuse_policy: which goes first, a name of `rushes.reuse.eviction.POLICIES`.
         reuse_synonyms: file of words that mean the same to the models that it names, or to all; None for what
             a model brings itself (`rushes.reuse.synonym_files`).
+        reuse_seed_sigma: noise level below which no latents are taken up for who names a seed; 0 for none.
         audit_share: of those that took latents, made anew to be compared.
         warm: file of requests that are made at the start, see `rushes.server.warm_up`.
         warm_tenant: for whom.
@@ -64,6 +66,7 @@ class ServerSettings:
     reuse_tenant_gb: float | None = None
     reuse_policy: str = "cost"
     reuse_synonyms: Path | None = None
+    reuse_seed_sigma: float = SEEDED_SIGMA
     audit_share: float = 0.0
     warm: Path | None = None
     warm_tenant: str = LOCAL.tenant
@@ -82,6 +85,8 @@ class ServerSettings:
                 "reuse_gb: must be above 0, and audit_share from 0 to 1,"
                 f" got {self.reuse_gb:g} and {self.audit_share:g}"
             )
+        if not 0 <= self.reuse_seed_sigma <= 1:
+            raise ConfigError(f"reuse_seed_sigma: must be from 0 to 1, got {self.reuse_seed_sigma:g}")
         if self.reuse_tenant_gb is not None and not self.reuse_tenant_gb > 0:
             raise ConfigError(f"reuse_tenant_gb: must be above 0, got {self.reuse_tenant_gb:g}")
         if not self.has_auth and not is_loopback(self.host):

@@ -49,11 +49,17 @@ def kept_of(place: Workplace, record: JobRecord, *, is_masked: bool) -> Sequence
     own, and its finished latents. Raises `UnknownJob`."""
     if not is_masked:
         found = snapshots_on_the_way(place.jobs, record)
-    elif place.latents.path(finished_name(record.id)).exists():
+    elif finished_of(place, record) is not None:
         found = snapshots_of(place.jobs, record.id)
     else:
         found = ()
     return [one for one in found if is_there(place.latents, one)]
+
+
+def finished_of(place: Workplace, record: JobRecord) -> str | None:
+    """Name of the latents that a job's clip was decoded from; None where they are not there."""
+    name = finished_name(record.id)
+    return name if place.latents.path(name).exists() else None
 
 
 def snapshots_on_the_way(jobs: JobStore, record: JobRecord) -> Sequence[Snapshot]:
@@ -144,10 +150,23 @@ class SnapshotIndex:
             record.request,
             identity=identity,
             tenant=record.options.tenant,
-            snapshots=snapshots,
+            snapshots=(*snapshots, *self._finished(record)),
             saved_s=steps_s(jobs, record),
         )
         return True
+
+    def _finished(self, record: JobRecord) -> Sequence[Snapshot]:
+        """A clip's finished latents, which take room and go with its snapshots; no clip of another prompt is
+        sent as low as they are."""
+        name = finished_of(self._place, record)
+        if name is None:
+            return ()
+        num_steps = record.request.sampling.num_inference_steps
+        try:
+            nbytes = self._place.latents.path(name).stat().st_size
+        except FileNotFoundError:
+            return ()
+        return (Snapshot(name=name, sigma=0.0, step=num_steps, nbytes=nbytes),)
 
     def drop_source(self, job_id: str) -> None:
         """A worker could not use the latents that this job was to go on from: nobody is sent there again.
@@ -213,7 +232,8 @@ def deleter(latents: BlobFolder) -> Callable[[Sequence[Entry]], None]:
 
     def delete(entries: Sequence[Entry]) -> None:
         names = [snapshot.name for entry in entries for snapshot in entry.snapshots]
-        for name in (*names, *(finished_name(entry.id) for entry in entries)):
+        finished = (finished_name(entry.id) for entry in entries)  # of entries that do not count it, too
+        for name in dict.fromkeys((*names, *finished)):
             try:
                 latents.delete(name)
             except StoreError as error:

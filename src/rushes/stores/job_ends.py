@@ -19,7 +19,7 @@ from rushes.types import JobStatus, Json
 NOBODY: Mapping[str, Value] = {"owner": None, "lease_until": None, "lease_ttl_s": None}
 """Columns of a job that nobody runs."""
 
-_OF_THE_JOB = ("remixed_from", "strength")
+_OF_THE_JOB = ("remixed_from", "strength", "preset", "mask")
 _OF_THE_CLIP = ("sigma", "similarity")
 """Of `JobRecord.reuse`: at which level latents were taken up for the clip, if any were."""
 

@@ -6,14 +6,13 @@ import { closeDialog, openDialog } from "./dialogs.js";
 import { h, setText, toast } from "./dom.js";
 import { submit } from "./jobs.js";
 import { regionPicker } from "./region.js";
+import { currentModel } from "./slate.js";
 import { store } from "./store.js";
-
-const STRENGTH = 0.8;
 
 export function openEdit(take) {
   const prompt = h("textarea", { id: "edit-prompt", rows: 3, required: true, maxlength: 20_000 });
   prompt.value = take.video.prompt;
-  const strength = h("input", { id: "edit-strength", type: "range", "aria-describedby": "edit-ends", min: 0, max: 1, step: 0.05, value: STRENGTH, oninput: () => draw() });
+  const strength = h("input", { id: "edit-strength", type: "range", "aria-describedby": "edit-ends", min: 0, max: 1, step: 0.01, value: currentModel(take.video.model).editStrength, oninput: () => draw() });
   const told = h("output", { for: "edit-strength" });
   const draw = () => { setText(told, Number(strength.value).toFixed(2)); strength.style.setProperty("--at", strength.value); };
   const region = regionPicker(take.video);

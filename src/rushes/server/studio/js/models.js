@@ -14,6 +14,7 @@ export function readModels(list) {
     defaultPreset: model.default_preset,
     sizes: model.sizes,
     defaults: model.defaults,
+    editStrength: model.edit?.strength ?? 0.8,
     modes: model.supports_causal ? ["full", "causal"] : [],
   }));
 }

@@ -155,11 +155,11 @@ export function factsOf(video) {
   return parts.filter(Boolean).join(" · ");
 }
 
-// What it took from the take that it is an edit of, where it could take anything.
-function edited({ remixed_from_video_id: before, cache = {}, num_inference_steps: steps }) {
+// What it took from the take that it is an edit of, where it could take anything. The steps are that take's.
+function edited({ remixed_from_video_id: before, cache = {} }) {
   if (!before) return null;
   if (typeof cache?.sigma !== "number") return "an edit, made anew";
-  return `an edit from noise level ${cache.sigma.toFixed(2)}, ${cache.steps_saved} of ${count(steps, "step")} saved`;
+  return `an edit from noise level ${cache.sigma.toFixed(2)}, ${count(cache.steps_saved, "step")} saved`;
 }
 
 // As a video object tells it, or a `degraded` event.
