@@ -31,7 +31,6 @@ from benchmarks.judge_report import (
     table,
 )
 from benchmarks.judge_rows import CPU, GENERATED, TableMaker
-from benchmarks.judge_synonyms import with_correction
 from torch import Tensor
 from training.clips import labels_of
 from training.world.preview import contact_sheet
@@ -111,7 +110,7 @@ def sample(args: argparse.Namespace) -> int:
     """The first prompts beside the table; 1 when they lie outside its 99 % interval."""
     if not args.out.is_file():
         raise SystemExit(f"{args.out}: missing; --full writes it")
-    whole = with_correction(Report.from_json(json.loads(args.out.read_text())))
+    whole = Report.from_json(json.loads(args.out.read_text()))
     row = whole.row("quality")
     assert row is not None, f"{args.out} holds no row of the quality preset"
     print(f"The whole table, from {args.out}:\n\n{table(whole)}\n")
