@@ -21,7 +21,7 @@ class TextFeatures:
 
     def __init__(self, device: torch.device) -> None:
         config = mini_lm.config_from_dict(read_json(TOY / "text_encoder/config.json"))
-        self._tokenizer = mini_lm.MiniLMTokenizer(TOY / "tokenizer/tokenizer.json", config.text_len)
+        self._tokenizer = mini_lm.MiniLMTokenizer(TOY / "tokenizer" / mini_lm.TOKENIZER, config.text_len)
         with torch.device("meta"):
             model = mini_lm.MiniLM(config)
         files = [TOY / "text_encoder/model.safetensors"]

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import lzma
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from rushes.models.at_rest import quantize_state
+from rushes.models.mini_lm import TOKENIZER
 
 TEXT_LEN = 64
 FIRST_WORD = 999  # ids below are unused slots and the specials
@@ -94,7 +96,7 @@ def build(out: Path, size: int) -> None:
     (out / "text_encoder/config.json").write_text(json.dumps(config, indent=1) + "\n")
     save_file(quantize_state(state, bits=4, keep=("position",)), out / "text_encoder/model.safetensors")
     text = json.dumps(cut_tokenizer(tokenizer, kept), ensure_ascii=False, separators=(",", ":"))
-    (out / "tokenizer/tokenizer.json").write_text(text + "\n")
+    (out / "tokenizer" / TOKENIZER).write_bytes(lzma.compress(text.encode("utf-8"), preset=9))
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def _load_mini_lm(
     part: Part, tokenizer: Part, device: torch.device | str, dtype: torch.dtype
 ) -> MiniLMTextEncoder:
     config = mini_lm.config_from_dict(read_json(part.path / "config.json"))
-    ready = mini_lm.MiniLMTokenizer(tokenizer.path / "tokenizer.json", config.text_len)
+    ready = mini_lm.MiniLMTokenizer(tokenizer.path / mini_lm.TOKENIZER, config.text_len)
     with torch.device("meta"):
         model = mini_lm.MiniLM(config)
     table = mini_lm.sources(config)

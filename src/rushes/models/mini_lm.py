@@ -8,6 +8,7 @@ Source: Wang et al., MiniLM, arXiv:2002.10957; the weights are Apache-2.0 (see t
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,15 +134,25 @@ def config_from_dict(raw: Mapping[str, int | float | str]) -> MiniLMConfig:
     )
 
 
+TOKENIZER = "tokenizer.json.xz"
+
+
 class MiniLMTokenizer:
-    """Prompts to token ids, cut to `text_len`."""
+    """Prompts to token ids, cut to `text_len`.
+
+    Args:
+        path: the library's JSON, compressed.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
 
     def __init__(self, path: Path, text_len: int) -> None:
         from tokenizers import Tokenizer
 
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for a missing or damaged file
+            self._tokenizer = Tokenizer.from_str(lzma.decompress(path.read_bytes()).decode("utf-8"))
+        except Exception as error:  # the library raises bare Exception for a damaged file
             raise CheckpointError(f"tokenizer {path}: cannot be read ({error})") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(text_len)
