@@ -21,7 +21,7 @@ def test_a_plan_is_written_and_every_command_takes_it(rushes: Command, tmp_path:
     assert "left out, as asked" in made.out
     assert "Noise floor" in made.out
     assert "Noise of the time" in made.out
-    assert made.err.splitlines()[0].startswith("rushes: 1 of 7, plain: loading [")
+    assert made.err.splitlines()[0].startswith("rushes: 1 of 8, plain: loading [")
     content = json.loads(plan.read_text())
     assert content["model"] == "toy"
     assert content["measured"]["request"]["num_inference_steps"] == 2

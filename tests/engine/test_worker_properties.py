@@ -31,6 +31,9 @@ LEASE_S = 10.0
 class InlineCourier:
     """A courier that brings everything at once."""
 
+    is_last = True
+    """Nothing waits behind a call that is made at once."""
+
     def __init__(self, name, on_error):
         self._on_error, self._is_closed = on_error, False
 
