@@ -34,6 +34,7 @@ LINES = [
         ("two palmtrees by a palm-tree", "two palm trees by a palm tree"),
         ("sun, flower; guidedog", "sun, flower; guidedog"),
         ("猫 beagle's ünï", "猫 dog's ünï"),
+        ("a wolf sunflower, a wolf, sunflower", "a wolf sunflower, a dog, sunflower"),
         ("", ""),
     ],
 )

@@ -91,6 +91,16 @@ def test_rows_quantised_in_one_are_those_of_the_plain_operators(device: str, has
     assert 1e-3 < (values - exact).norm() / exact.norm() < 0.06
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_no_number_stays_none(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("a GPU's own kernel")
+    x = torch.randn(3, 40, device=device)
+    x[1, 7] = float("nan")
+    _, scales = quantize_rows_in_one(x, has_gelu=True)
+    assert scales.flatten().isnan().tolist() == [False, True, False]
+
+
 def test_devices_without_it_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^here: no float8 matmul on mps; choose cuda"):
         check_fp8_device(torch.device("mps"), torch.bfloat16, "here")

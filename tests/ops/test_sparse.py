@@ -130,7 +130,7 @@ def test_it_is_one_operator_of_a_compiled_graph(device: str) -> None:
 def test_a_long_clip_does_not_fall_to_the_reference() -> None:
     grid = (2, 100, 100)
     q = torch.zeros(1, 1, 1, 8).expand(1, 20000, 1, 8)
-    with pytest.raises(ConfigError, match=r"20000 tokens in blocks of 64 .* takes 16384 at most"):
+    with pytest.raises(ConfigError, match=r"20000 tokens in blocks of 64 x 64 .* takes 16384 at most"):
         radial_attention(q, q, q, grid, RadialMask(density=0.8, block=64, sink_frames=0))
 
 

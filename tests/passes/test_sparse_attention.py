@@ -76,7 +76,8 @@ def test_frames_one_after_another_stay_dense() -> None:
         ({"density": 1.5}, "at most 1"),
         ({"dense_share": 1.0}, "dense_share is 1.0"),
         ({"block": 0}, "block 0"),
-        ({"key_block": -1}, "key_block -1"),
+        ({"key_block": -1, "backend": "fa3"}, "key_block -1"),
+        ({"key_block": 176}, "key_block 176 with block 128: flex takes one size"),
         ({"backend": "fa4"}, "backend is 'fa4'; choose one of flex, fa3"),
         ({"float8": True}, "float8 needs backend fa3, not flex"),
     ],
@@ -133,12 +134,13 @@ def test_each_backend_has_blocks_of_its_own() -> None:
     assert blocks() == (128, 128)
     assert blocks(backend="fa3") == (256, 176)
     assert blocks(backend="fa3", float8=True) == (256, 224)
-    assert blocks(backend="fa3", block=8) == (8, 8)
+    assert blocks(backend="fa3", block=8) == (8, 176)
+    assert blocks(block=8) == (8, 8)
     assert blocks(backend="fa3", block=8, key_block=5) == (8, 5)
 
 
 def test_on_float8_codes_it_is_near_the_same() -> None:
-    mask = {"density": 0.6, "block": 8, "backend": "fa3"}
+    mask = {"density": 0.6, "block": 8, "key_block": 8, "backend": "fa3"}
     exact, codes = (
         forward(SparseAttention(**mask, float8=on).apply(small_wan()), frames=6, phase=SPARSE)
         for on in (False, True)

@@ -67,6 +67,8 @@ BAD_JSON = {
     "half a pair as bytes": b'{"prompt": "\xed\xa0\x80"}',
     "half a pair in a name": b'{"\\udc00": 1}',
     "too many lists": b'{"prompt": [' + b"[]," * 30_000 + b"[]]}",
+    "too many lists in UTF-16": ('{"\u2200": ' + "[" * 26_000).encode("utf-16-le"),
+    "lists, then a text without an end": b'{"a": ' + b"[" * 26_000 + b'\\"' * 30_000,
     "long number": b'{"prompt": "a", "seed": ' + b"9" * 5_000 + b"}",
 }
 

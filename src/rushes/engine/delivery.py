@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 PATIENCE_S = 0.05
-"""Where an outlet took longer for the frames before, what was told does not wait for it."""
+"""What was told waits no longer for what is told behind it."""
 
 
 class Listener(Protocol):
@@ -129,12 +130,16 @@ class Delivery:
 
     def _told(self, run: Run, tell: Callable[[], None]) -> None:
         tell()
-        if run.courier.is_last:
+        now = perf_counter()
+        run.untold_since = min(run.untold_since, now)
+        if run.courier.is_last or now - run.untold_since > PATIENCE_S:
             self._listener.flushed(run)
+            run.untold_since = inf
 
     def _deliver(self, run: Run, frames: Frames) -> None:
         if run.write_s > PATIENCE_S:
             self._listener.flushed(run)
+            run.untold_since = inf
         begin = perf_counter()
         with _outlet_errors():
             run.outlet.write(frames)

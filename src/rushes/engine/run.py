@@ -57,6 +57,7 @@ class Run:
         span: of the request, None where nobody listened when it began.
         untold: events of it that go to the store with the next ones.
         write_s: that the outlet took for the latest frames; infinite before the first.
+        untold_since: when the first of what waits to be told was; infinite where nothing does.
         waits_since_ns: when it began to wait for its next unit, by `perf_counter_ns`; 0 while one runs.
     """
 
@@ -81,6 +82,7 @@ class Run:
     span: Span | None = None
     waits_since_ns: int = 0
     write_s: float = inf
+    untold_since: float = inf
     untold: list[Told] = field(default_factory=list)
 
     def send(self, task: Callable[[], None]) -> None:

@@ -28,7 +28,8 @@ _GAP = re.compile(r"[ -]")
 class Lexicon:
     """Replaces nouns of one or two words, in either number; all other text stays as it is.
 
-    A name that is kept may be written with or without the gap between its words.
+    A name that is kept may be written with or without the gap between its words. A noun right before one is
+    left as it is.
 
     Example:
         >>> lexicon = Lexicon(["keep: oak tree, teapot", "dog, dogs: beagle, guide dog", "tree, trees: oak"])
@@ -57,11 +58,20 @@ class Lexicon:
         pieces, end, i = [], 0, 0
         while i < len(words):
             span, noun = self._noun_at(prompt, words, i)
-            if noun is not None:
+            if noun is not None and not self._is_before_known(prompt, words, i + span):
                 pieces += [prompt[end : words[i].start()], noun]
                 end = words[i + span - 1].end()
             i += span
         return "".join([*pieces, prompt[end:]])
+
+    def _is_before_known(self, prompt: str, words: list[re.Match[str]], i: int) -> bool:
+        """Whether the i-th word begins a name that captions use, right behind the word before: that one says
+        then of what kind it is ("an orange dog"), and is none itself."""
+        if i == len(words) or not prompt[words[i - 1].end() : words[i].start()].isspace():
+            return False
+        span, _ = self._noun_at(prompt, words, i)
+        text = prompt[words[i].start() : words[i + span - 1].end()].lower()
+        return text in self._nouns and self._nouns[text] is None
 
     def _noun_at(self, prompt: str, words: list[re.Match[str]], i: int) -> tuple[int, str | None]:
         """How many words from the i-th on are one noun, the longest there is, and what it is replaced by."""

@@ -33,10 +33,10 @@ def paged_fa3_module() -> str | None:
 
 
 def _has_pages(module: str) -> bool:
-    """As the build's own list of switches says; a build without a list has everything."""
+    """As the build's own list of switches says; a build without a list is not trusted to have them."""
     config = module.replace("_interface", "_config")
     if importlib.util.find_spec(config) is None:
-        return True
+        return False
     flags = importlib.import_module(config).CONFIG["build_flags"]
     return not flags.get("FLASHATTENTION_DISABLE_PAGEDKV", False)
 

@@ -38,7 +38,7 @@ class RadialMask:
     @property
     def keys(self) -> int:
         """Tokens of a block of keys."""
-        return self.key_block or self.block
+        return self.block if self.key_block is None else self.key_block
 
 
 @lru_cache(maxsize=16)

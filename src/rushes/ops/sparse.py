@@ -68,9 +68,9 @@ def token_mask_on(mask: RadialMask, grid: Size3, device: torch.device) -> Tensor
     num_tokens = grid[0] * grid[1] * grid[2]
     if num_tokens > LONGEST_REFERENCE:
         raise ConfigError(
-            f"sparse attention over {num_tokens} tokens in blocks of {mask.block} on {device.type}: the"
-            f" reference takes {LONGEST_REFERENCE} at most; longer clips need a GPU and a multiple of"
-            f" {FLEX_BLOCK}"
+            f"sparse attention over {num_tokens} tokens in blocks of {mask.block} x {mask.keys} on"
+            f" {device.type}: the reference takes {LONGEST_REFERENCE} at most; longer clips need a GPU and a"
+            f" multiple of {FLEX_BLOCK}"
         )
     return token_mask(mask, grid).to(device)
 

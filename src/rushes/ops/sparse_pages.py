@@ -3,8 +3,8 @@ whose keys are the pages that the mask keeps for it.
 
 Pages were made for caches of keys that lie scattered in memory; read in another order they are a sparse
 kernel at the dense one's rate, where a page is a multiple of the keys that the kernel takes at a time (else
-it falls from bulk copies to single loads). On an H200: 590 TFLOP/s of bfloat16 and 890 of float8 on the work
-kept, where FlexAttention has 320 to 430 (benchmarks/NOTES.md).
+it falls from bulk copies to single loads). On an H200 at 480p: 620 TFLOP/s of bfloat16 and 749 of float8 on
+the work kept, where FlexAttention has 290 (benchmarks/results/kernels_h200.json).
 """
 
 from __future__ import annotations

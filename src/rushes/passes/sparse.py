@@ -46,8 +46,8 @@ class SparseAttention:
         float8: on float8 codes; with "fa3".
         block: tokens of a block of queries in the mask; None for the backend's own: 128, or 256 with "fa3".
             Small models take small blocks, which FlexAttention does not: the reference runs then.
-        key_block: the same of keys; None for `block` where that is given, else for the backend's own: 128,
-            and with "fa3" what its kernel takes at a time.
+        key_block: the same of keys; None for what the backend takes: `block`, and with "fa3" what its kernel
+            takes at a time, 176 or 224.
         sink_frames: first latent frames that every query sees.
     """
 
@@ -73,6 +73,11 @@ class SparseAttention:
         check_share(where, "density", self.density, least=0, most=1)
         if not 0 <= self.dense_share < 1:
             raise ConfigError(f"{where}: dense_share is {self.dense_share}; needs to be from 0 to below 1")
+        if self.backend == "flex" and self.key_block not in (None, self.mask.block):
+            raise ConfigError(
+                f"{where}: key_block {self.key_block} with block {self.mask.block}: flex takes one size;"
+                " leave key_block out, or choose fa3"
+            )
         if min(self.mask.block, self.mask.keys) < 1 or self.sink_frames < 0:
             raise ConfigError(
                 f"{where}: block {self.mask.block}, key_block {self.mask.keys} and sink_frames"
@@ -82,16 +87,13 @@ class SparseAttention:
     @property
     def mask(self) -> RadialMask:
         """Which pairs the sparse layers compute."""
-        own = (FLEX_BLOCK, FLEX_BLOCK)
-        if self.backend == "fa3":
-            own = (QUERY_BLOCK, PAGE_FP8 if self.float8 else PAGE)
-        block, keys = own if self.block is None else (self.block, self.block)
-        return RadialMask(
-            density=self.density,
-            block=block,
-            key_block=keys if self.key_block is None else self.key_block,
-            sink_frames=self.sink_frames,
-        )
+        block = self.block
+        if block is None:
+            block = QUERY_BLOCK if self.backend == "fa3" else FLEX_BLOCK
+        keys = self.key_block
+        if keys is None and self.backend == "fa3":
+            keys = PAGE_FP8 if self.float8 else PAGE
+        return RadialMask(density=self.density, block=block, key_block=keys, sink_frames=self.sink_frames)
 
     @property
     def _kernel(self) -> _Kernel:

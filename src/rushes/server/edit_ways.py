@@ -19,8 +19,8 @@ OWN = "own"
 STRENGTH = 0.8
 """By the clip's own settings, where nobody says otherwise: the noise level at which it is taken up."""
 
-_SAME = 1e-6
 _SAME_TIMESTEP = 1.0
+"""Levels of the schedule that are nearer than this to the one asked for are that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def source_of(
         mask: name of the mask's file.
     """
     sigmas = schedule_of(sampling).sigmas[:-1]
-    level = _level(rules, way) + _SAME
+    level = _level(rules, way) + _SAME_TIMESTEP / NUM_TRAIN_TIMESTEPS
     step = next((step for step, sigma in enumerate(sigmas) if sigma <= level), len(sigmas) - 1)
     if step == 0 and mask is None:
         return None

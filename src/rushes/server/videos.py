@@ -32,7 +32,6 @@ _ANY_SAMPLING = SamplingParams(
 )
 """Notes do not depend on it."""
 
-STEPS = ("denoise", "vae_decode")
 """Stages whose units tell the pace of a clip."""
 
 
@@ -107,28 +106,25 @@ def _notes(request: GenerateRequest) -> tuple[str, ...]:
 
 
 def left_s(record: JobRecord, now: float | None = None, progress: JobEvent | None = None) -> float | None:
-    """Seconds until an open job is ready: at the pace of its steps so far, once there are any, else as was
-    promised; None where nothing was."""
+    """Seconds until an open job is ready: as was promised, but no fewer than its stage still takes at its
+    pace so far; None where neither is known."""
     if record.status not in ("queued", "running"):
         return None
     now = time.time() if now is None else now
-    ready_at = _ready_at(record, progress)
-    if ready_at is None:
-        if record.eta_s is None:
-            return None
-        ready_at = record.created_at + record.eta_s
-    return round(max(0.0, ready_at - now), 2)
+    promised = None if record.eta_s is None else record.created_at + record.eta_s
+    known = [at for at in (promised, _stage_ends_at(record, progress)) if at is not None]
+    return round(max(0.0, max(known) - now), 2) if known else None
 
 
-def _ready_at(record: JobRecord, progress: JobEvent | None) -> float | None:
-    """By what passed until the latest step, which is told by `progress`; None where no step is timed, or the
-    job has changed hands, and stood still meanwhile."""
-    if progress is None or record.started_at is None or record.status != "running" or record.token != 1:
+def _stage_ends_at(record: JobRecord, progress: JobEvent | None) -> float | None:
+    """By the seconds of the stage's units so far; None where none is timed."""
+    if progress is None or record.status != "running":
         return None
-    done = _part_of(progress)
-    if progress.data["stage"] not in STEPS or not done or progress.at <= record.started_at:
+    data = progress.data
+    units, total, seconds = data.get("units"), data.get("total"), data.get("seconds")
+    if not isinstance(units, int) or not isinstance(total, int) or not isinstance(seconds, int | float):
         return None
-    return record.started_at + (progress.at - record.started_at) / done
+    return progress.at + seconds * (total - units) / units if 0 < units <= total else None
 
 
 def urls_of(record: JobRecord) -> dict[str, str]:

@@ -81,7 +81,7 @@ const HANDLERS = {
     const before = take.units.findLast(unit => unit.stage === data.stage && unit.units < data.units);
     const took = before && data.seconds >= before.seconds ? data.seconds - before.seconds : data.seconds;
     take.units.push({ ...data, start: at - took, end: at });
-    take.stages[data.stage] = { units: data.units, total: data.total };
+    take.stages[data.stage] = { units: data.units, total: data.total, seconds: data.seconds };
     begin(take, take.startedAt ?? at - took);
   },
   preview(take, data) {
@@ -137,19 +137,15 @@ export function share(take) {
   return Math.max(ours, (take.video.progress ?? 0) / 100);
 }
 
-// Until it is done: at the pace of its steps so far; before the first, as promised; null unknown. One that was lost
-// and taken up again stood still meanwhile: as promised, or, where that has passed, at the pace of all its time.
+// Until it is done: as promised, but no less than its stage still takes at its pace so far; null unknown.
 export function secondsLeft(take) {
-  const last = take.units.at(-1);
-  if (isRunning(take) && take.stages.denoise && last && !take.losses.length && last.end > take.startedAt) {
-    const done = share(take);
-    return Math.max(0, take.startedAt + (last.end - take.startedAt) / done - serviceNow());
+  const stage = take.stages.vae_decode ?? take.stages.denoise;
+  const ends = [take.eta];
+  if (isRunning(take) && stage?.units && take.units.length) {
+    ends.push(take.units.at(-1).end + stage.seconds * (stage.total - stage.units) / stage.units);
   }
-  const promised = take.eta === null ? null : take.eta - serviceNow();
-  if (promised !== null && promised > 0) return promised;
-  const part = share(take);
-  if (!isRunning(take) || take.startedAt === null || part < 0.08) return null;
-  return (serviceNow() - take.startedAt) * (1 - part) / part;
+  const known = ends.filter(Number.isFinite);
+  return known.length ? Math.max(0, Math.max(...known) - serviceNow()) : null;
 }
 
 // What it is doing, in a few words.
