@@ -351,6 +351,7 @@ def test_edits_go_by_few_step_weights_only_where_every_worker_has_them(bench: Be
     bench.worker.loras = ("few_step.safetensors",)
     bench.worker.announce()
     time.sleep(1.1)
+    assert remix().id == plain.id  # the same call; only the workers are others
     few = bench.gateway.remix(LOCAL, parent.id, edit_of({"prompt": LEFT}, tenant=LOCAL.tenant))
     assert (few.request.sampling.lora, reuse_of(few)["preset"]) == ("few_step.safetensors", "few-step-4")
     assert few.request.source is not None

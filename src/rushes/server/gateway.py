@@ -7,18 +7,19 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rushes.engine.announcements import Announcement, StoreAdmission
 from rushes.engine.client import StoreClient
 from rushes.engine.latent_files import mask_file
 from rushes.engine.workplace import Workplace
-from rushes.errors import UnknownJob
+from rushes.errors import IdempotencyConflict, UnknownJob
 from rushes.pipelines.rules import RULES, load_rules
 from rushes.server.asks import ask_of
 from rushes.server.auth import Caller
 from rushes.server.edit_ways import lora_of
-from rushes.server.edits import EditAsk, edit
+from rushes.server.edits import Edit, EditAsk, edit
 from rushes.server.feed import Feed
 from rushes.server.latent_reuse import LatentReuse
 from rushes.server.limits import Limits
@@ -181,7 +182,8 @@ class Gateway:
         name, mask = (None, b"") if cells is None else mask_file(cells)
         kept = kept_of(self.place, origin, is_masked=cells is not None)
         lora = lora_of(load_rules(parent.request.pipeline))
-        made = edit(
+        way = partial(
+            edit,
             parent,
             ask,
             kept,
@@ -189,12 +191,13 @@ class Gateway:
             mask=name,
             kept_s=0.0 if cells is None else lead_s(self.place.jobs, origin, cells),
             finished=finished_of(self.place, origin),
-            has_lora=all(lora in word.loras for word in self.serving(parent.request.pipeline)),
         )
-        asked = replace(made.request, source=None)
-        earlier = self.client.earlier(asked, ask.options)
+        has_lora = all(lora in word.loras for word in self.serving(parent.request.pipeline))
+        made = way(has_lora=has_lora)
+        earlier = self._earlier_edit(ask.options, (made, way(has_lora=not has_lora)))
         if earlier is not None:
-            return same_ask(earlier, ask.options, edit=made.told)
+            return earlier
+        asked = replace(made.request, source=None)
         if cells is not None and made.request.source is None:
             raise ProblemError(latents_gone(parent))
         plan = self.reuse.edit(made.request, caller, made.told)
@@ -202,6 +205,18 @@ class Gateway:
         record = self._queued(plan, asked, ask.options, caller, mask=mask)
         self.reuse.count(record)
         return record
+
+    def _earlier_edit(self, options: JobOptions, ways: Sequence[Edit]) -> JobRecord | None:
+        """The job of an earlier call with this key, made in any of the ways: which one it is depends on the
+        workers that were there then. Raises `IdempotencyConflict`."""
+        for number, made in enumerate(ways, 1):
+            try:
+                earlier = self.client.earlier(replace(made.request, source=None), options)
+                return None if earlier is None else same_ask(earlier, options, edit=made.told)
+            except IdempotencyConflict:
+                if number == len(ways):
+                    raise
+        return None
 
     def _taken(self, plan: Plan, options: JobOptions, caller: Caller) -> JobRecord | None:
         """A job whose clip is there or being made for another; None where there is none such."""
