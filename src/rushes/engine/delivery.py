@@ -133,13 +133,15 @@ class Delivery:
         now = perf_counter()
         run.untold_since = min(run.untold_since, now)
         if run.courier.is_last or now - run.untold_since > PATIENCE_S:
-            self._listener.flushed(run)
-            run.untold_since = inf
+            self._flush(run)
+
+    def _flush(self, run: Run) -> None:
+        self._listener.flushed(run)
+        run.untold_since = inf
 
     def _deliver(self, run: Run, frames: Frames) -> None:
         if run.write_s > PATIENCE_S:
-            self._listener.flushed(run)
-            run.untold_since = inf
+            self._flush(run)
         begin = perf_counter()
         with _outlet_errors():
             run.outlet.write(frames)

@@ -24,14 +24,16 @@ def attention_fp8(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     The quantisation is plain operators, which torch.compile fuses; the kernel is one opaque operator.
     """
-    (q_codes, q_scale), (k_codes, k_scale), (v_codes, v_scale) = map(quantize_heads, (q, centred(k), v))
-    out: Tensor = torch.ops.rushes.attention_fp8(q_codes, k_codes, v_codes, q_scale, k_scale, v_scale)
+    out: Tensor = torch.ops.rushes.attention_fp8(*quantize_qkv(q, k, v))
     return out.to(q.dtype)
 
 
-def centred(k: Tensor) -> Tensor:
-    """k [B, M, H, D] less its mean over the tokens."""
-    return k - k.mean(dim=1, keepdim=True, dtype=torch.float32).to(k.dtype)
+def quantize_qkv(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Codes of q, of k less its mean over the tokens, and of v; then their scales, as `quantize_heads` has
+    them."""
+    centred = k - k.mean(dim=1, keepdim=True, dtype=torch.float32).to(k.dtype)
+    pairs = [quantize_heads(x) for x in (q, centred, v)]
+    return tuple([codes for codes, _ in pairs] + [scale for _, scale in pairs])
 
 
 def quantize_heads(x: Tensor) -> tuple[Tensor, Tensor]:

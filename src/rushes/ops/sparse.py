@@ -133,15 +133,5 @@ def _radial_attention(
 
 
 @_radial_attention.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    grid: list[int],
-    density: float,
-    block: int,
-    key_block: int,
-    sink_frames: int,
-    backend: str,
-) -> Tensor:
+def _(q: Tensor, *_others: object) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)

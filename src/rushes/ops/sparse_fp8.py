@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rushes.ops.attention_fp8 import attention_fp8_reference, centred, quantize_heads
+from rushes.ops.attention_fp8 import attention_fp8_reference, quantize_qkv
 from rushes.ops.fa3 import fa3_attention
 from rushes.ops.patch import Size3
 from rushes.ops.radial_mask import RadialMask, kept_blocks
@@ -19,10 +19,8 @@ def radial_attention_fp8(q: Tensor, k: Tensor, v: Tensor, grid: Size3, mask: Rad
 
     The quantisation is plain operators, which torch.compile fuses; the kernel is one opaque operator.
     """
-    (q_codes, q_scale), (k_codes, k_scale), (v_codes, v_scale) = map(quantize_heads, (q, centred(k), v))
     out: Tensor = torch.ops.rushes.radial_attention_fp8(
-        *(q_codes, k_codes, v_codes, q_scale, k_scale, v_scale),
-        *(list(grid), mask.density, mask.block, mask.keys, mask.sink_frames),
+        *quantize_qkv(q, k, v), list(grid), mask.density, mask.block, mask.keys, mask.sink_frames
     )
     return out.to(q.dtype)
 
@@ -54,17 +52,5 @@ def _radial_attention_fp8(
 
 
 @_radial_attention_fp8.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_scale: Tensor,
-    k_scale: Tensor,
-    v_scale: Tensor,
-    grid: list[int],
-    density: float,
-    block: int,
-    key_block: int,
-    sink_frames: int,
-) -> Tensor:
+def _(q: Tensor, *_others: object) -> Tensor:
     return torch.empty_like(q, dtype=torch.bfloat16, memory_format=torch.contiguous_format)

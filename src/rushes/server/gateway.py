@@ -194,7 +194,7 @@ class Gateway:
         )
         has_lora = all(lora in word.loras for word in self.serving(parent.request.pipeline))
         made = way(has_lora=has_lora)
-        earlier = self._earlier_edit(ask.options, (made, way(has_lora=not has_lora)))
+        earlier = self._earlier_edit(ask.options, made, partial(way, has_lora=not has_lora))
         if earlier is not None:
             return earlier
         asked = replace(made.request, source=None)
@@ -206,17 +206,19 @@ class Gateway:
         self.reuse.count(record)
         return record
 
-    def _earlier_edit(self, options: JobOptions, ways: Sequence[Edit]) -> JobRecord | None:
-        """The job of an earlier call with this key, made in any of the ways: which one it is depends on the
+    def _earlier_edit(
+        self, options: JobOptions, made: Edit, otherwise: Callable[[], Edit]
+    ) -> JobRecord | None:
+        """The job of an earlier call with this key, made in either way: which one it is depends on the
         workers that were there then. Raises `IdempotencyConflict`."""
-        for number, made in enumerate(ways, 1):
-            try:
-                earlier = self.client.earlier(replace(made.request, source=None), options)
-                return None if earlier is None else same_ask(earlier, options, edit=made.told)
-            except IdempotencyConflict:
-                if number == len(ways):
-                    raise
-        return None
+        try:
+            return self._asked_before(options, made)
+        except IdempotencyConflict:
+            return self._asked_before(options, otherwise())
+
+    def _asked_before(self, options: JobOptions, made: Edit) -> JobRecord | None:
+        earlier = self.client.earlier(replace(made.request, source=None), options)
+        return None if earlier is None else same_ask(earlier, options, edit=made.told)
 
     def _taken(self, plan: Plan, options: JobOptions, caller: Caller) -> JobRecord | None:
         """A job whose clip is there or being made for another; None where there is none such."""
