@@ -240,7 +240,6 @@ def capacity(report: Report, bench: Bench, kind: str, bound_s: float) -> None:
     speeds = {
         "one at a time": 1 / (steps * step_s + decode_s),
         f"batch of {together}": 1 / (per_clip_s + decode_s),
-        f"batch of {together}, decoding beside it": 1 / max(per_clip_s, decode_s),
     }
     for way, speed in speeds.items():
         report.add(f"clips of {steps} steps a second, {way}", speed)

@@ -3,9 +3,10 @@
     python -m benchmarks.passes_quality --prompts 24                   # a sample on a CPU
     python -m benchmarks.passes_quality --prompts 512 --seconds 500    # the table; needs a GPU
 
-Every pass of the registry runs alone, then the plans of the presets, then what steps reuse. Beside them the
-noise floor: the plain model with another attention kernel. A pass that refuses the device or the toy is
-listed with its reason. Prompts and seeds are those of `benchmarks.judge`.
+Every pass of the registry runs alone, `int8-linears` by each of its methods on ranges measured first, then
+the few-step weights, what steps reuse, and the plans of the presets as `rushes optimize` would make them.
+Beside them the noise floor: the plain model with another attention kernel. A pass that refuses the device or
+the toy is listed with its reason. Prompts and seeds are those of `benchmarks.judge`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -30,14 +32,18 @@ from torch import Tensor
 from training.clips import labels_of
 from training.world.prompts import Prompts, evaluation_prompts
 
+from rushes.cli.calibrate import PROMPTS
 from rushes.errors import ConfigError, RushesError
 from rushes.models.judge import FRAME_STRIDE
 from rushes.passes.base import PASSES, Pass, settings_of
+from rushes.passes.calibration import targets_of, write_calibration
+from rushes.passes.int8 import Method
 from rushes.passes.plan import Plan
 from rushes.passes.presets import PLAN_PRESETS, Candidate, reuse_of
+from rushes.pipelines.calibrate import calibrate_model
 from rushes.profiling.bench.about import about
 from rushes.profiling.bench.quality import other_kernel
-from rushes.profiling.optimize import FLOOR_SLACK_DB, ONE_LEVEL_DB, propose
+from rushes.profiling.optimize import FLOOR_SLACK_DB, ONE_LEVEL_DB, proposals
 from rushes.profiling.quality.frechet import frechet_distance
 from rushes.profiling.quality.pixels import psnr_db, ssim
 
@@ -49,6 +55,9 @@ LOSS_BAR = 0.02
 """Of adherence, that the fast preset may lose."""
 
 FLOOR = "noise floor"
+FEW_STEPS = "few-step-4"
+
+CALIBRATION_CLIPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +65,15 @@ class Variant:
     """One way to make the clips.
 
     Attributes:
+        wants: the passes, one after another, each in all settings that this machine can make, best first;
+            the first that the network takes is had.
+        passes: those that it has.
         fields: of the requests.
         lacks: passes that it should have and that refused, with why.
     """
 
     name: str
+    wants: tuple[tuple[Pass, ...], ...] = ()
     passes: tuple[Pass, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()
@@ -77,51 +90,89 @@ class Clips:
     seconds: float
 
 
-def variants(device: torch.device) -> tuple[list[Variant], dict[str, str]]:
-    """All that this machine can make, and why it cannot make the rest, by name."""
+def variants(
+    device: torch.device, calibration: Mapping[str, Any] | None = None
+) -> tuple[list[Variant], dict[str, str]]:
+    """All that this machine can make, and why it cannot make the rest, by name.
+
+    Args:
+        calibration: settings of `int8-linears`, without its method; None where no ranges were measured.
+    """
     found, refused = [Variant(name="plain"), Variant(name=FLOOR, is_floor=True)], dict[str, str]()
     known = {one.name: one for preset in PLAN_PRESETS.values() for one in preset.candidates}
     for name in PASSES.names():
-        one, reason = proposed(known.get(name, Candidate(name=name)), device)
-        if one is None:
-            refused[name] = reason
-        else:
-            found.append(Variant(name=name, passes=(one,)))
+        for row, candidate in _alone(known.get(name, Candidate(name=name)), calibration).items():
+            wanted, reason = wants_of(candidate, device)
+            if wanted:
+                found.append(Variant(name=row, wants=(wanted,)))
+            else:
+                refused[row] = reason
+    found.append(Variant(name=FEW_STEPS, fields={"preset": FEW_STEPS}))
     found.append(Variant(name="reuse of steps", fields=reuse_of("toy")))
     for name, preset in PLAN_PRESETS.items():
-        passes, lacks = list[Pass](), list[str]()
+        wants, lacks = list[tuple[Pass, ...]](), list[str]()
         for candidate in preset.candidates:
-            if candidate.instead_of in {one.name for one in passes}:
+            if candidate.instead_of in {one[0].name for one in wants}:
                 continue
-            one, reason = proposed(candidate, device)
-            if one is None:
-                lacks.append(f"{candidate.name}: {reason}")
+            wanted, reason = wants_of(candidate, device)
+            if wanted:
+                wants.append(wanted)
             else:
-                passes.append(one)
+                lacks.append(f"{candidate.name}: {reason}")
         fields = reuse_of("toy") if preset.reuses else {}
-        found.append(Variant(name=f"plan {name}", passes=tuple(passes), fields=fields, lacks=tuple(lacks)))
+        found.append(Variant(name=f"plan {name}", wants=tuple(wants), fields=fields, lacks=tuple(lacks)))
     return found, refused
 
 
-def proposed(candidate: Candidate, device: torch.device) -> tuple[Pass | None, str]:
-    """With the settings of small models where a candidate has such."""
+def _alone(candidate: Candidate, calibration: Mapping[str, Any] | None) -> dict[str, Candidate]:
+    """The rows of a pass by itself."""
+    if candidate.name != "int8-linears" or calibration is None:
+        return {candidate.name: candidate}
+    methods = get_args(Method)
+    return {
+        f"{candidate.name}, {method}": replace(candidate, settings=({**calibration, "method": method},))
+        for method in methods
+    }
+
+
+def wants_of(candidate: Candidate, device: torch.device) -> tuple[tuple[Pass, ...], str]:
+    """A candidate's pass in the settings of small models where it has such, best first; and why not in
+    others."""
     is_sized = candidate.cpu_settings is not None and candidate.name != "attention"
-    return propose(candidate, "cpu" if is_sized else device.type)
+    reasons: list[str] = []
+    found = tuple(proposals(candidate, "cpu" if is_sized else device.type, reasons))
+    return found, "; ".join(reasons)
+
+
+def calibrated(bench: Bench, folder: Path, preset: str) -> dict[str, Any]:
+    """Measure ranges over a few clips into a file of the folder; settings of `int8-linears`."""
+    found = calibrate_model(
+        bench.model, PROMPTS[:CALIBRATION_CLIPS], range(CALIBRATION_CLIPS), num_buckets=4, preset=preset
+    )
+    file = folder / "int8.safetensors"
+    write_calibration(file, found)
+    return {"calibration": str(file), "targets": targets_of(found)}
 
 
 def open_variant(assets: Path, batch: int | None, variant: Variant) -> tuple[Bench, Variant]:
     """The toy with the variant's passes; of a plan, without those that refuse the toy. Raises `ConfigError`
     for a single pass that refuses."""
-    if not variant.passes:
+    if not variant.wants:
         return open_bench(assets, batch), variant
     plain = open_bench(assets, batch)
-    rung = Rung(name=variant.name, passes=variant.passes, lacks=variant.lacks)
-    _, rung = changed("transformer", plain.wan, rung)
-    _, rung = changed("vae", plain.vae, rung)
-    if not rung.passes:
-        raise ConfigError("; ".join(rung.lacks))
-    bench = open_bench(assets, batch, Plan(passes=rung.passes))
-    return bench, replace(variant, passes=rung.passes, lacks=rung.lacks)
+    passes, lacks = tuple[Pass, ...](), list(variant.lacks)
+    for wanted in variant.wants:
+        for one in wanted:
+            network = plain.wan if one.part == "transformer" else plain.vae
+            _, rung = changed(one.part, network, Rung(name=variant.name, passes=(*passes, one)))
+            lacks += [f"{one.name}: {reason}" for reason in rung.lacks]
+            if one in rung.passes:
+                passes = rung.passes
+                break
+    if not passes:
+        raise ConfigError("; ".join(lacks))
+    bench = open_bench(assets, batch, Plan(passes=passes))
+    return bench, replace(variant, passes=passes, lacks=tuple(lacks))
 
 
 @torch.no_grad()
@@ -211,11 +262,17 @@ def line(name: str, row: Mapping[str, Any]) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Make the table; 1 when a plan falls short of what it promises."""
+    with tempfile.TemporaryDirectory(prefix="passes-quality-") as folder:
+        return _run(args, Path(folder))
+
+
+def _run(args: argparse.Namespace, folder: Path) -> int:
     begin = time.perf_counter()
     prompts = evaluation_prompts(args.prompts)
     asked = labels_of(prompts.scenes, torch.device("cpu"))
     bench = open_bench(args.assets, args.batch)
-    todo, refused = variants(bench.device)
+    is_wanted = not args.only or any(name.startswith("int8-linears") for name in args.only)
+    todo, refused = variants(bench.device, calibrated(bench, folder, args.preset) if is_wanted else None)
     content = {**about(bench.device), "prompts": args.prompts, "preset": args.preset}
     table = Table(args.out, content if args.commit is None else {**content, "commit": args.commit})
     plain: Clips | None = None

@@ -47,7 +47,7 @@ from rushes.types import LatentSource
 ASSETS = Path("src/rushes/assets")
 CPU = torch.device("cpu")
 OLD_SEEDS, OTHER_SEEDS = 50_000, 90_000
-TWO_SEEDS = 32
+TWO_SEEDS = 64
 """Clips that are made with a second seed too."""
 
 

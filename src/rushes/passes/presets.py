@@ -27,7 +27,7 @@ class Candidate:
 
     Attributes:
         name: of `rushes.passes.base.PASSES`.
-        settings: its fields, best first; the first that a machine can make is tried there.
+        settings: its fields, best first; kept is the first that machine and network take.
         cpu_settings: the same on a CPU; None for `settings`.
         instead_of: tried only where the pass of this name was not kept.
     """
@@ -69,7 +69,14 @@ _EXACT = (
     Candidate(name="vae-fused"),
     Candidate(name="vae-compile", instead_of="vae-fused"),
 )
-_FAST = (*_EXACT, Candidate(name="fp8-linears"), Candidate(name="fp8-attention"))
+_ATTENTION_LINEARS = MappingProxyType({"targets": ("qkv", "attn_out", "cross_q", "cross_out")})
+"""Of a network whose FFN are token experts, which are grouped matmuls and no linear layers."""
+
+_FAST = (
+    *_EXACT,
+    Candidate(name="fp8-linears", settings=(*NO_SETTINGS, _ATTENTION_LINEARS)),
+    Candidate(name="fp8-attention"),
+)
 _TURBO = (
     *_FAST,
     Candidate(

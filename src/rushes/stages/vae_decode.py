@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rushes.models.wan_vae import DecodeState, WanVAE, to_uint8
 from rushes.stages.base import WARM_LATENTS, BatchKey, Job
+from rushes.stages.host_frames import LOCKED
 from rushes.trace import span, traced
 from rushes.types import Frames
 
@@ -26,8 +27,10 @@ def to_host(video: Tensor) -> NDArray[np.uint8]:
     """Pixels [B, 3, T, H, W] in [-1, 1] as uint8 [B, T, H, W, 3]; converted on their device, then copied."""
     with span("postprocess"):
         pixels = to_uint8(video)
-    # .cpu() waits for the device: these frames are about to leave the process.
-    frames: NDArray[np.uint8] = pixels.cpu().numpy()
+    # The copy waits for the device: these frames are about to leave the process.
+    if pixels.is_cuda:
+        return LOCKED.copy(pixels)
+    frames: NDArray[np.uint8] = pixels.numpy()
     return frames
 
 
