@@ -163,6 +163,37 @@ def test_a_newcomer_waits_where_batches_do_not_help():
     assert set(world.picked()) == {"old"}
 
 
+START = key("vae_decode", is_start=True)
+
+
+def to_decode(num_latents=9, decode_s=0.02):
+    return [(START, decode_s / 4), *[(DECODE, decode_s)] * (num_latents - 1)]
+
+
+def decoding(batch_seconds):
+    """A clip that is three latent frames ahead of three others, all of them to be decoded."""
+    world = World(batch_seconds=batch_seconds)
+    world.arrive("old", to_decode())
+    for _ in range(3):
+        world.step(("vae_decode",))
+    for name in "abc":
+        world.arrive(name, to_decode())
+    world.run()
+    return world
+
+
+def test_clips_without_a_past_are_let_past_where_they_then_share_the_batch():
+    log = [names for _, names, _ in decoding(shared).log]
+    assert set(log[3]) == {"a", "b", "c"}, "their first frames"
+    assert all(set(names) == {"old", "a", "b", "c"} for names in log[4:10])
+    assert len(log) == 3 + 1 + 8
+
+
+def test_clips_without_a_past_wait_where_batches_do_not_help():
+    world = decoding(alone)
+    assert world.picked()[:9] == ["old"] * 9
+
+
 def test_eight_equal_jobs_run_as_one_batch():
     world = World(batch_seconds=shared)
     for number in range(10):

@@ -1,5 +1,7 @@
 """Streams of slots: what a unit sees of work that was queued before it and elsewhere."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
@@ -31,3 +33,24 @@ def test_a_unit_reads_what_was_queued_outside_of_units_and_others_read_what_it_m
     with read.unit():
         total = doubled.sum()
     assert total.item() == pytest.approx(2 * 4096**2, rel=1e-3)
+
+
+@needs_gpu
+def test_a_unit_that_runs_ahead_ends_before_its_stream_does_unless_it_fails() -> None:
+    slot = Slot(stages=("vae_decode",), device=torch.device("cuda"))
+    done = torch.cuda.Event()
+    ones = torch.full((8192, 8192), 1 / 8192, device="cuda")
+
+    def queue_much() -> None:
+        product = ones
+        for _ in range(50):
+            product = product @ ones
+        done.record()
+
+    with slot.unit(runs_ahead=True):
+        queue_much()
+    assert not done.query()
+    with suppress(ValueError), slot.unit(runs_ahead=True):
+        queue_much()
+        raise ValueError
+    assert done.query()

@@ -25,7 +25,7 @@ def frames(seed: int) -> Tensor:
 def test_memory_counts_as_held_while_any_view_of_it_lives() -> None:
     memory = LockedMemory(1000, ordinary)
     pixels = frames(1)
-    array = memory.copy(pixels)
+    array = memory.send(pixels).wait()
     assert memory.held_bytes == 72
     view = array[0][1:]
     del array
@@ -45,13 +45,13 @@ def test_beyond_the_bound_frames_come_in_ordinary_memory() -> None:
         return ordinary(shape)
 
     memory = LockedMemory(144, make)
-    held = [memory.copy(frames(seed)) for seed in range(3)]
+    held = [memory.send(frames(seed)).wait() for seed in range(3)]
     assert len(made) == 2
     assert memory.held_bytes == 144
     for seed, each in enumerate(held):
         np.testing.assert_array_equal(each, frames(seed).numpy())
     held.pop(0)
-    memory.copy(frames(4))
+    memory.send(frames(4))
     assert len(made) == 3
 
 
@@ -60,13 +60,13 @@ def test_where_nothing_can_be_locked_frames_come_all_the_same() -> None:
         raise RuntimeError("cannot lock memory")
 
     memory = LockedMemory(1000, refuse)
-    np.testing.assert_array_equal(memory.copy(frames(1)), frames(1).numpy())
+    np.testing.assert_array_equal(memory.send(frames(1)).wait(), frames(1).numpy())
     assert memory.held_bytes == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_memory_is_locked_and_holds_the_frames() -> None:
     pixels = frames(1)
-    host = LockedMemory().copy(pixels.cuda())
+    host = LockedMemory().send(pixels.cuda()).wait()
     assert torch.from_numpy(host).is_pinned()
     np.testing.assert_array_equal(host, pixels.numpy())

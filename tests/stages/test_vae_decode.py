@@ -144,3 +144,78 @@ def test_a_job_for_latents_is_not_decoded():
     job, _ = waiting_job(4)
     job.wants_video = False
     assert VaeDecode("toy", TinyParts().vae).done(job)
+
+
+def ahead(vae):
+    return VaeDecode("toy", lambda: vae, looks_ahead=True)
+
+
+def long_job(seed, num_latents=5):
+    job = tiny_job(seed=seed, frames=1 + 2 * (num_latents - 1))
+    assert job.num_latent_frames == num_latents
+    latents = torch.randn((1, *job.latent_shape), generator=torch.Generator().manual_seed(seed))
+    job.latents.extend(latents.split(1, dim=2))
+    return job, latents
+
+
+def test_a_job_decoded_ahead_gives_the_same_frames_and_each_unit_one_latent_frame():
+    vae = CountingVAE(TinyParts().vae())
+    stage = ahead(vae)
+    job, latents = long_job(6)
+    queued, units = [], 0
+    while not stage.done(job):
+        stage.run([job])
+        units += 1
+        queued.append(len(vae.clips))
+        assert len(job.frames) == job.num_decoded == units
+    assert queued == [1, 3, 4, 5, 5], "the first frames wait for nothing; then one latent frame is ahead"
+    assert np.array_equal(np.concatenate([event.frames for event in job.frames]), whole_clip(latents))
+    assert job.decode is None
+    assert job.arriving is None
+
+
+def test_who_joins_a_job_that_is_ahead_is_decoded_beside_frames_that_are_there():
+    vae = CountingVAE(TinyParts().vae())
+    stage = ahead(vae)
+    (first, a), (second, b) = long_job(1), long_job(2)
+    stage.run([first])
+    stage.run([first])
+    stage.run([second])
+    assert len(vae.clips) == 4
+    stage.run([first, second])
+    assert (first.num_decoded, second.num_decoded, len(vae.clips)) == (3, 2, 5), "no forward of the first"
+    assert first.arriving is None
+    assert second.arriving is None
+    found = decoded(stage, first, second)
+    assert sum(vae.clips) == 10, "no latent frame twice"
+    for frames, latents in zip(found, (a, b), strict=True):
+        assert np.abs(frames.astype(int) - whole_clip(latents).astype(int)).max() <= 1
+
+
+def test_no_memory_to_be_ahead_is_no_failure():
+    parts = TinyParts()
+    job, latents = long_job(7)
+
+    class NoRoom(FailingVAE):
+        """For the third call."""
+
+        def decode_step(self, latent, state):
+            self.num_calls += 1
+            if self.num_calls == 3:
+                raise torch.OutOfMemoryError
+            return self.vae.decode_step(latent, state)
+
+    stage = ahead(NoRoom(parts.vae()))
+    (frames,) = decoded(stage, job)
+    assert np.array_equal(frames, whole_clip(latents))
+
+
+def test_a_unit_that_failed_before_its_own_frames_were_queued_can_be_run_again():
+    parts = TinyParts()
+    job, latents = long_job(8)
+    stage = ahead(FailingVAE(parts.vae()))
+    stage.run([job])
+    with pytest.raises(torch.OutOfMemoryError):
+        stage.run([job])
+    (frames,) = decoded(stage, job)
+    assert np.array_equal(frames, whole_clip(latents))

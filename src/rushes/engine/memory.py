@@ -78,7 +78,8 @@ def _job_memory(shape: ModelShape, grid: LatentGrid, num_guided: int, is_causal:
     decode = decode_work(shape.vae, grid.rows, grid.columns, is_first=False, value_bytes=shape.value_bytes)
     state = decode.state_values * shape.value_bytes
     pixels = shape.vae.temporal_stride * grid.rows * grid.columns * shape.vae.spatial_stride**2
-    video = 3 * pixels * (FLOAT32 + shape.value_bytes + 1)
+    # As bytes twice: those that the host fetches, and those of the latent frame ahead.
+    video = 3 * pixels * (FLOAT32 + shape.value_bytes + 2)
     cached = _cache_bytes(shape, grid) * (2 if num_guided else 1) if is_causal else 0
     tokens = grid.frame_tokens if is_causal else grid.tokens
     joined = 2 * cached // shape.transformer.num_layers

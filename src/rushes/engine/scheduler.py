@@ -6,8 +6,9 @@ Ordinary Python over tickets: no tensor, no clock of its own, the same calls giv
 2. Within a lane tenants take turns by deficit round robin in device seconds. A tenant's jobs go oldest first:
    one that has begun is finished before the next one begins.
 3. Past those in turn are let deadlines in danger (earliest first), finished clips that are to be decoded
-   (oldest first), and newcomers in an opening stage that can then join the batch of whoever is in turn. Those
-   in turn keep `Policy.turn_share` of the lane meanwhile, a tenant's oldest job `Policy.oldest_share`.
+   (oldest first), and those that can then join the batch of whoever is in turn: newcomers in an opening
+   stage, and clips at their first latent frame. Those in turn keep `Policy.turn_share` of the lane meanwhile,
+   a tenant's oldest job `Policy.oldest_share`.
 4. Others with an equal key join where the cost model says that it helps, whatever their tenant and lane.
 
 Nobody starves: `Scheduler.wait_bound_s` says how many device seconds pass at most until a job's next unit.
@@ -16,7 +17,7 @@ Nobody starves: `Scheduler.wait_bound_s` says how many device seconds pass at mo
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rushes.engine.backlog import Backlog
 from rushes.engine.fairness import Entry, Guarantee, IsFree, may_pass, oldest_of
@@ -206,14 +207,27 @@ class Scheduler:
             queue.oldest.served(seconds)
 
     def _after_newcomers(self, pick: Pick, is_free: IsFree) -> Pick:
-        """The pick, or a newcomer of the same pipeline that can join its batch afterwards."""
+        """The pick, or one that can join its batch afterwards: a newcomer of the same pipeline, or a clip
+        whose decoder has no past yet."""
         ticket = pick.entry.ticket
         key, lane = ticket.key, self._lane(ticket.lane)
-        if pick.is_let_past or not lane.has_newcomers or not self.policy.is_shared(key):
+        if pick.is_let_past or len(self._by_key[key]) >= self.policy.max_batch:
             return pick
-        if len(self._by_key[key]) >= self.policy.max_batch or not self._pays(ticket):
+        past: Entry | None = None
+        if self.policy.is_shared(key):
+            past = lane.newcomer(key.pipeline, is_free) if lane.has_newcomers else None
+        elif key.alone is None and not key.is_start:
+            past = self._at_start(replace(key, is_start=True), ticket.lane, is_free)
+        if past is None or not self._pays(ticket):
             return pick
-        return lane.let_past(pick.entry, lane.newcomer(key.pipeline, is_free))
+        return lane.let_past(pick.entry, past)
+
+    def _at_start(self, key: BatchKey, lane: Lane, is_free: IsFree) -> Entry | None:
+        """The oldest job of a lane that has this key and may run now."""
+        for entry in sorted(self._by_key.get(key, {}).values()):
+            if entry.ticket.lane == lane and is_free(entry) and may_pass(entry, is_free):
+                return entry
+        return None
 
     def _pays(self, ticket: Ticket) -> bool:
         """Whether two such units are worth a batch."""

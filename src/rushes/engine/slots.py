@@ -29,8 +29,11 @@ class Slot:
         return "+".join(self.stages)
 
     @contextmanager
-    def unit(self) -> Iterator[None]:
+    def unit(self, *, runs_ahead: bool = False) -> Iterator[None]:
         """Everything queued inside has been done when the block ends.
+
+        Args:
+            runs_ahead: not so of a block that ends well: it has waited for what matters.
 
         The host waits here for this stream alone, once a unit: what a job frees after its unit may then be
         given to another stream at once, and the time of a unit is its own. What was queued outside of units
@@ -43,10 +46,13 @@ class Slot:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
+            waits = True
             try:
                 yield
+                waits = not runs_ahead
             finally:
-                self._stream.synchronize()
+                if waits:
+                    self._stream.synchronize()
 
 
 def slots_of(device: torch.device) -> tuple[Slot, ...]:

@@ -66,10 +66,11 @@ class Task:
         jobs = [run.job for run in self.runs]
         # Kept until the device is done: what a job lets go while its unit is queued was made on another
         # stream, say, and would be given away before this one has read it.
-        held = [(job.denoise, job.text, job.decode, list(job.latents)) for job in jobs]
+        held = [(job.denoise, job.text, list(job.latents)) for job in jobs]
         try:
             # The span is around the slot's wait for the device, which belongs to the unit.
-            with unit_span(self.stage, jobs, jobs=job_ids(self.runs)), slot.unit():
+            unit = slot.unit(runs_ahead=self.stage.runs_ahead)
+            with unit_span(self.stage, jobs, jobs=job_ids(self.runs)), unit:
                 self.stage.run(jobs)
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
             if _is_fatal(error):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rushes.ops.kv_cache import KVCache
     from rushes.sampling.history import History
     from rushes.sampling.step_cache import StepCache
+    from rushes.stages.host_frames import Arrival
     from rushes.stages.source import Region, Snapshot, SourceLatents
     from rushes.stages.text_encode import Conditioning
 
@@ -133,7 +134,8 @@ class Job:
         predicted: clean latents as the last step saw them, only where previews are wanted.
         latents: finished latent frames [1, C, 1, H, W], kept to the job's end: they are small, and whoever
             takes the job up again decodes it from the first one.
-        decode: progress of VaeDecode.
+        decode: progress of VaeDecode: the decoder's past behind the latent frames that the device was given.
+        arriving: frames of the first latent frame that is not decoded yet, where the device was given it.
         num_decoded: latent frames decoded so far, or whose pixel frames were known.
         num_lead: of these, those whose pixel frames were known before the job began.
         num_frames: pixel frames decoded so far.
@@ -157,6 +159,7 @@ class Job:
     predicted: torch.Tensor | None = None
     latents: list[torch.Tensor] = field(default_factory=list)
     decode: DecodeState | None = None
+    arriving: Arrival | None = None
     num_decoded: int = 0
     num_lead: int = 0
     num_frames: int = 0
@@ -208,9 +211,14 @@ class Job:
 
 
 class Stage(Protocol):
-    """One part of a generation, advanced unit by unit. A stage keeps nothing of a job: the job does."""
+    """One part of a generation, advanced unit by unit. A stage keeps nothing of a job: the job does.
+
+    Attributes:
+        runs_ahead: what `run` makes is there when it returns; the device may have been given more by then.
+    """
 
     name: str
+    runs_ahead: bool
 
     def prepare(self, job: Job) -> None:
         """Load the weights that `run` will need, so that loading is not timed as work."""

@@ -82,6 +82,7 @@ class DenoiseStage:
     """
 
     name = "denoise"
+    runs_ahead = False
 
     def __init__(self, pipeline: str, experts: Experts, device: torch.device) -> None:
         self._pipeline = pipeline

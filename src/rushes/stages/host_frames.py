@@ -1,4 +1,4 @@
-"""Decoded frames on their way from a GPU to the host."""
+"""Decoded frames on their way to the host, which may let the device go on before they arrive."""
 
 from __future__ import annotations
 
@@ -19,12 +19,36 @@ def _page_locked(shape: torch.Size) -> Tensor:
     return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
 
 
+class Arrival:
+    """Frames that the host may ask for before they are there.
+
+    Args:
+        pixels: uint8 on their device.
+        frames: where they are being copied to; None for a copy when they are asked for.
+        copied: set behind that copy, None where there is nothing to wait for.
+    """
+
+    def __init__(
+        self, pixels: Tensor, frames: NDArray[np.uint8] | None, copied: torch.cuda.Event | None
+    ) -> None:
+        self._pixels, self._frames, self._copied = pixels, frames, copied
+
+    def wait(self) -> NDArray[np.uint8]:
+        """The frames, when the device has made them."""
+        if self._frames is None:
+            frames: NDArray[np.uint8] = self._pixels.cpu().numpy()
+            return frames
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._frames
+
+
 class LockedMemory:
     """Copies to the host into page-locked memory, of which readers hold no more than `most_bytes`.
 
-    Into ordinary memory the driver copies piece by piece through a buffer of its own, and the system clears
-    every page of it first: milliseconds a latent frame, in which the device has nothing to do. torch keeps
-    what was locked once and gives it out again, so a slow reader must not be able to make it grow.
+    Into ordinary memory the driver copies piece by piece through a buffer of its own, the system clears every
+    page of it first, and the host waits: milliseconds a latent frame, in which the device has nothing to do.
+    torch keeps what was locked once and gives it out again, so no slow reader must be able to make it grow.
 
     Args:
         make: (shape of uint8) -> memory to copy into.
@@ -44,21 +68,25 @@ class LockedMemory:
         """With readers now."""
         return self._held_bytes
 
-    def copy(self, pixels: Tensor) -> NDArray[np.uint8]:
-        """uint8 of any shape on the host, when the device has made it; in ordinary memory where readers hold
-        too much, or where no more can be locked."""
+    def send(self, pixels: Tensor) -> Arrival:
+        """Queue the copy of uint8 of any shape. Where readers hold too much, or no more can be locked, the
+        host copies for itself when it asks, behind whatever the stream was given meanwhile."""
         num_bytes = pixels.nbytes
         if not self._take(num_bytes):
-            return _ordinary(pixels)
+            return Arrival(pixels, None, None)
         try:
             host = self._make(pixels.shape)
         except RuntimeError:  # the system lets nobody lock so much
             self._give_back(num_bytes)
-            return _ordinary(pixels)
-        frames: NDArray[np.uint8] = host.copy_(pixels).numpy()
+            return Arrival(pixels, None, None)
+        frames: NDArray[np.uint8] = host.copy_(pixels, non_blocking=True).numpy()
         # Every view of the array keeps the array itself: a tensor is no base that numpy would look behind.
         weakref.finalize(frames, self._give_back, num_bytes)
-        return frames
+        copied = None
+        if pixels.is_cuda:
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+        return Arrival(pixels, frames, copied)
 
     def _take(self, num_bytes: int) -> bool:
         with self._lock:
@@ -71,10 +99,10 @@ class LockedMemory:
             self._held_bytes -= num_bytes
 
 
-def _ordinary(pixels: Tensor) -> NDArray[np.uint8]:
-    frames: NDArray[np.uint8] = pixels.cpu().numpy()
-    return frames
-
-
 LOCKED = LockedMemory()
 """Of this process, as torch's pool of such memory is."""
+
+
+def send(pixels: Tensor) -> Arrival:
+    """Begin to bring uint8 of any shape and device to the host."""
+    return LOCKED.send(pixels) if pixels.is_cuda else Arrival(pixels, pixels.numpy(), None)

@@ -180,6 +180,7 @@ class TextEncode:
     """
 
     name = "text_encode"
+    runs_ahead = False
 
     def __init__(
         self,

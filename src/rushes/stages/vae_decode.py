@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from rushes.models.wan_vae import DecodeState, WanVAE, to_uint8
 from rushes.stages.base import WARM_LATENTS, BatchKey, Job
-from rushes.stages.host_frames import LOCKED
+from rushes.stages.host_frames import Arrival, send
 from rushes.trace import span, traced
 from rushes.types import Frames
 
@@ -24,14 +25,14 @@ def to_numpy(video: Tensor) -> NDArray[np.uint8]:
 
 @traced("to_host")
 def to_host(video: Tensor) -> NDArray[np.uint8]:
-    """Pixels [B, 3, T, H, W] in [-1, 1] as uint8 [B, T, H, W, 3]; converted on their device, then copied."""
+    """Pixels [B, 3, T, H, W] in [-1, 1] as uint8 [B, T, H, W, 3]; converted on their device, then copied. The
+    host waits for the device."""
+    return _sent(video).wait()
+
+
+def _sent(video: Tensor) -> Arrival:
     with span("postprocess"):
-        pixels = to_uint8(video)
-    # The copy waits for the device: these frames are about to leave the process.
-    if pixels.is_cuda:
-        return LOCKED.copy(pixels)
-    frames: NDArray[np.uint8] = pixels.numpy()
-    return frames
+        return send(to_uint8(video))
 
 
 class VaeDecode:
@@ -41,17 +42,24 @@ class VaeDecode:
     that are at their clip's first latent, and all others. Then a job's frames may differ from those that it
     has alone by a rounding (one level of 255 in float32).
 
+    Alone on a GPU a job is decoded one latent frame ahead: the device goes on while the host fetches frames
+    and hands them on. The first frames of a job are there before the device is given more, and a unit ends
+    when its own frames are there, whatever else it has queued.
+
     Done means that nothing waits, so the stage may also stand before one that still makes latents.
 
     Args:
         vae: returns the VAE, loading it when first called.
+        looks_ahead: False decodes one latent frame after another; None looks ahead on a GPU.
     """
 
     name = "vae_decode"
+    runs_ahead = True
 
-    def __init__(self, pipeline: str, vae: Callable[[], WanVAE]) -> None:
+    def __init__(self, pipeline: str, vae: Callable[[], WanVAE], *, looks_ahead: bool | None = None) -> None:
         self._pipeline = pipeline
         self._vae = vae
+        self._looks_ahead = looks_ahead
 
     @traced("load", stage="vae_decode")
     def prepare(self, job: Job) -> None:
@@ -69,9 +77,15 @@ class VaeDecode:
     @torch.no_grad()
     def run(self, jobs: Sequence[Job]) -> None:
         vae = self._vae()
-        groups = [jobs] if vae.takes_batches else [[job] for job in jobs]
-        for group in groups:
-            self._decode(vae, group)
+        rest = []
+        for job in jobs:
+            if job.arriving is not None or (len(jobs) == 1 and self._may_run_ahead(job)):
+                self._decode_ahead(vae, job, is_alone=len(jobs) == 1)
+            else:
+                rest.append(job)
+        for group in [rest] if vae.takes_batches else [[job] for job in rest]:
+            if group:
+                self._decode(vae, group)
 
     def done(self, job: Job) -> bool:
         return not job.wants_video or not job.num_waiting
@@ -94,6 +108,25 @@ class VaeDecode:
             job.decode = state
             self._emit(job, own)
 
+    def _may_run_ahead(self, job: Job) -> bool:
+        """Not with a job's first frames: what waits for them should not wait for more."""
+        if job.decode is None or job.num_waiting < 2:
+            return False
+        return job.latents[job.num_decoded].is_cuda if self._looks_ahead is None else self._looks_ahead
+
+    def _decode_ahead(self, vae: WanVAE, job: Job, *, is_alone: bool) -> None:
+        """The next frames, and the latent frame behind them queued, unless other jobs have their turn."""
+        if job.arriving is None:
+            job.arriving, job.decode = _queued(vae, job, job.num_decoded)
+        ahead = None
+        if is_alone and self._may_run_ahead(job):
+            with suppress(torch.OutOfMemoryError):  # it will be decoded in a unit of its own
+                ahead = _queued(vae, job, job.num_decoded + 1)
+        with span("to_host"):
+            frames = job.arriving.wait()
+        job.arriving, job.decode = ahead or (None, job.decode)
+        self._emit(job, frames[0])
+
     def _emit(self, job: Job, frames: NDArray[np.uint8]) -> None:
         job.frames.append(Frames(start=job.num_frames, frames=frames))
         job.num_frames += len(frames)
@@ -109,6 +142,13 @@ def begin_with(job: Job, frames: NDArray[np.uint8]) -> None:
     job.num_lead = job.num_decoded = 1 + (len(frames) - 1) // stride
     job.frames.append(Frames(start=0, frames=frames))
     job.num_frames = len(frames)
+
+
+def _queued(vae: WanVAE, job: Job, number: int) -> tuple[Arrival, DecodeState]:
+    """Give the device a latent frame whose past is `job.decode`: its frames, and the state after it."""
+    with span("vae_forward", is_first=False, latent=number, clips=1):
+        video, state = vae.decode_step(job.latents[number], job.decode)
+    return _sent(video), state
 
 
 def _begins_within(job: Job) -> bool:
