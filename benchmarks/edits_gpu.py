@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.gpu_report import Report, about_machine
+from benchmarks.gpu_report import Report, about_machine, free_memory
 from benchmarks.speed_fleet import A14B, TINY_A14B, Fleet
-from benchmarks.speed_rows import PROMPT, free_cached
+from benchmarks.speed_rows import PROMPT
 
 import rushes
 from rushes.pipelines.base import run
@@ -145,7 +145,7 @@ def a14b(report: Report, device: torch.device, *, is_tiny: bool) -> None:
     """Both presets."""
     fleet = Fleet(TINY_A14B if is_tiny else A14B, device, is_tiny=is_tiny)
     fleet.warm_up("exact", fleet.kind.latents("480p"))
-    free_cached(device)
+    free_memory()
     video = fleet.kind.clips["480p"]
     size = {"width": video.width, "height": video.height, "num_frames": video.num_frames}
     for case in A14B_CASES:

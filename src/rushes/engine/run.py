@@ -119,7 +119,7 @@ class Run:
         """Let go of every tensor."""
         job = self.job
         job.given = Given()
-        job.text = job.denoise = job.decode = job.arriving = job.predicted = None
+        job.noise = job.text = job.denoise = job.decode = job.arriving = job.predicted = None
         job.latents.clear()
         job.snapshots.clear()
         job.frames.clear()

@@ -11,7 +11,7 @@ from rushes.models.configs import WanConfig
 from rushes.models.text import PromptEmbeds
 from rushes.pipelines.base import Parts
 from rushes.stages.base import Given, Job, NoiseExpert, Stage
-from rushes.stages.denoise import Denoise
+from rushes.stages.denoise import Denoise, draw_noise
 from rushes.stages.denoise_causal import DenoiseCausal
 from rushes.stages.text_encode import EmbeddingCache, TextEncode
 from rushes.stages.vae_decode import VaeDecode
@@ -47,7 +47,7 @@ class WanPipeline:
         self._boundary = boundary
         self._device = device
         self.embeddings = EmbeddingCache(embedding_bytes, lambda: parts.encoder_revision)
-        text = TextEncode(name, parts.text_encoder, self.embeddings, device)
+        text = TextEncode(name, parts.text_encoder, self.embeddings, device, beside=draw_noise)
         denoise = Denoise(name, parts.experts, boundary, device)
         causal = DenoiseCausal(name, parts.experts, device)
         decode = VaeDecode(name, parts.vae)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from rushes.types import ForwardCounts, Frames, GenerateRequest, Timing
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import torch
 
     from rushes.models.text import PromptEmbeds
@@ -130,6 +132,7 @@ class Job:
         snapshot_steps: steps before which the clip's latents are to be kept,
         snapshots: and those that have been, until somebody takes them.
         text: written by TextEncode, freed when the last latent frame is denoised.
+        noise: what the clip begins as, being drawn, until Denoise asks for it.
         denoise: progress of Denoise (or DenoiseCausal).
         predicted: clean latents as the last step saw them, only where previews are wanted.
         latents: finished latent frames [1, C, 1, H, W], kept to the job's end: they are small, and whoever
@@ -155,6 +158,7 @@ class Job:
     snapshot_steps: frozenset[int] = frozenset()
     snapshots: list[Snapshot] = field(default_factory=list)
     text: Conditioning | None = None
+    noise: Future[torch.Tensor] | None = None
     denoise: DenoiseState | CausalState | None = None
     predicted: torch.Tensor | None = None
     latents: list[torch.Tensor] = field(default_factory=list)

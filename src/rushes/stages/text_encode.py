@@ -177,6 +177,7 @@ class TextEncode:
         encoder: returns the text encoder, loading it when first called.
         cache: where encoded texts are kept between jobs.
         device: where given embeddings are moved to.
+        beside: called with a job before its texts are encoded, to begin what the host can do meanwhile.
     """
 
     name = "text_encode"
@@ -188,11 +189,14 @@ class TextEncode:
         encoder: Callable[[], TextEncoder],
         cache: EmbeddingCache,
         device: torch.device,
+        *,
+        beside: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._pipeline = pipeline
         self._encoder = encoder
         self._cache = cache
         self._device = device
+        self._beside = beside
 
     @traced("load", stage="text_encode")
     def prepare(self, job: Job) -> None:
@@ -205,6 +209,7 @@ class TextEncode:
     @torch.no_grad()
     def run(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
+            self._beside(job)
             negative = self._negative(job) if job.is_guided else None
             job.text = Conditioning(prompt=self._prompt(job), negative=negative)
 
