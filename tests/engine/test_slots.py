@@ -13,24 +13,23 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 def test_one_slot_does_everything_on_a_cpu_and_stages_have_their_own_on_a_gpu() -> None:
     (slot,) = slots_of(torch.device("cpu"))
     assert slot.stages == ("text_encode", "denoise", "vae_decode")
-    with slot.unit(0.0):
+    with slot.unit():
         pass
     gpu = slots_of(torch.device("cuda"))
     assert sorted(stage for slot in gpu for stage in slot.stages) == sorted(slot.stages)
     assert len({slot.name for slot in gpu}) == 3
 
 
-def test_short_units_are_served_first_then_decoding_then_long_steps() -> None:
+def test_decoding_and_prompts_are_served_before_steps() -> None:
     denoise, decode, text = slots_of(torch.device("cuda"))
-    short, long = denoise.priority(0.1), denoise.priority(3.0)
-    assert short == text.priority(0.03) < decode.priority(0.1) == decode.priority(3.0) < long
+    assert decode.priority == text.priority < denoise.priority
 
 
 @needs_gpu
 def test_slots_of_a_name_share_their_streams_whatever_engine_has_them() -> None:
     seen = []
     for _ in range(2):
-        with slots_of(torch.device("cuda"))[0].unit(3.0):
+        with slots_of(torch.device("cuda"))[0].unit():
             seen.append(torch.cuda.current_stream())
     assert seen[0] == seen[1]
 
@@ -42,10 +41,10 @@ def test_a_unit_reads_what_was_queued_outside_of_units_and_others_read_what_it_m
     weights = torch.ones(4096, 4096, device=device)
     for _ in range(20):
         weights = weights @ torch.full_like(weights, 1 / 4096)  # still running when the unit begins
-    with made.unit(1.0):
+    with made.unit():
         doubled = 2 * weights
         assert torch.cuda.current_stream() != torch.cuda.default_stream()
-    with read.unit(0.0):
+    with read.unit():
         total = doubled.sum()
     assert total.item() == pytest.approx(2 * 4096**2, rel=1e-3)
 
@@ -62,10 +61,10 @@ def test_a_unit_that_runs_ahead_ends_before_its_stream_does_unless_it_fails() ->
             product = product @ ones
         done.record()
 
-    with slot.unit(0.0, runs_ahead=True):
+    with slot.unit(runs_ahead=True):
         queue_much()
     assert not done.query()
-    with suppress(ValueError), slot.unit(0.0, runs_ahead=True):
+    with suppress(ValueError), slot.unit(runs_ahead=True):
         queue_much()
         raise ValueError
     assert done.query()

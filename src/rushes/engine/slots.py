@@ -1,8 +1,7 @@
-"""What may run side by side on one device: a slot is a thread with streams, and the stages that it takes.
+"""What may run side by side on one device: a slot is a thread with a stream, and the stages that it takes.
 
-Where two slots ask for the same multiprocessors the device serves the more urgent stream first. Short units
-come first, as they take little and a job takes many of them; then decoding, so that a finished clip is not
-held up by the steps of those behind it; then long steps.
+Where two slots ask for the same multiprocessors the device serves the more urgent stream first. Steps come
+last: a finished clip is not to be held up by those of the clips behind it, nor is a prompt.
 """
 
 from __future__ import annotations
@@ -20,12 +19,6 @@ GPU_SLOTS: tuple[tuple[str, ...], ...] = (("denoise",), ("vae_decode",), ("text_
 CPU_SLOTS: tuple[tuple[str, ...], ...] = (("text_encode", "denoise", "vae_decode"),)
 """On a CPU every stage fills all cores by itself."""
 
-SHORT_S = 0.2
-"""A unit predicted to take no longer is short."""
-
-SHORT_PRIORITY, DECODE_PRIORITY, LONG_PRIORITY = -2, -1, 0
-"""Of streams, as CUDA counts them."""
-
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Slot:
@@ -40,11 +33,10 @@ class Slot:
         return "+".join(self.stages)
 
     @contextmanager
-    def unit(self, predicted_s: float, *, runs_ahead: bool = False) -> Iterator[None]:
+    def unit(self, *, runs_ahead: bool = False) -> Iterator[None]:
         """Everything queued inside has been done when the block ends.
 
         Args:
-            predicted_s: what the unit is expected to take.
             runs_ahead: not so of a block that ends well: it has waited for what matters.
 
         The host waits here for this stream alone, once a unit: what a job frees after its unit may then be
@@ -54,7 +46,7 @@ class Slot:
         if self.device.type != "cuda":
             yield
             return
-        stream = _stream(self.device, self.name, self.priority(predicted_s))
+        stream = _stream(self.device, self.name, self.priority)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             waits = True
@@ -65,11 +57,10 @@ class Slot:
                 if waits:
                     stream.synchronize()
 
-    def priority(self, predicted_s: float) -> int:
-        """Of a unit's stream: the lower, the sooner."""
-        if "vae_decode" in self.stages:  # one stream alone, as a unit may leave work for the next one in it
-            return DECODE_PRIORITY
-        return SHORT_PRIORITY if predicted_s <= SHORT_S else LONG_PRIORITY
+    @property
+    def priority(self) -> int:
+        """Of its stream, as CUDA counts: the lower, the sooner."""
+        return 0 if "denoise" in self.stages else -1
 
 
 @cache

@@ -69,7 +69,7 @@ class Task:
         held = [(job.denoise, job.text, list(job.latents)) for job in jobs]
         try:
             # The span is around the slot's wait for the device, which belongs to the unit.
-            unit = slot.unit(self.predicted_s, runs_ahead=self.stage.runs_ahead)
+            unit = slot.unit(runs_ahead=self.stage.runs_ahead)
             with unit_span(self.stage, jobs, jobs=job_ids(self.runs)), unit:
                 self.stage.run(jobs)
         except Exception as error:  # the border to the networks: whatever it is, it is these jobs' affair
