@@ -50,7 +50,7 @@ class SleepingStage:
     """Stands for a stage: the same units and keys, another way to pass the time."""
 
     def __init__(self, stage: Stage, seconds: float, advance: Callable[[Job], None]) -> None:
-        self.name = stage.name
+        self.name, self.runs_ahead = stage.name, False
         self.key: Callable[[Job], BatchKey] = stage.key
         self.done: Callable[[Job], bool] = stage.done
         self.units: Callable[[Job], int] = stage.units

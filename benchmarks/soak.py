@@ -258,8 +258,8 @@ def _problem(place: Workplace, record: JobRecord) -> str | None:
     kinds = [event.kind for event in place.jobs.events(record.id)]
     if record.status not in FINAL or [kind for kind in kinds if kind in FINAL] != [record.status]:
         return f"is {record.status} with the events {kinds}"
-    if record.status == "failed" and not record.error:
-        return "failed without a word"
+    if record.status == "failed":
+        return f"failed: {record.error}"
     if (record.status == "completed") != (record.result is not None):
         return f"is {record.status} with the result {record.result}"
     return None
