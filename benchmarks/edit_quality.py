@@ -1,7 +1,7 @@
 """What an edit by few-step weights changes and keeps, by the noise level at which it takes a clip up.
 
     python -m benchmarks.edit_quality --clips 32                       # a sample on a CPU
-    python -m benchmarks.edit_quality --clips 1000 -o benchmarks/results/edit_quality.json    # needs a GPU
+    python -m benchmarks.edit_quality --clips 512 -o benchmarks/results/edit_quality_h200.json    # a GPU
 
 Pairs of the toy's held-out scenes that differ in background and colour, as `benchmarks.reuse_quality` has
 them under `edit`. A clip of the old prompt is made, and edited by the new one as a gateway does by default:

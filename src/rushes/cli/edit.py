@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--strength",
     type=click.FloatRange(0.0, 1.0),
     help="noise level at which the clip is taken up; 1 makes a new one"
-    "  [default: 0.97 with a preset, 0.8 with the clip's own]",
+    "  [default: 0.98 with a preset, 0.8 with the clip's own]",
 )
 @click.option(
     "--mask",

@@ -119,7 +119,7 @@ class PipelineRules:
     has_small_vocabulary: bool = False
     synonyms: Path | None = None
     edit_preset: str | None = None
-    edit_strength: float = 0.97
+    edit_strength: float = 0.98
 
     @property
     def is_one_expert(self) -> bool:
