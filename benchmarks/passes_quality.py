@@ -4,7 +4,7 @@
     python -m benchmarks.passes_quality --prompts 512 --seconds 500    # the table; needs a GPU
 
 Every pass of the registry runs alone, `int8-linears` by each of its methods on ranges measured first, then
-the few-step weights, what steps reuse, and the plans of the presets as `rushes optimize` would make them.
+the few-step weights, what steps reuse, and the plans of the presets: all that the toy takes of them.
 Beside them the noise floor: the plain model with another attention kernel. A pass that refuses the device or
 the toy is listed with its reason. Prompts and seeds are those of `benchmarks.judge`.
 """

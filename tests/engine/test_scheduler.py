@@ -194,6 +194,31 @@ def test_clips_without_a_past_wait_where_batches_do_not_help():
     assert world.picked()[:9] == ["old"] * 9
 
 
+def test_clips_without_a_past_wait_where_the_batch_is_full():
+    def two_at_most(key, unit_s, num_jobs):
+        return shared(key, unit_s, num_jobs) if num_jobs <= 2 else alone(key, unit_s, num_jobs)
+
+    world = World(batch_seconds=two_at_most)
+    for name in ("one", "two"):
+        world.arrive(name, to_decode())
+    for _ in range(3):
+        world.step(("vae_decode",))
+    world.arrive("late", to_decode())
+    world.run()
+    assert all(set(names) == {"one", "two"} for _, names, _ in world.log[:9])
+
+
+def test_a_batch_knows_whether_others_want_its_stage():
+    world = World(batch_seconds=alone)
+    world.arrive("one", to_decode())
+    batch, _ = world.begin(("vae_decode",))
+    assert not world.scheduler.waits_beside(batch)
+    world.arrive("steps", [(DENOISE, 1.0)])
+    assert not world.scheduler.waits_beside(batch)
+    world.arrive("two", to_decode())
+    assert world.scheduler.waits_beside(batch)
+
+
 def test_eight_equal_jobs_run_as_one_batch():
     world = World(batch_seconds=shared)
     for number in range(10):

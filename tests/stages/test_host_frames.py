@@ -26,11 +26,11 @@ def test_memory_counts_as_held_while_any_view_of_it_lives() -> None:
     memory = LockedMemory(1000, ordinary)
     pixels = frames(1)
     array = memory.send(pixels).wait()
-    assert memory.held_bytes == 72
+    assert memory.held_bytes == 128
     view = array[0][1:]
     del array
     gc.collect()
-    assert memory.held_bytes == 72
+    assert memory.held_bytes == 128
     np.testing.assert_array_equal(view, pixels[0, 1:].numpy())
     del view
     gc.collect()
@@ -44,10 +44,10 @@ def test_beyond_the_bound_frames_come_in_ordinary_memory() -> None:
         made.append(shape)
         return ordinary(shape)
 
-    memory = LockedMemory(144, make)
+    memory = LockedMemory(256, make)
     held = [memory.send(frames(seed)).wait() for seed in range(3)]
     assert len(made) == 2
-    assert memory.held_bytes == 144
+    assert memory.held_bytes == 256
     for seed, each in enumerate(held):
         np.testing.assert_array_equal(each, frames(seed).numpy())
     held.pop(0)

@@ -208,6 +208,7 @@ def test_no_memory_to_be_ahead_is_no_failure():
     stage = ahead(NoRoom(parts.vae()))
     (frames,) = decoded(stage, job)
     assert np.array_equal(frames, whole_clip(latents))
+    assert not job.may_run_ahead
 
 
 def test_a_unit_that_failed_before_its_own_frames_were_queued_can_be_run_again():
@@ -219,3 +220,57 @@ def test_a_unit_that_failed_before_its_own_frames_were_queued_can_be_run_again()
         stage.run([job])
     (frames,) = decoded(stage, job)
     assert np.array_equal(frames, whole_clip(latents))
+
+
+def test_a_batch_that_fails_changes_no_job_not_even_one_that_was_ahead():
+    parts = TinyParts()
+    (first, a), (second, b) = long_job(3), long_job(4)
+
+    class FailsOnce(FailingVAE):
+        """At the fifth call, which is the second job's in the batch."""
+
+        def decode_step(self, latent, state):
+            self.num_calls += 1
+            if self.num_calls == 5:
+                raise torch.OutOfMemoryError
+            return self.vae.decode_step(latent, state)
+
+    stage = ahead(FailsOnce(parts.vae()))
+    for job in (first, first, second):
+        stage.run([job])
+    with pytest.raises(torch.OutOfMemoryError):
+        stage.run([first, second])
+    assert (first.num_decoded, second.num_decoded) == (2, 1)
+    assert first.arriving is not None
+    for frames, latents in zip(decoded(stage, first, second), (a, b), strict=True):
+        assert np.abs(frames.astype(int) - whole_clip(latents).astype(int)).max() <= 1
+
+
+def test_nobody_is_ahead_while_others_wait_nor_after_memory_was_short():
+    for name, value in (("is_crowded", True), ("may_run_ahead", False)):
+        vae = CountingVAE(TinyParts().vae())
+        stage = ahead(vae)
+        job, _ = long_job(9)
+        setattr(job, name, value)
+        for unit in range(1, 6):
+            stage.run([job])
+            assert len(vae.clips) == unit
+        assert stage.done(job)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_frames_decoded_ahead_are_those_decoded_one_by_one():
+    from rushes.engine.slots import Slot
+
+    vae = TinyParts().vae().cuda()
+    slot = Slot(stages=("vae_decode",), device=torch.device("cuda"))
+    found = []
+    for looks_ahead in (True, False):
+        stage = VaeDecode("toy", lambda: vae, looks_ahead=looks_ahead)
+        job, latents = long_job(10, num_latents=9)
+        job.latents[:] = [each.cuda() for each in latents.split(1, dim=2)]
+        while not stage.done(job):
+            with slot.unit(runs_ahead=True):
+                stage.run([job])
+        found.append(np.concatenate([event.frames for event in job.frames]))
+    assert np.array_equal(*found)

@@ -92,7 +92,7 @@ def _job_memory(shape: ModelShape, grid: LatentGrid, num_guided: int, is_causal:
         held={
             "text_encode": 0,
             "denoise": context + LATENT_COPIES * latents + cached + both,
-            "vae_decode": latents + state + (context + cached if is_causal else 0),
+            "vae_decode": latents + state + 3 * pixels + (context + cached if is_causal else 0),
         },
         working={
             "text_encode": text,

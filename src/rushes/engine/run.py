@@ -118,6 +118,8 @@ class Run:
     def free(self) -> None:
         """Let go of every tensor."""
         job = self.job
+        if job.noise is not None:
+            job.noise.cancel()
         job.given = Given()
         job.noise = job.text = job.denoise = job.decode = job.arriving = job.predicted = None
         job.latents.clear()

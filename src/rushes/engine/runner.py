@@ -196,6 +196,9 @@ class Runner:
         if batch is None:
             return None
         runs = [self._runs[job_id] for job_id in batch.job_ids]
+        is_crowded = self._scheduler.waits_beside(batch)
+        for run in runs:
+            run.job.is_crowded = is_crowded
         return Task(
             runs=runs, stage=self._stage(runs[0]), key=batch.key, predicted_s=batch.predicted_s, batch=batch
         )

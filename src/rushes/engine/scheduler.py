@@ -144,6 +144,12 @@ class Scheduler:
         for entry, share in zip(running.members, running.shares, strict=True):
             self._charge(entry, share * seconds, passes_oldest=entry in running.passers)
 
+    def waits_beside(self, batch: Batch) -> bool:
+        """Whether other jobs want the stage that a batch was given out for."""
+        stage = batch.key.stage
+        wanting = sum(len(entries) for key, entries in self._by_key.items() if key.stage == stage)
+        return wanting > len(batch.job_ids)
+
     def backlog(self, now: float) -> Backlog:
         """What is still to be done, running units counted whole."""
         seconds: dict[tuple[Lane, str], float] = {}
@@ -215,11 +221,10 @@ class Scheduler:
             return pick
         past: Entry | None = None
         if self.policy.is_shared(key):
-            past = lane.newcomer(key.pipeline, is_free) if lane.has_newcomers else None
-        elif key.alone is None and not key.is_start:
+            if lane.has_newcomers and self._pays(ticket):
+                past = lane.newcomer(key.pipeline, is_free)
+        elif key.alone is None and not key.is_start and self._pays(ticket, len(self._by_key[key])):
             past = self._at_start(replace(key, is_start=True), ticket.lane, is_free)
-        if past is None or not self._pays(ticket):
-            return pick
         return lane.let_past(pick.entry, past)
 
     def _at_start(self, key: BatchKey, lane: Lane, is_free: IsFree) -> Entry | None:
@@ -229,10 +234,10 @@ class Scheduler:
                 return entry
         return None
 
-    def _pays(self, ticket: Ticket) -> bool:
-        """Whether two such units are worth a batch."""
-        both_s = self._batch_seconds(ticket.key, ticket.unit_s, 2)
-        return self.policy.pays(ticket.lane, ticket.unit_s, both_s - ticket.unit_s, both_s)
+    def _pays(self, ticket: Ticket, num: int = 1) -> bool:
+        """Whether one more such unit is worth joining a batch of `num`."""
+        fewer_s, more_s = (self._batch_seconds(ticket.key, ticket.unit_s, n) for n in (num, num + 1))
+        return self.policy.pays(ticket.lane, ticket.unit_s, more_s - fewer_s, more_s)
 
     def _members(self, lead: Entry, is_free: IsFree) -> list[Entry]:
         """Who runs together with the one who was picked; that one first."""

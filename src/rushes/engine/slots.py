@@ -6,6 +6,7 @@ last: a finished clip is not to be held up by those of the clips behind it, nor 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ class Slot:
             runs_ahead: not so of a block that ends well: it has waited for what matters.
 
         The host waits here for this stream alone, once a unit: what a job frees after its unit may then be
-        given to another stream at once, and the time of a unit is its own. What was queued outside of units
+        given to another stream at once, and the time of a unit is its own. A block that runs ahead holds what
+        its rest reads in tensors of its own stream, or in latents of a job whose frames nobody wants any more
+        once these are freed. What was queued outside of units
         (on the default stream: weights being cast, a first state) is done before anything inside.
         """
         if self.device.type != "cuda":
@@ -63,10 +66,19 @@ class Slot:
         return 0 if "denoise" in self.stages else -1
 
 
-@cache
+_making = threading.Lock()
+
+
 def _stream(device: torch.device, slot: str, priority: int) -> torch.cuda.Stream:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with _making:
+        return _stream_of(index, slot, priority)
+
+
+@cache
+def _stream_of(index: int, slot: str, priority: int) -> torch.cuda.Stream:
     """One for all slots of a name that the process ever has: what the allocator keeps belongs to a stream."""
-    return torch.cuda.Stream(device, priority=priority)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(torch.device("cuda", index), priority=priority)  # type: ignore[no-untyped-call]
 
 
 def slots_of(device: torch.device) -> tuple[Slot, ...]:

@@ -139,6 +139,9 @@ class Job:
             takes the job up again decodes it from the first one.
         decode: progress of VaeDecode: the decoder's past behind the latent frames that the device was given.
         arriving: frames of the first latent frame that is not decoded yet, where the device was given it.
+        is_crowded: other jobs wait for the stage that runs it now.
+        may_run_ahead: its next latent frames may be given to the device while frames are fetched; not after
+            memory was short for that.
         num_decoded: latent frames decoded so far, or whose pixel frames were known.
         num_lead: of these, those whose pixel frames were known before the job began.
         num_frames: pixel frames decoded so far.
@@ -164,6 +167,8 @@ class Job:
     latents: list[torch.Tensor] = field(default_factory=list)
     decode: DecodeState | None = None
     arriving: Arrival | None = None
+    is_crowded: bool = False
+    may_run_ahead: bool = True
     num_decoded: int = 0
     num_lead: int = 0
     num_frames: int = 0

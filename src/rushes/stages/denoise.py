@@ -54,7 +54,6 @@ def start(job: Job, device: torch.device) -> DenoiseState:
     latents = job.given.latents
     if latents is None:
         latents = initial_noise(*_noise_of(job)) if job.noise is None else job.noise.result()
-        job.noise = None
     schedule = schedule_for(sampling)
     begin = DenoiseState(
         # Contiguous, as a stored state is: sums are then taken in one order.
@@ -63,6 +62,7 @@ def start(job: Job, device: torch.device) -> DenoiseState:
         timesteps=schedule.timesteps,
         step_cache=None if job.is_causal else new_cache(sampling),
     )
+    job.noise = None
     if job.given.source is None:
         return begin
     assert job.request.source is not None, "the request says how its source is taken up"

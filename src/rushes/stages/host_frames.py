@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MOST_LOCKED_BYTES = 256 * 2**20
-"""That readers may hold at a time in a process: three clips of 480p81, or most of one of 704p121."""
+"""That readers may hold at a time in a process, as torch rounds it up: a clip of 480p81 and a half."""
 
 
 def _page_locked(shape: torch.Size) -> Tensor:
@@ -32,6 +32,11 @@ class Arrival:
         self, pixels: Tensor, frames: NDArray[np.uint8] | None, copied: torch.cuda.Event | None
     ) -> None:
         self._pixels, self._frames, self._copied = pixels, frames, copied
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """The host need not ask for the copy, behind whatever else the device was given."""
+        return self._frames is not None
 
     def wait(self) -> NDArray[np.uint8]:
         """The frames, when the device has made them."""
@@ -61,7 +66,7 @@ class LockedMemory:
     ) -> None:
         self._most_bytes, self._make = most_bytes, make
         self._held_bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may run wherever memory is asked for
 
     @property
     def held_bytes(self) -> int:
@@ -71,7 +76,7 @@ class LockedMemory:
     def send(self, pixels: Tensor) -> Arrival:
         """Queue the copy of uint8 of any shape. Where readers hold too much, or no more can be locked, the
         host copies for itself when it asks, behind whatever the stream was given meanwhile."""
-        num_bytes = pixels.nbytes
+        num_bytes = 1 << (pixels.nbytes - 1).bit_length()  # as torch takes it
         if not self._take(num_bytes):
             return Arrival(pixels, None, None)
         try:
@@ -85,7 +90,7 @@ class LockedMemory:
         copied = None
         if pixels.is_cuda:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record()
+            copied.record(torch.cuda.current_stream(pixels.device))  # which need not be the current device
         return Arrival(pixels, frames, copied)
 
     def _take(self, num_bytes: int) -> bool:
@@ -105,4 +110,4 @@ LOCKED = LockedMemory()
 
 def send(pixels: Tensor) -> Arrival:
     """Begin to bring uint8 of any shape and device to the host."""
-    return LOCKED.send(pixels) if pixels.is_cuda else Arrival(pixels, pixels.numpy(), None)
+    return LOCKED.send(pixels) if pixels.is_cuda else Arrival(pixels, pixels.cpu().numpy(), None)

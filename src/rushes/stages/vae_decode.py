@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from rushes.stages.base import WARM_LATENTS, BatchKey, Job
 from rushes.stages.host_frames import Arrival, send
 from rushes.trace import span, traced
 from rushes.types import Frames
+
+log = logging.getLogger(__name__)
 
 
 def to_numpy(video: Tensor) -> NDArray[np.uint8]:
@@ -42,9 +44,10 @@ class VaeDecode:
     that are at their clip's first latent, and all others. Then a job's frames may differ from those that it
     has alone by a rounding (one level of 255 in float32).
 
-    Alone on a GPU a job is decoded one latent frame ahead: the device goes on while the host fetches frames
-    and hands them on. The first frames of a job are there before the device is given more, and a unit ends
-    when its own frames are there, whatever else it has queued.
+    Alone on a GPU a job is decoded one latent frame ahead, where nobody else waits for the stage: the device
+    goes on while the host fetches frames and hands them on. The first frames of a job are there before the
+    device is given more, and a unit ends when its own frames are there, whatever else it has queued. Who
+    comes just then waits for that, and pays for it.
 
     Done means that nothing waits, so the stage may also stand before one that still makes latents.
 
@@ -77,15 +80,18 @@ class VaeDecode:
     @torch.no_grad()
     def run(self, jobs: Sequence[Job]) -> None:
         vae = self._vae()
-        rest = []
-        for job in jobs:
-            if job.arriving is not None or (len(jobs) == 1 and self._may_run_ahead(job)):
-                self._decode_ahead(vae, job, is_alone=len(jobs) == 1)
-            else:
-                rest.append(job)
+        if len(jobs) == 1 and (jobs[0].arriving is not None or self._may_run_ahead(jobs[0])):
+            self._decode_ahead(vae, jobs[0])
+            return
+        rest = [job for job in jobs if job.arriving is None]
         for group in [rest] if vae.takes_batches else [[job] for job in rest]:
             if group:
                 self._decode(vae, group)
+        # Last, as this cannot fail: a batch that does is run again.
+        for job in jobs:
+            if job.arriving is not None:
+                frames, job.arriving = job.arriving.wait(), None
+                self._emit(job, frames[0])
 
     def done(self, job: Job) -> bool:
         return not job.wants_video or not job.num_waiting
@@ -110,18 +116,21 @@ class VaeDecode:
 
     def _may_run_ahead(self, job: Job) -> bool:
         """Not with a job's first frames: what waits for them should not wait for more."""
-        if job.decode is None or job.num_waiting < 2:
+        if job.decode is None or job.num_waiting < 2 or job.is_crowded or not job.may_run_ahead:
             return False
         return job.latents[job.num_decoded].is_cuda if self._looks_ahead is None else self._looks_ahead
 
-    def _decode_ahead(self, vae: WanVAE, job: Job, *, is_alone: bool) -> None:
-        """The next frames, and the latent frame behind them queued, unless other jobs have their turn."""
+    def _decode_ahead(self, vae: WanVAE, job: Job) -> None:
+        """The next frames, and the latent frame behind them queued."""
         if job.arriving is None:
             job.arriving, job.decode = _queued(vae, job, job.num_decoded)
         ahead = None
-        if is_alone and self._may_run_ahead(job):
-            with suppress(torch.OutOfMemoryError):  # it will be decoded in a unit of its own
+        if job.arriving.is_on_its_way and self._may_run_ahead(job):
+            try:
                 ahead = _queued(vae, job, job.num_decoded + 1)
+            except torch.OutOfMemoryError:  # it will be decoded in a unit of its own, as all that follow
+                log.warning("no memory to decode a latent frame ahead; this clip is decoded one by one")
+                job.may_run_ahead = False
         with span("to_host"):
             frames = job.arriving.wait()
         job.arriving, job.decode = ahead or (None, job.decode)
