@@ -17,7 +17,7 @@ def test_a_take_is_edited_and_shown_before_and_after(studio: Page, url: str) -> 
     expect(studio.locator("#shot")).to_have_text("a red dog in the snow")
     expect(studio.locator("#eta-name")).to_have_text("Took", timeout=CLIP_MS)
     expect(studio.locator("#facts")).to_contain_text(
-        re.compile(r"an edit from noise level 0\.97, \d steps? saved")
+        re.compile(r"an edit from noise level 0\.98, \d steps? saved")
     )
     studio.click("#deeds button:has-text('Before, after')")
     captions = studio.locator("#dialog figcaption")
