@@ -59,9 +59,10 @@ def merged(reports: Mapping[str, Mapping[str, Any]]) -> tuple[Parts, dict[str, s
         for row, part in report["parts"].items():
             if part["status"] == "done":
                 parts[row] = part["figures"]
-                commands[row] = (
-                    f"{' '.join(report.get('command', ['?']))} (commit {report['commit']}, {name})"
-                )
+                # A row that was measured again says so itself.
+                about = {**report, **part}
+                command = " ".join(about.get("command", ["?"]))
+                commands[row] = f"{command} (commit {about['commit']}, {name})"
     return parts, commands
 
 
