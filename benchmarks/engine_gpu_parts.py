@@ -121,9 +121,8 @@ def _both_gb(measured: int, predicted: int) -> list[float]:
 def overlap(report: Report, bench: Bench) -> None:
     """Two 5B jobs at once against one after the other, in turn; then a slow reader.
 
-    The first of each pair takes three steps, and longer in the VAE. Equal pairs ask for what the first job's
-    kernels have used up already; a draft's steps are so small that the host cannot launch them as fast as the
-    device runs them, which leaves it to the other job.
+    The first of each pair takes three steps, and longer in the VAE. The other one is equal, or a draft whose
+    steps are so small that the host can hardly launch them as fast as the device runs them.
     """
     with Session(bench.model("ti2v-5b")) as session:
         warm_up(bench, session, (1280, 704), (480, 288))
@@ -151,7 +150,8 @@ def _overlap_of(report: Report, session: Session, pair: Sequence[GenerateRequest
     found = {kind: kind(session, pair) for kind in kinds}
     jobs, wall_s = found[_at_once]
     ratio = wall_s / found[_in_a_row][1]
-    first, second = (f"{each.video.width}x{each.video.height}x{each.video.num_frames}" for each in pair)
+    videos = [each.video for each in pair]
+    first, second = (Clip(width=v.width, height=v.height, num_frames=v.num_frames).name for v in videos)
     name = first if first == second else f"{first} and {second}"
     report.add(f"{name}, in a row", found[_in_a_row][1], "s")
     report.add(f"{name}, at once", wall_s, "s")

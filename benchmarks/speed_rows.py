@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -187,8 +188,7 @@ def clips(report: Report, fleet: Fleet, clip: str, *, rounds: int) -> None:
 
 def few_steps(fleet: Fleet, clip: str) -> GenerateRequest:
     """The request of the kind's few-step preset."""
-    video = fleet.kind.clips[clip]
-    size = {"width": video.width, "height": video.height, "num_frames": video.num_frames, "fps": video.fps}
+    size = asdict(fleet.kind.clips[clip])
     return fleet.model("plain").job(PROMPT, preset=fleet.kind.preset, seed=7, **size).request
 
 
@@ -197,9 +197,7 @@ def one_step(fleet: Fleet, request: GenerateRequest) -> GenerateRequest:
     sampling = {"num_inference_steps": 1, "solver": "euler", "guidance_high": 1.0}
     if fleet.kind.has_two:
         sampling["guidance_low"] = 1.0
-    video = request.video
-    size = {"width": video.width, "height": video.height, "num_frames": video.num_frames, "fps": video.fps}
-    return fleet.model("exact").job(PROMPT, seed=7, **sampling, **size).request
+    return fleet.model("exact").job(PROMPT, seed=7, **sampling, **asdict(request.video)).request
 
 
 def warm_up_clips(

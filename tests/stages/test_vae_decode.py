@@ -9,8 +9,9 @@ from rushes.stages.vae_decode import VaeDecode
 from tiny_parts import TinyParts, tiny_job
 
 
-def waiting_job(seed):
-    job = tiny_job(seed=seed)
+def waiting_job(seed, num_latents=3):
+    job = tiny_job(seed=seed, frames=1 + 2 * (num_latents - 1))
+    assert job.num_latent_frames == num_latents
     latents = torch.randn((1, *job.latent_shape), generator=torch.Generator().manual_seed(seed))
     job.latents.extend(latents.split(1, dim=2))
     return job, latents
@@ -109,17 +110,17 @@ def test_the_last_state_is_freed_and_the_latents_stay_for_whoever_decodes_again(
 
 
 class FailingVAE:
-    """Runs out of memory at the second latent frame, once."""
+    """Runs out of memory at one decode step, once."""
 
     takes_batches = True
 
-    def __init__(self, vae):
-        self.vae = vae
+    def __init__(self, vae, fails_at=2):
+        self.vae, self.fails_at = vae, fails_at
         self.num_calls = 0
 
     def decode_step(self, latent, state):
         self.num_calls += 1
-        if self.num_calls == 2:
+        if self.num_calls == self.fails_at:
             raise torch.OutOfMemoryError
         return self.vae.decode_step(latent, state)
 
@@ -150,18 +151,10 @@ def ahead(vae):
     return VaeDecode("toy", lambda: vae, looks_ahead=True)
 
 
-def long_job(seed, num_latents=5):
-    job = tiny_job(seed=seed, frames=1 + 2 * (num_latents - 1))
-    assert job.num_latent_frames == num_latents
-    latents = torch.randn((1, *job.latent_shape), generator=torch.Generator().manual_seed(seed))
-    job.latents.extend(latents.split(1, dim=2))
-    return job, latents
-
-
 def test_a_job_decoded_ahead_gives_the_same_frames_and_each_unit_one_latent_frame():
     vae = CountingVAE(TinyParts().vae())
     stage = ahead(vae)
-    job, latents = long_job(6)
+    job, latents = waiting_job(6, num_latents=5)
     queued, units = [], 0
     while not stage.done(job):
         stage.run([job])
@@ -177,7 +170,7 @@ def test_a_job_decoded_ahead_gives_the_same_frames_and_each_unit_one_latent_fram
 def test_who_joins_a_job_that_is_ahead_is_decoded_beside_frames_that_are_there():
     vae = CountingVAE(TinyParts().vae())
     stage = ahead(vae)
-    (first, a), (second, b) = long_job(1), long_job(2)
+    (first, a), (second, b) = waiting_job(1, num_latents=5), waiting_job(2, num_latents=5)
     stage.run([first])
     stage.run([first])
     stage.run([second])
@@ -194,18 +187,9 @@ def test_who_joins_a_job_that_is_ahead_is_decoded_beside_frames_that_are_there()
 
 def test_no_memory_to_be_ahead_is_no_failure():
     parts = TinyParts()
-    job, latents = long_job(7)
+    job, latents = waiting_job(7, num_latents=5)
 
-    class NoRoom(FailingVAE):
-        """For the third call."""
-
-        def decode_step(self, latent, state):
-            self.num_calls += 1
-            if self.num_calls == 3:
-                raise torch.OutOfMemoryError
-            return self.vae.decode_step(latent, state)
-
-    stage = ahead(NoRoom(parts.vae()))
+    stage = ahead(FailingVAE(parts.vae(), fails_at=3))
     (frames,) = decoded(stage, job)
     assert np.array_equal(frames, whole_clip(latents))
     assert not job.may_run_ahead
@@ -213,7 +197,7 @@ def test_no_memory_to_be_ahead_is_no_failure():
 
 def test_a_unit_that_failed_before_its_own_frames_were_queued_can_be_run_again():
     parts = TinyParts()
-    job, latents = long_job(8)
+    job, latents = waiting_job(8, num_latents=5)
     stage = ahead(FailingVAE(parts.vae()))
     stage.run([job])
     with pytest.raises(torch.OutOfMemoryError):
@@ -224,18 +208,9 @@ def test_a_unit_that_failed_before_its_own_frames_were_queued_can_be_run_again()
 
 def test_a_batch_that_fails_changes_no_job_not_even_one_that_was_ahead():
     parts = TinyParts()
-    (first, a), (second, b) = long_job(3), long_job(4)
+    (first, a), (second, b) = waiting_job(3, num_latents=5), waiting_job(4, num_latents=5)
 
-    class FailsOnce(FailingVAE):
-        """At the fifth call, which is the second job's in the batch."""
-
-        def decode_step(self, latent, state):
-            self.num_calls += 1
-            if self.num_calls == 5:
-                raise torch.OutOfMemoryError
-            return self.vae.decode_step(latent, state)
-
-    stage = ahead(FailsOnce(parts.vae()))
+    stage = ahead(FailingVAE(parts.vae(), fails_at=5))  # the second job's in the batch
     for job in (first, first, second):
         stage.run([job])
     with pytest.raises(torch.OutOfMemoryError):
@@ -250,7 +225,7 @@ def test_nobody_is_ahead_while_others_wait_nor_after_memory_was_short():
     for name, value in (("is_crowded", True), ("may_run_ahead", False)):
         vae = CountingVAE(TinyParts().vae())
         stage = ahead(vae)
-        job, _ = long_job(9)
+        job, _ = waiting_job(9, num_latents=5)
         setattr(job, name, value)
         for unit in range(1, 6):
             stage.run([job])
@@ -267,7 +242,7 @@ def test_on_a_gpu_frames_decoded_ahead_are_those_decoded_one_by_one():
     found = []
     for looks_ahead in (True, False):
         stage = VaeDecode("toy", lambda: vae, looks_ahead=looks_ahead)
-        job, latents = long_job(10, num_latents=9)
+        job, latents = waiting_job(10, num_latents=9)
         job.latents[:] = [each.cuda() for each in latents.split(1, dim=2)]
         while not stage.done(job):
             with slot.unit(runs_ahead=True):

@@ -78,8 +78,8 @@ def _job_memory(shape: ModelShape, grid: LatentGrid, num_guided: int, is_causal:
     decode = decode_work(shape.vae, grid.rows, grid.columns, is_first=False, value_bytes=shape.value_bytes)
     state = decode.state_values * shape.value_bytes
     pixels = shape.vae.temporal_stride * grid.rows * grid.columns * shape.vae.spatial_stride**2
-    # As bytes twice: those that the host fetches, and those of the latent frame ahead.
-    video = 3 * pixels * (FLOAT32 + shape.value_bytes + 2)
+    arriving = 3 * pixels
+    video = 3 * pixels * (FLOAT32 + shape.value_bytes + 1)
     cached = _cache_bytes(shape, grid) * (2 if num_guided else 1) if is_causal else 0
     tokens = grid.frame_tokens if is_causal else grid.tokens
     joined = 2 * cached // shape.transformer.num_layers
@@ -92,7 +92,7 @@ def _job_memory(shape: ModelShape, grid: LatentGrid, num_guided: int, is_causal:
         held={
             "text_encode": 0,
             "denoise": context + LATENT_COPIES * latents + cached + both,
-            "vae_decode": latents + state + 3 * pixels + (context + cached if is_causal else 0),
+            "vae_decode": latents + state + arriving + (context + cached if is_causal else 0),
         },
         working={
             "text_encode": text,

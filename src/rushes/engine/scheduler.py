@@ -20,7 +20,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from rushes.engine.backlog import Backlog
-from rushes.engine.fairness import Entry, Guarantee, IsFree, may_pass, oldest_of
+from rushes.engine.fairness import Entry, Guarantee, IsFree, first_free, may_pass, oldest_of
 from rushes.engine.lanes import LaneQueue, Pick
 from rushes.engine.tickets import Batch, BatchSeconds, Policy, Ticket, one_after_another
 from rushes.stages.base import BatchKey
@@ -229,10 +229,8 @@ class Scheduler:
 
     def _at_start(self, key: BatchKey, lane: Lane, is_free: IsFree) -> Entry | None:
         """The oldest job of a lane that has this key and may run now."""
-        for entry in sorted(self._by_key.get(key, {}).values()):
-            if entry.ticket.lane == lane and is_free(entry) and may_pass(entry, is_free):
-                return entry
-        return None
+        entries = sorted(entry for entry in self._by_key.get(key, {}).values() if entry.ticket.lane == lane)
+        return first_free(entries, lambda entry: is_free(entry) and may_pass(entry, is_free))
 
     def _pays(self, ticket: Ticket, num: int = 1) -> bool:
         """Whether one more such unit is worth joining a batch of `num`."""

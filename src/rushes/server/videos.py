@@ -32,8 +32,6 @@ _ANY_SAMPLING = SamplingParams(
 )
 """Notes do not depend on it."""
 
-"""Stages whose units tell the pace of a clip."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
