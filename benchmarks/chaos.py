@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,7 +159,7 @@ class Chaos:
         time.sleep(0.05)
         job_id = self._submit(variant)
         if not self._active.wait_for(f"reached {point}", ROUND_S):
-            return self._outcome(point, variant, "the point was never reached", begin)
+            return self._outcome(point, variant, self._why_unreached(job_id), begin)
         time.sleep(self._chance.random() * 0.05)
         self._active.kill()
         self._active = self._relieve()
@@ -177,6 +178,15 @@ class Chaos:
         if time.monotonic() > self._deadline:
             raise TimeoutError("the job never ended")
         time.sleep(POLL_S)
+
+    def _why_unreached(self, job_id: str) -> str:
+        """What the store knows of the job; where its worker stands, that says itself if it is there."""
+        with suppress(BrokenPipeError):
+            self._active.tell("threads")
+        record = self._place.jobs.get(job_id)
+        life = f"{record.status}, token {record.token}, {record.deaths} deaths, error {record.error}"
+        kinds = [event.kind for event in self._place.jobs.events(job_id)]
+        return f"the point was never reached; the job is {life}; told: {kinds}"
 
     @staticmethod
     def _outcome(

@@ -3,6 +3,7 @@
     arm POINT N   say "reached POINT" when it is passed for the n-th time from now, and wait there (at a
                   stage, where the kill falls into the unit: go on)
     go            begin to take jobs; until then the process stands by, its model loaded
+    threads       write to stderr where every thread stands
 
 Its store and folders are the production ones; the wrappers below only add the points.
 """
@@ -10,6 +11,7 @@ Its store and folders are the production ones; the wrappers below only add the p
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import secrets
 import sys
@@ -66,7 +68,8 @@ class KillableBlobs:
             half = self._blobs.path(name).with_name(f".{name}.{secrets.token_hex(8)}.tmp")
             half.write_bytes(data[: len(data) // 2])
             self._points.passed("checkpoint", waits=True)
-            half.unlink()
+            # Nobody's lock is on it: a process that opens the folder now takes it for a dead one's.
+            half.unlink(missing_ok=True)
         self._blobs.write(name, data)
 
 
@@ -130,6 +133,8 @@ def listen(points: Points, begin: threading.Event) -> None:
             points.arm(words[1], int(words[2]))
         elif words[0] == "go":
             begin.set()
+        elif words[0] == "threads":
+            faulthandler.dump_traceback()
     os._exit(0)  # a process that stands by would wait for ever
 
 
