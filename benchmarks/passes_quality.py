@@ -278,7 +278,7 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
     plain: Clips | None = None
     longest = 0.0
     for variant in todo:
-        if args.only and variant.name not in ("plain", FLOOR, *args.only):
+        if not _is_asked(variant, args):
             continue
         if time.perf_counter() - begin + longest > args.seconds:
             table.add(variant.name, {"refused": f"no time: {args.seconds:.0f} s were given"})
@@ -298,8 +298,16 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
         table.add(variant.name, {**row, **_settings(done), "verdict": said})
         longest = max(longest, time.perf_counter() - started)
     for name, reason in refused.items():
+        if args.only and name not in args.only:
+            continue
         table.add(name, {"refused": reason})
     return int(any(row.get("verdict") == "short" for row in table.content["rows"].values()))
+
+
+def _is_asked(variant: Variant, args: argparse.Namespace) -> bool:
+    if variant.is_floor:
+        return not args.no_floor
+    return not args.only or variant.name in ("plain", *args.only)
 
 
 def _settings(variant: Variant) -> dict[str, Any]:
@@ -316,6 +324,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", default="quality", help="named sampling settings")
     parser.add_argument(
         "--only", action="append", default=[], help="a row beside plain and floor; repeatable"
+    )
+    parser.add_argument(
+        "--no-floor", action="store_true", help="leave the noise floor out: on a CPU it takes longest of all"
     )
     parser.add_argument("--batch", type=int, help="clips made at a time; 64 on a GPU, else 2")
     parser.add_argument("--seconds", type=float, default=7200, help="begin no row that would end after these")
