@@ -19,6 +19,7 @@ from rushes.models.wan import Wan
 from rushes.models.wan_blocks import Block, Call, CrossAttention, Experts, FeedForward, SelfAttention
 from rushes.models.wan_vae import DecodeState, WanVAE
 from rushes.models.wan_vae_blocks import TimeConv3d
+from rushes.ops.norm import rms_norm
 from rushes.ops.rope import Rope
 
 M = TypeVar("M", bound=nn.Module)
@@ -27,15 +28,26 @@ _PLAIN = (Block, SelfAttention, CrossAttention, FeedForward, Experts, nn.Linear,
 """Of what a block consists as long as no pass has changed it."""
 
 
+class _SwappingSelfAttention(SelfAttention):
+    """Channel pairs are swapped by a product with zeros and ones, which is exact: engines run a `flip` cell
+    by cell, in up to a third of a block's time."""
+
+    def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
+        heads = torch.unflatten(rms_norm(x, weight, self.eps), -1, (-1, self.head_dim))
+        swap = torch.unflatten(torch.eye(self.head_dim, device=x.device), -1, (-1, 2)).flip(-1).flatten(-2)
+        return torch.addcmul(heads * rope.cos[:, None], heads @ swap, rope.sin[:, None])
+
+
 class BlockPart(nn.Module):
     """One block, bidirectional and in no phase; token experts are one wide FFN (`experts_dense`).
 
-    `block` is a copy of what was given, with the same weights.
+    `block` is a copy of what was given, with the same weights, float32.
     """
 
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.block: Block = _sharing_weights(block)
+        self.block.self_attn.__class__ = _SwappingSelfAttention
         if isinstance(self.block.ffn, Experts):
             self.block.ffn.kernel = "dense"
 
@@ -109,4 +121,4 @@ def block_example(network: Wan) -> tuple[Tensor, ...]:
     text, table = (batch, text_len, heads, head_dim), (num_tokens, head_dim)
     shapes = ((batch, num_tokens, config.dim), (batch, 1, 1, 6, config.dim), table, table)
     states = [torch.zeros(shape, device=device) for shape in shapes]
-    return (*states, *(torch.zeros(text, device=device, dtype=network.dtype) for _ in range(2)))
+    return (*states, *(torch.zeros(text, device=device) for _ in range(2)))

@@ -1,12 +1,14 @@
 """The transformer's blocks, and the VAE's decode step, in another engine on a CPU: OpenVINO or onnxruntime.
 
-Weights, activations and sums are float32, so the result differs from PyTorch's by the order of sums. Graphs
-are made and compiled when the pass is applied; they take every size, so nothing is left for a first request.
+In float32 the result differs from PyTorch's by the order of sums. In bfloat16, which OpenVINO alone runs, and
+on chips that have it, norms and modulation are bfloat16 too. Graphs are made and compiled when the pass is
+applied; they take every size, so nothing is left for a first request.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
@@ -24,6 +26,9 @@ from rushes.passes.blocks import transformer
 from rushes.passes.cpu_engines import Runner, check_engine, open_engine
 from rushes.passes.onnx_files import check_exporter, write_decode_step, write_stack
 from rushes.passes.vae import plain_vae
+
+_DTYPES = {"openvino": (torch.float32, torch.bfloat16), "onnxruntime": (torch.float32,)}
+"""Of the model, by engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +58,13 @@ class Backend:
         """See `Pass`."""
         where = f"pass {self.name}"
         wan = transformer(where, network)
-        _check_weights(where, wan)
+        _check_weights(where, wan, _DTYPES[self.engine], "load the model with dtype float32")
         for number, block in enumerate(wan.blocks):
             if change := changed_by(cast(Block, block)):
                 raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
         with tempfile.TemporaryDirectory() as folder:
             file = write_stack(wan, Path(folder))
-            wan.stack = EngineStack(open_engine(self.engine, file, self.num_threads))
+            wan.stack = EngineStack(open_engine(self.engine, file, self.num_threads, wan.dtype), wan.dtype)
         return wan
 
 
@@ -87,7 +92,12 @@ class VaeBackend:
     def apply(self, network: nn.Module) -> nn.Module:
         """See `Pass`."""
         vae = plain_vae(self.name, network)
-        _check_weights(f"pass {self.name}", vae)
+        _check_weights(
+            f"pass {self.name}",
+            vae,
+            (torch.float32,),
+            "load the model with dtype float32, or use vae-compile",
+        )
         with tempfile.TemporaryDirectory() as folder:
             first, following = (
                 open_engine(self.engine, file, self.num_threads)
@@ -100,13 +110,13 @@ class VaeBackend:
 class EngineStack:
     """Implements `rushes.models.wan.BlockStack`."""
 
-    def __init__(self, run: Runner) -> None:
-        self._run = run
+    def __init__(self, run: Runner, dtype: torch.dtype) -> None:
+        self._run, self._dtype = run, dtype
 
     def takes(self, time: Tensor, call: Call) -> bool:
         """See `BlockStack`."""
         is_plain = not (call.is_causal or call.keeps_kv or call.counts_loads)
-        return is_plain and time.shape[1] == 1 and call.dtype == torch.float32
+        return is_plain and time.shape[1] == 1 and call.dtype == self._dtype
 
     def __call__(self, x: Tensor, time: Tensor, context: TextContext, call: Call) -> Tensor:
         """See `BlockStack`."""
@@ -131,12 +141,12 @@ class EngineStep:
         return frames, DecodeState(past=tuple(past))
 
 
-def _check_weights(where: str, network: nn.Module) -> None:
+def _check_weights(where: str, network: nn.Module, dtypes: Collection[torch.dtype], instead: str) -> None:
     for name, weight in network.named_parameters():
         if weight.device.type != "cpu":
             raise ConfigError(
                 f"{where}: {name} is on {weight.device}; it runs on a CPU only,"
                 " on a GPU use compile and vae-fused"
             )
-        if weight.dtype != torch.float32:
-            raise ConfigError(f"{where}: {name} is {weight.dtype}; load the model with dtype float32")
+        if weight.dtype not in dtypes:
+            raise ConfigError(f"{where}: {name} is {weight.dtype}; {instead}")

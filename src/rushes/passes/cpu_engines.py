@@ -18,6 +18,9 @@ from rushes.errors import ConfigError, did_you_mean
 EngineName = Literal["openvino", "onnxruntime"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 
+_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+"""OpenVINO's names."""
+
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 """Inputs in the graph's order, any strides -> outputs of their own memory. Threads may call it at once."""
 
@@ -35,19 +38,30 @@ def check_engine(where: str, engine: str, num_threads: int) -> None:
         raise ConfigError(f"{where}: {engine} is not installed: pip install 'rushes[export]'")
 
 
-def open_engine(engine: str, file: Path, num_threads: int) -> Runner:
-    """What runs the graph of `file` in float32, compiled for this CPU. The file is not needed afterwards."""
+def open_engine(engine: str, file: Path, num_threads: int, dtype: torch.dtype = torch.float32) -> Runner:
+    """What runs the graph of `file`, compiled for this CPU. The file is not needed afterwards.
+
+    Args:
+        dtype: float32, or for OpenVINO bfloat16, in which it then runs norms and sums too.
+
+    Raises:
+        ConfigError: the engine would run it in another precision on this CPU.
+    """
     threads = num_threads or torch.get_num_threads()
-    return _OpenVino(file, threads) if engine == "openvino" else _OnnxRuntime(file, threads)
+    if engine == "openvino":
+        return _OpenVino(file, threads, dtype)
+    if dtype != torch.float32:
+        raise ConfigError(f"onnxruntime runs float32 only, not {dtype}; choose openvino, or dtype float32")
+    return _OnnxRuntime(file, threads)
 
 
 class _OpenVino:
-    def __init__(self, file: Path, num_threads: int) -> None:
+    def __init__(self, file: Path, num_threads: int, dtype: torch.dtype) -> None:
         import openvino
 
         config = {
             # Its default is bfloat16 wherever the chip has it.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
             "INFERENCE_NUM_THREADS": num_threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -55,6 +69,9 @@ class _OpenVino:
         # Mapped weights would keep the file open.
         core.set_property({"ENABLE_MMAP": False})
         self._compiled = core.compile_model(core.read_model(file), "CPU", config)
+        found = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if found != _PRECISIONS[dtype]:
+            raise ConfigError(f"openvino runs {found} on this CPU, not {dtype}; load the model with float32")
         self._of_thread = threading.local()
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -84,5 +101,5 @@ class _OnnxRuntime:
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.detach().contiguous().numpy()
+    array: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
     return array

@@ -2,19 +2,21 @@
 
 Every size is dynamic: batch, tokens (frames * rows * columns) and text tokens of the stack; batch, rows and
 columns of the decode step, which takes one latent frame whatever the clip's length. A file holds no weight:
-it names places in the weights file beside it, so the two graphs of a decode step share theirs. What differs
-in nothing but weights is traced once a process.
+it names places in the weights file beside it, so the two graphs of a decode step share theirs. All of it is
+float32, whatever the network is: the engine is told in what to run it. What differs in nothing but weights is
+traced once a process.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ from rushes.models.graph_parts import BlockPart, FirstStepPart, NextStepPart, bl
 from rushes.models.wan import Wan
 from rushes.models.wan_blocks import Block, Experts
 from rushes.models.wan_vae import WanVAE
+
+M = TypeVar("M", bound=nn.Module)
 
 OPSET = 20
 MODULES = ("onnx", "onnxscript")
@@ -77,10 +81,11 @@ def write_decode_step(vae: WanVAE, folder: Path) -> tuple[Path, Path]:
 def _trace_block(network: Wan, block: Block) -> Any:
     batch, tokens, text = Dim("batch"), Dim("tokens"), Dim("text")
     shapes = ({0: batch, 1: tokens}, {0: batch}, {0: tokens}, {0: tokens}, *[{0: batch, 1: text}] * 2)
-    return _trace(_kind(block), BlockPart(block), block_example(network), shapes)
+    return _trace(_kind(block), BlockPart(_float32(block)), block_example(network), shapes)
 
 
 def _trace_step(vae: WanVAE) -> tuple[Any, Any]:
+    vae = _float32(vae)
     batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
     size, weight = (2, 3), vae.post_quant_conv.weight
     latent = torch.zeros(2, vae.config.z_dim, 1, *size, device=weight.device)
@@ -144,9 +149,16 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
+def _float32(module: M) -> M:
+    """Itself, or a copy where it has weights of another kind."""
+    if all(weight.dtype == torch.float32 for weight in module.parameters()):
+        return module
+    return copy.deepcopy(module).float()
+
+
 def _kind(block: Block) -> str:
     """Equal for blocks that one trace serves."""
-    sizes = [(name, tuple(weight.shape), weight.dtype) for name, weight in block.named_parameters()]
+    sizes = [(name, tuple(weight.shape)) for name, weight in block.named_parameters()]
     top_k = block.ffn.top_k if isinstance(block.ffn, Experts) else 0
     return repr((sizes, block.self_attn.head_dim, block.eps, top_k))
 
@@ -199,9 +211,9 @@ class _WeightsFile:
         if key not in self._places:
             self._file.seek(-(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT)
             offset = self._file.tell()
-            content = weight.detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
+            content = weight.detach().float().contiguous().cpu().numpy()
             self._file.write(content.data)
-            self._places[key] = (offset, weight.numel() * weight.itemsize)
+            self._places[key] = (offset, content.nbytes)
         return self._places[key]
 
 
