@@ -106,7 +106,8 @@ class Process:
         self.listener.join()
         for pipe in (self.popen.stdin, self.popen.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):  # what was told to a dead one
+                pipe.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

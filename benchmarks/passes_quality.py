@@ -222,8 +222,8 @@ def figures(bench: Bench, plain: Clips, clips: Clips, asked: Mapping[str, Tensor
 
 
 def verdict(name: str, row: Mapping[str, Any], plain: Mapping[str, Any], floor: Mapping[str, Any]) -> str:
-    """Of the two plans that promise something: met, short, or nothing for the others."""
-    if name == "plan exact":
+    """Of the two plans that promise something: met, short, or nothing for the others and without a floor."""
+    if name == "plan exact" and "psnr_db" in floor:
         bar = min(_db(floor["psnr_db"]) - FLOOR_SLACK_DB, ONE_LEVEL_DB)
         return "met" if _db(row["psnr_db"]) >= bar else "short"
     if name == "plan fast":
@@ -294,7 +294,7 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
         plain = plain or clips
         row = figures(bench, plain, clips, asked)
         rows = {**table.content["rows"], variant.name: row}
-        said = verdict(variant.name, row, rows["plain"], rows.get(FLOOR, row))
+        said = verdict(variant.name, row, rows["plain"], rows.get(FLOOR, {}))
         table.add(variant.name, {**row, **_settings(done), "verdict": said})
         longest = max(longest, time.perf_counter() - started)
     for name, reason in refused.items():

@@ -92,6 +92,7 @@ def test_exact_is_held_to_the_floor_and_fast_to_two_points() -> None:
     assert verdict("plan exact", row, plain, {"psnr_db": 42.0}) == "met"
     assert verdict("plan exact", row, plain, {"psnr_db": 44.0}) == "short"
     assert verdict("plan exact", {**row, "psnr_db": 50.0}, plain, {"psnr_db": None}) == "met"
+    assert verdict("plan exact", {**row, "psnr_db": 5.0}, plain, {}) == "", "nothing to hold it against"
     assert verdict("plan fast", {**row, "adherence": {"all": 0.8001}}, plain, row) == "met"
     assert verdict("plan fast", {**row, "adherence": {"all": 0.79}}, plain, row) == "short"
     assert verdict("fp8-linears", row, plain, row) == ""

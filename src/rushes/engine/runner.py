@@ -209,6 +209,7 @@ class Runner:
         if run is None or self._running or self._stage(run).name not in slot.stages:
             return None
         self._waiting.remove(run)
+        run.job.is_crowded = True  # a unit that runs ahead would still run when the others may again
         ticket = run.ticket(self._key(run))
         return Task(runs=[run], stage=self._stage(run), key=ticket.key, predicted_s=ticket.unit_s)
 

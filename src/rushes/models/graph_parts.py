@@ -29,8 +29,8 @@ _PLAIN = (Block, SelfAttention, CrossAttention, FeedForward, Experts, nn.Linear,
 
 
 class _SwappingSelfAttention(SelfAttention):
-    """Channel pairs are swapped by a product with zeros and ones, which is exact: engines run a `flip` cell
-    by cell, in up to a third of a block's time."""
+    """Channel pairs are swapped by a product with zeros and ones, which is exact where products are taken in
+    the precision of x: engines run a `flip` cell by cell."""
 
     def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
         heads = torch.unflatten(rms_norm(x, weight, self.eps), -1, (-1, self.head_dim))

@@ -1,8 +1,8 @@
 """The transformer's blocks, and the VAE's decode step, in another engine on a CPU: OpenVINO or onnxruntime.
 
 In float32 the result differs from PyTorch's by the order of sums. In bfloat16, which OpenVINO alone runs, and
-on chips that have it, norms and modulation are bfloat16 too. Graphs are made and compiled when the pass is
-applied; they take every size, so nothing is left for a first request.
+on chips that have it, norms, modulation, RoPE and the router of token experts are bfloat16 too. Graphs are
+made and compiled when the pass is applied; they take every size, so nothing is left for a first request.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ from rushes.models.wan_blocks import Block, Call
 from rushes.models.wan_vae import DecodeState, WanVAE
 from rushes.passes.base import Part
 from rushes.passes.blocks import transformer
-from rushes.passes.cpu_engines import Runner, check_engine, open_engine
+from rushes.passes.cpu_engines import Runner, check_engine, dtypes_of, open_engine
 from rushes.passes.onnx_files import check_exporter, write_decode_step, write_stack
 from rushes.passes.vae import plain_vae
-
-_DTYPES = {"openvino": (torch.float32, torch.bfloat16), "onnxruntime": (torch.float32,)}
-"""Of the model, by engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +55,7 @@ class Backend:
         """See `Pass`."""
         where = f"pass {self.name}"
         wan = transformer(where, network)
-        _check_weights(where, wan, _DTYPES[self.engine], "load the model with dtype float32")
+        _check_weights(where, wan, dtypes_of(self.engine), "load the model with dtype float32")
         for number, block in enumerate(wan.blocks):
             if change := changed_by(cast(Block, block)):
                 raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")

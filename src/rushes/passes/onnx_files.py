@@ -13,7 +13,7 @@ import copy
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -81,7 +81,7 @@ def write_decode_step(vae: WanVAE, folder: Path) -> tuple[Path, Path]:
 def _trace_block(network: Wan, block: Block) -> Any:
     batch, tokens, text = Dim("batch"), Dim("tokens"), Dim("text")
     shapes = ({0: batch, 1: tokens}, {0: batch}, {0: tokens}, {0: tokens}, *[{0: batch, 1: text}] * 2)
-    return _trace(_kind(block), BlockPart(_float32(block)), block_example(network), shapes)
+    return _trace(_kind(block), lambda: BlockPart(_float32(block)), block_example(network), shapes)
 
 
 def _trace_step(vae: WanVAE) -> tuple[Any, Any]:
@@ -96,18 +96,19 @@ def _trace_step(vae: WanVAE) -> tuple[Any, Any]:
         {0: batch, 2: _times(rows, one.shape[2] // size[0]), 3: _times(columns, one.shape[3] // size[1])}
         for one in state.past
     ]
-    first = _trace(f"first {vae.config}", FirstStepPart(vae), (latent,), (cells,))
+    first = _trace(f"first {vae.config}", lambda: FirstStepPart(vae), (latent,), (cells,))
     inputs = (latent, list(state.past))
-    return first, _trace(f"next {vae.config}", NextStepPart(vae), inputs, (cells, past))
+    return first, _trace(f"next {vae.config}", lambda: NextStepPart(vae), inputs, (cells, past))
 
 
 def _times(dim: Any, factor: int) -> Any:
     return dim if factor == 1 else factor * dim
 
 
-def _trace(kind: str, part: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> Any:
+def _trace(kind: str, make: Callable[[], nn.Module], inputs: tuple[Any, ...], shapes: tuple[Any, ...]) -> Any:
     """A ModelProto of its own, its parameters by name and without their content; made once for each kind."""
     if kind not in _TRACED:
+        part = make()
         _TRACED[kind] = _export(part, inputs, shapes)
         names = {name for name, _ in part.named_parameters()}
         for one in _TRACED[kind].graph.initializer:

@@ -139,7 +139,7 @@ class Job:
             takes the job up again decodes it from the first one.
         decode: progress of VaeDecode: the decoder's past behind the latent frames that the device was given.
         arriving: frames of the first latent frame that is not decoded yet, where the device was given it.
-        is_crowded: other jobs wait for the stage that runs it now.
+        is_crowded: other jobs wait for the stage that runs it now, or for its end.
         may_run_ahead: its next latent frames may be given to the device while frames are fetched; not after
             memory was short for that.
         num_decoded: latent frames decoded so far, or whose pixel frames were known.
