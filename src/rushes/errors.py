@@ -212,9 +212,25 @@ def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
+ALSO_CALLED = {
+    "steps": "num_inference_steps",
+    "frames": "num_frames",
+    "length": "num_frames",
+    "size": "width",
+    "cfg": "guidance_high",
+    "guidance": "guidance_high",
+    "guidance_scale": "guidance_high",
+    "format": "output",
+}
+"""What other programs call our fields, and spelling does not lead to."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when nothing is near."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    choices = list(choices)
+    if (meant := ALSO_CALLED.get(name)) in choices:
+        return meant
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     return close[0] if close else None
 
 

@@ -49,6 +49,29 @@ def test_models_lists_every_model_and_shows_one(rushes: Command) -> None:
     assert described["wan2.2-t2v-a14b"]["fields"]["flow_shift"]["default"] == 12.0
 
 
+def test_models_tells_what_the_toy_can_be_asked_for(rushes: Command) -> None:
+    shown = rushes("models", "toy").out
+    for text in ("hedgehog", "zigzags", "underwater", "pan left"):
+        assert text in shown
+    assert "guidance_low" not in shown, "it has one expert"
+    assert "hedgehog" not in rushes("models", "wan2.2-t2v-a14b").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--steps", "4"], "No such option '--steps': it is '--num-inference-steps'"),
+        (["--size", "64x64"], "No such option '--size': it is '--width'"),
+        (["--sede", "4"], "No such option '--sede'"),
+        (["running"], "Got unexpected extra argument (running); put the prompt in quotes"),
+    ],
+)
+def test_names_of_other_programs_lead_to_ours(rushes: Command, arguments: list[str], words: str) -> None:
+    result = rushes("generate", "a dog", *arguments)
+    assert result.status == 2
+    assert words in result.err
+
+
 def test_inspect_tells_settings_origins_sizes_and_notes(rushes: Command, two_experts: Path) -> None:
     shown = rushes("inspect", two_experts).out
     for text in (

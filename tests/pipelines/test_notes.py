@@ -1,16 +1,22 @@
 """Notes on requests: words and sizes that the model was not trained with."""
 
 import random
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from training.world.captions import captions
 from training.world.scenes import sample_scenes
 
-from rushes.pipelines.notes import notes_on, unknown_words
+from rushes.cli.calibrate import PROMPTS
+from rushes.pipelines.notes import notes_on, unknown_words, vocabulary
 from rushes.pipelines.rules import load_rules, resolve
+
+ROOT = Path(__file__).parents[2]
+COMMAND = re.compile(r'rushes (?:generate|submit|edit \S+) "([^"]+)"')
 
 
 def notes(prompt="a dog", pipeline="toy", **fields):
@@ -30,7 +36,9 @@ def test_captions_of_the_training_world_are_known_word_for_word():
         ("a dog negotiating a mortgage, cinematic", ("negotiating", "mortgage", "cinematic")),
         ("xyzzy Xyzzy dog xyzzy", ("xyzzy",)),
         ("a dog, 4k", ()),
-        ("犬が走る", ()),  # no word of the Latin alphabet: nothing can be said of it
+        ("собака и dog läuft", ("собака", "и", "läuft")),
+        ("犬が走る", ("犬が走る",)),
+        ("now in snow", ()),
     ],
 )
 def test_unknown_words_are_named_once_each_in_order(prompt, words):
@@ -41,7 +49,23 @@ def test_a_note_names_field_words_and_says_what_happens():
     (note,) = notes("a dog paying a mortgage")
     assert note.field == "prompt"
     assert note.values == ("paying", "mortgage")
-    assert note.message.startswith("toy does not know 'paying', 'mortgage';")
+    assert (
+        note.message == "toy does not know 'paying', 'mortgage'; the clip is made from the rest of the prompt"
+    )
+    assert notes("a quantum entanglement")[0].message.endswith("; the clip is left to chance")
+
+
+def test_what_the_toy_knows_can_be_listed():
+    words = vocabulary()
+    assert {"dog", "apple"} <= set(words["subjects"])
+    assert not [word for kind in words.values() for word in kind if unknown_words(word)]
+
+
+def test_prompts_of_the_documents_are_made_whole():
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = [prompt for file in files for prompt in COMMAND.findall(file.read_text(encoding="utf-8"))]
+    assert len(texts) > 5
+    assert not {text: found for text in (*texts, *PROMPTS) if (found := unknown_words(text))}
 
 
 def test_a_model_of_a_full_language_is_not_measured_by_the_toys_words():

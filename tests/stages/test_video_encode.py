@@ -340,6 +340,8 @@ def test_unwritable_targets_are_named_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "kept" / "letter.txt").touch()
     (tmp_path / "folder.mp4").mkdir()
     refused = {
+        tmp_path
+        / "clip.png": r"unknown format 'png'; choose from .*, or no ending for a folder of PNG files",
         tmp_path / "clip.mp5": r"unknown format 'mp5' \(did you mean 'mp4'\?\); choose from \.mp4, \.webm",
         tmp_path / "absent" / "clip.mp4": "there is no folder",
         tmp_path / "folder.mp4": "is a folder",

@@ -25,7 +25,7 @@ from rushes.cli.serve import gateway, serve
 from rushes.cli.trace import trace
 from rushes.cli.usage import usage
 from rushes.cli.worker import worker
-from rushes.errors import ConfigError, QueueFull, RequestError, RushesError
+from rushes.errors import ALSO_CALLED, ConfigError, QueueFull, RequestError, RushesError
 
 FAILED = 1
 USER_ERROR = 2
@@ -126,8 +126,23 @@ def _status(error: Exception) -> int:
     return USER_ERROR if isinstance(error, (click.UsageError, RequestError, ConfigError)) else FAILED
 
 
+def _usage_message(error: click.UsageError) -> str:
+    """Click's words, with what it cannot know: other programs' names, and that a prompt is one argument."""
+    message = error.format_message()
+    options = [] if error.ctx is None else [param.name or "" for param in error.ctx.command.params]
+    if isinstance(error, click.NoSuchOption):
+        meant = ALSO_CALLED.get(error.option_name.lstrip("-"))
+        if meant in options:
+            return f"No such option {error.option_name!r}: it is '--{meant.replace('_', '-')}'"
+    if "prompt" in options and message.startswith("Got unexpected extra argument"):
+        message += "; put the prompt in quotes"
+    return message
+
+
 def _one_line(error: Exception) -> str:
-    if isinstance(error, click.ClickException):
+    if isinstance(error, click.UsageError):
+        message = _usage_message(error)
+    elif isinstance(error, click.ClickException):
         message = error.format_message()
     elif isinstance(error, RushesError):
         message = str(error)

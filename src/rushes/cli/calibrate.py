@@ -27,7 +27,7 @@ PROMPTS = (
     "three yellow birds flying over the sea",
     "a pink horse jumping in the snow",
     "a purple fish moving to the left",
-    "an orange balloon rising in the desert",
+    "a red rocket rising in the desert",
     "a blue bear spinning in the forest",
 )
 """Subjects, colours, counts, motions and places in turn: what cross-attention reads depends on the prompt."""

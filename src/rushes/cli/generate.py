@@ -132,7 +132,7 @@ def rules_of(name: str) -> PipelineRules:
         return load_rules(name)
     if not os.path.isdir(name):
         known = RULES.names()
-        rule = f"choose from {', '.join(known)}, or a checkpoint folder"
+        rule = f"choose from {', '.join(known)}, or a checkpoint folder, which this is not"
         raise InvalidRequest("model", f"unknown {name!r}{did_you_mean(name, known)}; {rule}")
     return load_rules(open_checkpoint(Path(name)).pipeline)
 

@@ -8,7 +8,11 @@ from typing import Any
 
 import click
 
+from rushes.pipelines.notes import vocabulary
 from rushes.pipelines.rules import RULES, PipelineRules, load_rules
+
+SETTINGS = ("num_inference_steps", "solver", "flow_shift", "guidance_high", "guidance_low")
+"""Of a preset, that are shown where the model has them."""
 
 
 @click.command(short_help="List the models, or show one.")
@@ -39,6 +43,7 @@ def describe(rules: PipelineRules) -> dict[str, Any]:
         "presets": {name: asdict(preset) for name, preset in rules.presets.items()},
         "default_preset": rules.default_preset,
         "negative_prompt": rules.negative_prompt,
+        "vocabulary": vocabulary() if rules.has_small_vocabulary else None,
     }
 
 
@@ -69,7 +74,7 @@ def show_one(rules: PipelineRules) -> None:
         ("field", "default", "accepts", "meaning"),
         [(name, _shown(defaults[name]), field.rule, field.help) for name, field in rules.fields.items()],
     )
-    settings = ("num_inference_steps", "solver", "flow_shift", "guidance_high", "guidance_low")
+    settings = [name for name in SETTINGS if name in rules.fields]
     print_table(
         ("preset", "what it is", *settings),
         [
@@ -77,6 +82,9 @@ def show_one(rules: PipelineRules) -> None:
             for name, preset in rules.presets.items()
         ],
     )
+    if rules.has_small_vocabulary:
+        click.echo("What it knows, most of it by other names too:")
+        print_table(("kind", "words"), [(kind, ", ".join(words)) for kind, words in vocabulary().items()])
 
 
 def _shown(value: object) -> str:

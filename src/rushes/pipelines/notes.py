@@ -19,8 +19,8 @@ from rushes.types import GenerateRequest, VideoSpec
 VOCABULARY = Path(__file__).parents[1] / "profiling" / "workloads" / "vocabulary.json"
 """The words of the toy's captions, written by `python -m benchmarks.vocabulary`."""
 
-_JOINING = """a all an and are as at away be by down each for from her here his in into is it its near of off
-on onto or other out over pass passing past please some than that the their there this through
+_JOINING = """a all an and are as at away be by down each for from her here his in into is it its near now of
+off on onto or other out over pass passing past please some than that the their there this through
 to together toward towards under up very we where which while who with you"""
 FUNCTION_WORDS = frozenset(_JOINING.split())
 """Words that join others: of any prompt, and no wish that could be missed."""
@@ -32,7 +32,8 @@ many times fewer pixels."""
 FAR_SHAPE = 1.6
 """The same of width over height."""
 
-_WORD = re.compile(r"\b[a-z]+(?:'[a-z]+)?\b")
+_WORD = re.compile(r"\b[^\W\d_]+(?:'[^\W\d_]+)?\b")
+"""In any script: those that the model cannot read are told too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +69,25 @@ def notes_on(request: GenerateRequest) -> tuple[RequestNote, ...]:
 
 def unknown_words(prompt: str) -> tuple[str, ...]:
     """Words of a prompt that the toy was neither trained with nor reads as one that it was; each once."""
-    known, lexicon = _toy_words()
+    known, _ = _toy_words()
+    return tuple(word for word in _words(prompt) if word not in known)
+
+
+def vocabulary() -> dict[str, tuple[str, ...]]:
+    """What the toy can be asked for, by kind; most of it has other names that it knows too."""
+    words = json.loads(VOCABULARY.read_text(encoding="utf-8"))
+    return {
+        "subjects": tuple(names[0][0] for names in words["subjects"]),
+        "how many": tuple(words["counts"]),
+        **{kind: tuple(words[kind]) for kind in ("sizes", "colours", "motions", "backgrounds", "cameras")},
+    }
+
+
+def _words(prompt: str) -> tuple[str, ...]:
+    """As the toy reads them, each once, without those that only join others."""
+    _, lexicon = _toy_words()
     words = _WORD.findall(lexicon(prompt).lower())
-    return tuple(dict.fromkeys(word for word in words if word not in known and word not in FUNCTION_WORDS))
+    return tuple(dict.fromkeys(word for word in words if word not in FUNCTION_WORDS))
 
 
 def _word_notes(rules: PipelineRules, prompt: str) -> tuple[RequestNote, ...]:
@@ -78,7 +95,8 @@ def _word_notes(rules: PipelineRules, prompt: str) -> tuple[RequestNote, ...]:
     if not words:
         return ()
     named = ", ".join(repr(word) for word in words)
-    message = f"{rules.name} does not know {named}; the clip is made from the rest of the prompt"
+    rest = "is left to chance" if words == _words(prompt) else "is made from the rest of the prompt"
+    message = f"{rules.name} does not know {named}; the clip {rest}"
     return (RequestNote(field="prompt", message=message, values=words),)
 
 

@@ -10,7 +10,7 @@ from rushes.pipelines.rules import PipelineRules, Preset
 from rushes.types import VideoSpec
 
 QUALITY = Preset(
-    title="Euler on even levels, 20 steps",
+    title="20 steps",
     num_inference_steps=20,
     solver="ddim",
     flow_shift=3.0,
@@ -18,11 +18,11 @@ QUALITY = Preset(
     guidance_low=2.5,
 )
 
-FAST = replace(QUALITY, title="Euler on even levels, 8 steps", num_inference_steps=8)
+FAST = replace(QUALITY, title="8 steps", num_inference_steps=8)
 
 FEW_STEP = replace(
     QUALITY,
-    title="Euler on even levels, 4 steps without guidance, few-step LoRA",
+    title="4 steps without guidance, few-step LoRA",
     num_inference_steps=4,
     guidance_high=1.0,
     guidance_low=1.0,

@@ -51,9 +51,10 @@ def format_of(path: str | Path) -> str:
     """
     ending = Path(path).suffix.removeprefix(".").lower() or PNG_FOLDER
     if ending not in FORMATS:
-        choices = ", ".join(f".{name}" for name in FORMATS)
+        choices = ", ".join(f".{name}" for name in ENCODERS)
         raise OutputError(
-            f"{path}: unknown format {ending!r}{did_you_mean(ending, FORMATS)}; choose from {choices}"
+            f"{path}: unknown format {ending!r}{did_you_mean(ending, ENCODERS)}; choose from {choices},"
+            " or no ending for a folder of PNG files"
         )
     return ending
 

@@ -6,37 +6,37 @@ export const STARTERS = [
     id: "ads", title: "Ad variants", about: "One product in several places: see which one sells it.",
     slots: [
       { name: "product", label: "Product", value: "a red apple" },
-      { name: "places", label: "Places, with commas between them", value: "on a wooden table, in the snow, at the beach, in a city at night", isList: true },
-      { name: "light", label: "Light", value: "soft morning light" },
+      { name: "places", label: "Places, with commas between them", value: "on the beach, in the snow, in the living room, in the city", isList: true },
+      { name: "light", label: "Light or camera", value: "the camera zooms in" },
     ],
     shots: ["{product} {places}, {light}"],
   },
   {
-    id: "previs", title: "Pre-visualisation", about: "One scene through four lenses, with the same seed, before anyone rents a camera.",
+    id: "previs", title: "Pre-visualisation", about: "One scene with four moves of the camera and the same seed, before anyone rents one.",
     slots: [
-      { name: "scene", label: "What happens", value: "a dog running in the park" },
-      { name: "time", label: "Time of day", value: "at dusk" },
+      { name: "scene", label: "What happens", value: "a dog running to the right" },
+      { name: "time", label: "Time of day", value: "at sunset" },
     ],
-    shots: ["wide shot of {scene} {time}", "close-up of {scene} {time}", "{scene} {time}, seen from above", "{scene} {time}, the camera follows slowly"],
+    shots: ["{scene} {time}, the camera zooms out", "{scene} {time}, the camera zooms in", "{scene} {time}, the camera pans left", "{scene} {time}, the camera pans right"],
     hasOneSeed: true,
   },
   {
     id: "lesson", title: "A lesson's clips", about: "Short pictures for what a teacher says: a beginning, the thing itself, a comparison.",
     slots: [
       { name: "topic", label: "Subject", value: "a butterfly" },
-      { name: "place", label: "Where it is at home", value: "a flower meadow" },
+      { name: "place", label: "Where it is at home", value: "a flowery meadow" },
       { name: "other", label: "To compare it with", value: "a bee" },
     ],
-    shots: ["{place}, seen slowly from left to right", "{topic} in {place}, close up", "{topic} flying across {place}", "{topic} and {other} side by side in {place}"],
+    shots: ["{place}, the camera pans right", "{topic} in {place}, the camera zooms in", "{topic} moving from left to right in {place}", "{topic} and {other} in {place}"],
   },
   {
     id: "presenter", title: "A presenter", about: "The same host in the moods that a programme needs.",
     slots: [
       { name: "host", label: "Host", value: "a friendly robot" },
-      { name: "set", label: "Set", value: "a bright studio" },
-      { name: "moods", label: "Moods, with commas between them", value: "waving hello, explaining, surprised, saying goodbye", isList: true },
+      { name: "set", label: "Set", value: "a cosy room" },
+      { name: "moods", label: "Moods, with commas between them", value: "jumping up and down, turning around, shaking, standing still", isList: true },
     ],
-    shots: ["{host} {moods} in {set}, facing the camera"],
+    shots: ["{host} {moods} in {set}"],
     hasOneSeed: true,
   },
 ];
