@@ -178,7 +178,9 @@ def test_a_clip_of_too_many_tokens_names_the_frames_that_fit() -> None:
     message = reason(TOY, width=1024, height=1024, num_frames=81)
     assert message.startswith("num_frames: must be at most 29 at 1024x1024")
     assert resolve(TOY, "a dog", width=1024, height=1024, num_frames=29).video.num_frames == 29
-    assert "too large even for one frame" in reason(TOY, width=16384, height=16384, num_frames=1)
+    assert "too large even for one frame, which may have 8388608 pixels" in reason(
+        TOY, width=16384, height=16384, num_frames=1
+    )
 
 
 def test_fixed_timesteps_leave_no_choice_of_steps() -> None:

@@ -334,13 +334,16 @@ def _check_tokens(rules: PipelineRules, video: VideoSpec) -> None:
     size = f"{video.width}x{video.height}"
     latent_frames = rules.max_tokens // rules.num_tokens(replace(video, num_frames=1))
     if latent_frames == 0:
+        pixels = (
+            rules.max_tokens * video.width * video.height // rules.num_tokens(replace(video, num_frames=1))
+        )
         raise InvalidRequest(
-            "width", f"{size} is too large even for one frame: more than {rules.max_tokens} tokens"
+            "width", f"{size} is too large even for one frame, which may have {pixels} pixels"
         )
     frames = (latent_frames - 1) * rules.temporal_stride + 1
     raise InvalidRequest(
         "num_frames",
-        f"must be at most {frames} at {size} ({rules.max_tokens} tokens), got {video.num_frames}",
+        f"must be at most {frames} at {size} ({frames / video.fps:.3g} s), got {video.num_frames}",
     )
 
 
