@@ -6,6 +6,8 @@ reference: exact sums, and no faster than float32.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,7 +48,9 @@ def int8_linear(
         dtype: of the result.
     """
     if x.device.type == "cpu" and HAS_INT8_DOT:
-        return _onednn(x, weight, x_scale, scale, bias).to(dtype)
+        # torch.compile knows no shapes of oneDNN's packed weights, and takes the whole as one operator.
+        run = _ONEDNN if torch.compiler.is_compiling() else _onednn
+        return cast(Tensor, run(x, weight, x_scale, scale, bias)).to(dtype)
     if x.device.type != "cuda":
         return int8_linear_reference(x, weight, x_scale, scale, bias, dtype)
     missing = max(LEAST_ROWS - x.shape[0], 0)
@@ -75,3 +79,16 @@ def _onednn(x: Tensor, weight: Tensor, x_scale: Tensor, scale: Tensor, bias: Ten
         x, x_scale.reshape(()), zero, packed, *scales, bias, 1.0, 0, torch.float32, "none", [], ""
     )
     return out
+
+
+_ONEDNN = torch.library.custom_op(
+    "rushes::int8_linear",
+    _onednn,
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor x_scale, Tensor scale, Tensor? bias) -> Tensor",
+)
+
+
+@_ONEDNN.register_fake
+def _onednn_shape(x: Tensor, weight: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0], dtype=torch.float32)
