@@ -19,6 +19,7 @@ import torch
 
 import rushes
 from rushes.passes.base import Pass
+from rushes.passes.cpu_engines import dtypes_of
 from rushes.passes.plan import Plan, make_pass
 from rushes.pipelines.model import Model
 from rushes.profiling.bench.ours import Rushes
@@ -116,8 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(asked.threads)
     rows: dict[str, dict[str, Any]] = {}
     for dtype in CONTENDERS:
-        if dtype == "bfloat16" and not torch.cpu._is_avx512_bf16_supported():
-            print("bfloat16: not on this chip")
+        if getattr(torch, dtype) not in dtypes_of("openvino"):
+            print(f"{dtype}: not on this chip")
             continue
         for name, found in measure(dtype).items():
             rows[f"{name}, {dtype}"] = found

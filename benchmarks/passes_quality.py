@@ -278,7 +278,7 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
     plain: Clips | None = None
     longest = 0.0
     for variant in todo:
-        if not _is_asked(variant, args):
+        if not _is_asked(variant.name, args):
             continue
         if time.perf_counter() - begin + longest > args.seconds:
             table.add(variant.name, {"refused": f"no time: {args.seconds:.0f} s were given"})
@@ -298,16 +298,15 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
         table.add(variant.name, {**row, **_settings(done), "verdict": said})
         longest = max(longest, time.perf_counter() - started)
     for name, reason in refused.items():
-        if args.only and name not in args.only:
-            continue
-        table.add(name, {"refused": reason})
+        if _is_asked(name, args):
+            table.add(name, {"refused": reason})
     return int(any(row.get("verdict") == "short" for row in table.content["rows"].values()))
 
 
-def _is_asked(variant: Variant, args: argparse.Namespace) -> bool:
-    if variant.is_floor:
+def _is_asked(row: str, args: argparse.Namespace) -> bool:
+    if row == FLOOR:
         return not args.no_floor
-    return not args.only or variant.name in ("plain", *args.only)
+    return not args.only or row in ("plain", *args.only)
 
 
 def _settings(variant: Variant) -> dict[str, Any]:

@@ -7,7 +7,7 @@ operator's; `EngineError` is ours. A message names the value, the rule it broke 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class RushesError(Exception):
@@ -212,7 +212,7 @@ def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
-ALSO_CALLED = {
+_ALSO_CALLED = {
     "steps": "num_inference_steps",
     "frames": "num_frames",
     "length": "num_frames",
@@ -225,13 +225,17 @@ ALSO_CALLED = {
 """What other programs call our fields, and spelling does not lead to."""
 
 
+def also_called(name: str, choices: Collection[str]) -> str | None:
+    """The choice that other programs call `name`, or None."""
+    meant = _ALSO_CALLED.get(name)
+    return meant if meant in choices else None
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when nothing is near."""
     choices = list(choices)
-    if (meant := ALSO_CALLED.get(name)) in choices:
-        return meant
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return close[0] if close else None
+    return also_called(name, choices) or (close[0] if close else None)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

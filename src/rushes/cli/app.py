@@ -25,7 +25,7 @@ from rushes.cli.serve import gateway, serve
 from rushes.cli.trace import trace
 from rushes.cli.usage import usage
 from rushes.cli.worker import worker
-from rushes.errors import ALSO_CALLED, ConfigError, QueueFull, RequestError, RushesError
+from rushes.errors import ConfigError, QueueFull, RequestError, RushesError, also_called
 
 FAILED = 1
 USER_ERROR = 2
@@ -129,12 +129,10 @@ def _status(error: Exception) -> int:
 def _usage_message(error: click.UsageError) -> str:
     """Click's words, with what it cannot know: other programs' names, and that a prompt is one argument."""
     message = error.format_message()
-    options = [] if error.ctx is None else [param.name or "" for param in error.ctx.command.params]
-    if isinstance(error, click.NoSuchOption):
-        meant = ALSO_CALLED.get(error.option_name.lstrip("-"))
-        if meant in options:
-            return f"No such option {error.option_name!r}: it is '--{meant.replace('_', '-')}'"
-    if "prompt" in options and message.startswith("Got unexpected extra argument"):
+    names = [] if error.ctx is None else [param.name or "" for param in error.ctx.command.params]
+    if isinstance(error, click.NoSuchOption) and (meant := also_called(error.option_name.lstrip("-"), names)):
+        return f"No such option {error.option_name!r}: it is '--{meant.replace('_', '-')}'"
+    if "prompt" in names and message.startswith("Got unexpected extra argument"):
         message += "; put the prompt in quotes"
     return message
 

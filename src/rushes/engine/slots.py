@@ -42,10 +42,10 @@ class Slot:
 
         The host waits here for this stream alone, once a unit: what a job frees after its unit may then be
         given to another stream at once, and the time of a unit is its own, as long as one engine has the
-        device: those of a process share their streams. A block that runs ahead holds what
-        its rest reads in tensors of its own stream, or in latents of a job whose frames nobody wants any more
-        once these are freed. What was queued outside of units
-        (on the default stream: weights being cast, a first state) is done before anything inside.
+        device: those of a process share their streams. A block that runs ahead holds what its rest reads in
+        tensors of its own stream, or in latents of a job whose frames nobody wants any more once these are
+        freed. What was queued outside of units (on the default stream: weights being cast, a first state) is
+        done before anything inside.
         """
         if self.device.type != "cuda":
             yield

@@ -16,7 +16,7 @@ from rushes.ops.kv_cache import LayerKV, join
 from rushes.ops.norm import gated_add, layer_norm, modulated_layer_norm, rms_norm
 from rushes.ops.patch import Size3
 from rushes.ops.precision import float32_island
-from rushes.ops.rope import Rope, apply_rope
+from rushes.ops.rope import Rope, apply_rope, swap_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,8 @@ class MLP(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention with fused QKV, RMS-norm of q and k over the full width, and RoPE."""
 
+    _swap = staticmethod(swap_pairs)
+
     def __init__(self, config: WanConfig, backend: str) -> None:
         super().__init__()
         self.head_dim, self.backend, self.eps = config.attention_head_dim, backend, config.eps
@@ -87,7 +89,7 @@ class SelfAttention(nn.Module):
 
     def _rotated(self, x: Tensor, weight: Tensor, rope: Rope) -> Tensor:
         heads = torch.unflatten(rms_norm(x, weight, self.eps), -1, (-1, self.head_dim))
-        return apply_rope(heads, rope).to(x.dtype)
+        return apply_rope(heads, rope, self._swap).to(x.dtype)
 
 
 class CrossAttention(nn.Module):

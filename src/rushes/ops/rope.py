@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +67,17 @@ def _angles(start: int, size: int, dim: int, theta: float, device: torch.device 
     return torch.outer(positions, theta**-exponents)
 
 
-def apply_rope(x: Tensor, rope: Rope) -> Tensor:
+def swap_pairs(x: Tensor) -> Tensor:
+    """The channels 1, 0, 3, 2, ... of x [..., D]."""
+    return torch.unflatten(x, -1, (-1, 2)).flip(-1).flatten(-2)
+
+
+def swap_pairs_by_product(x: Tensor) -> Tensor:
+    """The same by a product with zeros and ones, exact where products are taken in the precision of x: for
+    engines that run a `flip` cell by cell."""
+    return x @ swap_pairs(torch.eye(x.shape[-1], device=x.device))
+
+
+def apply_rope(x: Tensor, rope: Rope, swap: Callable[[Tensor], Tensor] = swap_pairs) -> Tensor:
     """Turn the channel pairs (0, 1), (2, 3), ... of x [B, N, H, D]; x should be float32."""
-    swapped = torch.unflatten(x, -1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * rope.cos[:, None], swapped, rope.sin[:, None])
+    return torch.addcmul(x * rope.cos[:, None], swap(x), rope.sin[:, None])

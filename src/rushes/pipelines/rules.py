@@ -332,11 +332,10 @@ def _check_tokens(rules: PipelineRules, video: VideoSpec) -> None:
     if tokens <= rules.max_tokens:
         return
     size = f"{video.width}x{video.height}"
-    latent_frames = rules.max_tokens // rules.num_tokens(replace(video, num_frames=1))
+    frame_tokens = rules.num_tokens(replace(video, num_frames=1))
+    latent_frames = rules.max_tokens // frame_tokens
     if latent_frames == 0:
-        pixels = (
-            rules.max_tokens * video.width * video.height // rules.num_tokens(replace(video, num_frames=1))
-        )
+        pixels = rules.max_tokens * video.width * video.height // frame_tokens
         raise InvalidRequest(
             "width", f"{size} is too large even for one frame, which may have {pixels} pixels"
         )
