@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 import rushes
+from rushes.ops.packed import can_pack
 from rushes.passes.base import Pass
-from rushes.passes.cpu_engines import dtypes_of
 from rushes.passes.plan import Plan, make_pass
 from rushes.pipelines.model import Model
 from rushes.profiling.bench.ours import Rushes
@@ -30,15 +30,15 @@ SAMPLE = {"width": 128, "height": 96, "num_frames": 9, "num_inference_steps": 4,
 PROMPT = "a red dog running in the park"
 ROUNDS = 4
 """Each contender runs twice a round."""
-EAGER, INDUCTOR = "eager", "inductor"
+EAGER, INDUCTOR, PACKED = "eager", "inductor", "packed"
 CONTENDERS = {
     "float32": {
         "openvino": ("openvino", "openvino"),
         "onnxruntime": ("onnxruntime", "onnxruntime"),
         INDUCTOR: (INDUCTOR, INDUCTOR),
-        "openvino, inductor": ("openvino", INDUCTOR),
+        PACKED: (PACKED, INDUCTOR),
     },
-    "bfloat16": {INDUCTOR: (INDUCTOR, INDUCTOR), "openvino, inductor": ("openvino", INDUCTOR)},
+    "bfloat16": {INDUCTOR: (INDUCTOR, INDUCTOR), PACKED: (PACKED, INDUCTOR)},
 }
 """By dtype: what runs the transformer's blocks, and what the VAE's decode step."""
 RESULT = Path("benchmarks/results/backends_cpu.json")
@@ -47,8 +47,9 @@ BAR = 2.0
 
 def passes_of(blocks: str, step: str) -> tuple[Pass, Pass]:
     """The passes that move the two parts."""
+    names = {INDUCTOR: "compile", PACKED: PACKED}
     return (
-        make_pass("compile") if blocks == INDUCTOR else make_pass("backend", engine=blocks),
+        make_pass(names[blocks]) if blocks in names else make_pass("backend", engine=blocks),
         make_pass("vae-compile") if step == INDUCTOR else make_pass("vae-backend", engine=step),
     )
 
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(asked.threads)
     rows: dict[str, dict[str, Any]] = {}
     for dtype in CONTENDERS:
-        if getattr(torch, dtype) not in dtypes_of("openvino"):
+        if not can_pack(torch.empty(0, dtype=getattr(torch, dtype))):
             print(f"{dtype}: not on this chip")
             continue
         for name, found in measure(dtype).items():

@@ -116,26 +116,10 @@ def test_refuses_what_it_cannot_do(name: str) -> None:
         make_pass(name).apply(nn.Linear(2, 2))
 
 
-def test_bfloat16_is_as_near_as_pytorch_is() -> None:
-    exact = forward(small_wan(BOTH_FFNS), batch=2)
-    backend, given = make_pass("backend"), cast_weights(small_wan(BOTH_FFNS), torch.bfloat16)
-    if not torch.cpu._is_avx512_bf16_supported():
-        with pytest.raises(ConfigError, match=r"torch.bfloat16; load the model with dtype float32"):
-            backend.apply(given)
-        return
-    wan = backend.apply(given)
-    plain = relative(forward(cast_weights(small_wan(BOTH_FFNS), torch.bfloat16), batch=2), exact)
-    found = relative(forward(wan, batch=2), exact)
-    assert isinstance(wan.stack, EngineStack)
-    assert 0.2 * plain < found < 4 * plain, "norms are rounded too"
-
-
 def test_refuses_other_precisions_devices_and_passes() -> None:
     backend = make_pass("backend")
-    with pytest.raises(ConfigError, match=r"torch.bfloat16; load the model with dtype float32"):
-        make_pass("backend", engine="onnxruntime").apply(cast_weights(small_wan(), torch.bfloat16))
-    with pytest.raises(ConfigError, match=r"torch.float16; load the model with dtype float32"):
-        backend.apply(cast_weights(small_wan(), torch.float16))
+    with pytest.raises(ConfigError, match=r"torch.bfloat16; load .* float32, or use packed"):
+        backend.apply(cast_weights(small_wan(), torch.bfloat16))
     with pytest.raises(ConfigError, match=r"torch.bfloat16; load .* float32, or use vae-compile"):
         make_pass("vae-backend").apply(small_vae().to(torch.bfloat16))
     with pytest.raises(ConfigError, match="is on meta; it runs on a CPU only"):

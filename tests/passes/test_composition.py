@@ -34,6 +34,7 @@ VAE = WanVAEConfig(
 CHEAP: dict[str, dict[str, Any]] = {
     "attention": {"backend": "sdpa"},
     "compile": {"unseen": "eager"},
+    "packed": {"compiler": "eager"},
     "sparse-attention": {"block": 4, "density": 0.5},
     "vae-compile": {"backend": "eager"},
     "vae-fused": {"kernels": "torch"},

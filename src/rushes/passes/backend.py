@@ -1,14 +1,12 @@
 """The transformer's blocks, and the VAE's decode step, in another engine on a CPU: OpenVINO or onnxruntime.
 
-In float32 the result differs from PyTorch's by the order of sums. In bfloat16, which OpenVINO alone runs, and
-on chips that have it, norms, modulation, RoPE and the router of token experts are bfloat16 too. Graphs are
-made and compiled when the pass is applied; they take every size, so nothing is left for a first request.
+In float32: the result differs from PyTorch's by the order of sums. Graphs are made and compiled when the pass
+is applied; they take every size, so nothing is left for a first request.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
@@ -23,7 +21,7 @@ from rushes.models.wan_blocks import Block, Call
 from rushes.models.wan_vae import DecodeState, WanVAE
 from rushes.passes.base import Part
 from rushes.passes.blocks import transformer
-from rushes.passes.cpu_engines import Runner, check_engine, dtypes_of, open_engine
+from rushes.passes.cpu_engines import Runner, check_engine, open_engine
 from rushes.passes.onnx_files import check_exporter, write_decode_step, write_stack
 from rushes.passes.vae import plain_vae
 
@@ -55,13 +53,13 @@ class Backend:
         """See `Pass`."""
         where = f"pass {self.name}"
         wan = transformer(where, network)
-        _check_weights(where, wan, dtypes_of(self.engine), "load the model with dtype float32")
+        _check_weights(where, wan, "load the model with dtype float32, or use packed")
         for number, block in enumerate(wan.blocks):
             if change := changed_by(cast(Block, block)):
                 raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
         with tempfile.TemporaryDirectory() as folder:
             file = write_stack(wan, Path(folder))
-            wan.stack = EngineStack(open_engine(self.engine, file, self.num_threads, wan.dtype), wan.dtype)
+            wan.stack = EngineStack(open_engine(self.engine, file, self.num_threads), wan.dtype)
         return wan
 
 
@@ -89,12 +87,7 @@ class VaeBackend:
     def apply(self, network: nn.Module) -> nn.Module:
         """See `Pass`."""
         vae = plain_vae(self.name, network)
-        _check_weights(
-            f"pass {self.name}",
-            vae,
-            (torch.float32,),
-            "load the model with dtype float32, or use vae-compile",
-        )
+        _check_weights(f"pass {self.name}", vae, "load the model with dtype float32, or use vae-compile")
         with tempfile.TemporaryDirectory() as folder:
             first, following = (
                 open_engine(self.engine, file, self.num_threads)
@@ -138,12 +131,12 @@ class EngineStep:
         return frames, DecodeState(past=tuple(past))
 
 
-def _check_weights(where: str, network: nn.Module, dtypes: Collection[torch.dtype], instead: str) -> None:
+def _check_weights(where: str, network: nn.Module, instead: str) -> None:
     for name, weight in network.named_parameters():
         if weight.device.type != "cpu":
             raise ConfigError(
                 f"{where}: {name} is on {weight.device}; it runs on a CPU only,"
                 " on a GPU use compile and vae-fused"
             )
-        if weight.dtype not in dtypes:
+        if weight.dtype != torch.float32:
             raise ConfigError(f"{where}: {name} is {weight.dtype}; {instead}")

@@ -24,6 +24,7 @@ PASSES = Registry(
         "lora": "rushes.passes.lora:Lora",
         "backend": "rushes.passes.backend:Backend",
         "compile": "rushes.passes.compile:Compile",
+        "packed": "rushes.passes.packed:Packed",
         "vae-backend": "rushes.passes.backend:VaeBackend",
         "vae-compile": "rushes.passes.vae:VaeCompile",
         "vae-fused": "rushes.passes.vae:VaeFused",

@@ -68,7 +68,7 @@ class Compile:
         """See `Pass`."""
         if not isinstance(network, Wan):
             raise ConfigError(f"pass compile: a {type(network).__name__} has no blocks to compile")
-        _check_compiler(network.head.weight.device)
+        check_compiler(network.head.weight.device)
         compiled = torch.compile(Block.forward, fullgraph=True, dynamic=False)
         shapes = _Shapes(unseen=self.unseen, limit=self.max_shapes)
         for block in network.blocks:
@@ -165,9 +165,10 @@ def _key(x: Tensor, time: Tensor, text: LayerKV, call: Call) -> _Key:
     return (*tokens, call.dtype, call.phase, call.keeps_kv, call.counts_loads)
 
 
-def _check_compiler(device: torch.device) -> None:
+def check_compiler(device: torch.device, where: str = "pass compile") -> None:
+    """Raises `ConfigError` where code for a CPU cannot be compiled."""
     if device.type == "cpu" and not any(map(shutil.which, _CXX)):
-        raise ConfigError(f"pass compile: on a CPU it needs a C++ compiler: one of {', '.join(_CXX)}")
+        raise ConfigError(f"{where}: on a CPU it needs a C++ compiler: one of {', '.join(_CXX)}")
 
 
 def _kinds(network: Wan) -> Iterator[Block]:

@@ -18,9 +18,6 @@ from rushes.errors import ConfigError, did_you_mean
 EngineName = Literal["openvino", "onnxruntime"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 
-_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-"""OpenVINO's names."""
-
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 """Inputs in the graph's order, any strides -> outputs of their own memory. Threads may call it at once."""
 
@@ -38,31 +35,19 @@ def check_engine(where: str, engine: str, num_threads: int) -> None:
         raise ConfigError(f"{where}: {engine} is not installed: pip install 'rushes[export]'")
 
 
-def open_engine(engine: str, file: Path, num_threads: int, dtype: torch.dtype = torch.float32) -> Runner:
-    """What runs the graph of `file`, compiled for this CPU. The file is not needed afterwards.
-
-    Args:
-        dtype: one of `dtypes_of` the engine.
-    """
+def open_engine(engine: str, file: Path, num_threads: int) -> Runner:
+    """What runs the graph of `file` in float32, compiled for this CPU. The file is not needed afterwards."""
     threads = num_threads or torch.get_num_threads()
-    return _OpenVino(file, threads, dtype) if engine == "openvino" else _OnnxRuntime(file, threads)
-
-
-def dtypes_of(engine: str) -> tuple[torch.dtype, ...]:
-    """In which it runs graphs on this CPU. OpenVINO takes bfloat16 on every chip with AVX-512; where the chip
-    has none of its own that is 40 times slower than float32."""
-    if engine == "openvino" and torch.cpu._is_avx512_bf16_supported():
-        return (torch.float32, torch.bfloat16)
-    return (torch.float32,)
+    return _OpenVino(file, threads) if engine == "openvino" else _OnnxRuntime(file, threads)
 
 
 class _OpenVino:
-    def __init__(self, file: Path, num_threads: int, dtype: torch.dtype) -> None:
+    def __init__(self, file: Path, num_threads: int) -> None:
         import openvino
 
         config = {
             # Its default is bfloat16 wherever the chip has it.
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
+            "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": num_threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -71,7 +56,7 @@ class _OpenVino:
         core.set_property({"ENABLE_MMAP": False})
         self._compiled = core.compile_model(core.read_model(file), "CPU", config)
         found = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        assert found == _PRECISIONS[dtype], f"it runs {found}"
+        assert found == "f32", f"it runs {found}"
         self._of_thread = threading.local()
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:

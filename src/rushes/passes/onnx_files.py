@@ -3,8 +3,7 @@
 Every size is dynamic: batch, tokens (frames * rows * columns) and text tokens of the stack; batch, rows and
 columns of the decode step, which takes one latent frame whatever the clip's length. A file holds no weight:
 it names places in the weights file beside it, so the two graphs of a decode step share theirs. All of it is
-float32, whatever the network is: the engine is told in what to run it. What differs in nothing but weights is
-traced once a process.
+float32, whatever the network is. What differs in nothing but weights is traced once a process.
 """
 
 from __future__ import annotations

@@ -1,33 +1,26 @@
-"""`WanVAE.decode_step` as compiled graphs of static shapes, without a graph break."""
+"""`WanVAE.decode_step` as compiled graphs, on a CPU with packed convolutions."""
 
 from __future__ import annotations
 
-from threading import Lock
-from types import FunctionType
-from typing import cast
+from torch import Tensor, nn
 
-import torch
-from torch import Tensor
-
-from rushes.models.wan_vae import DecodeState, DecodeStep, WanVAE
+from rushes.models.wan_vae import DecodeState, WanVAE
+from rushes.models.wan_vae_blocks import TimeConv3d
 from rushes.ops.layout import channels_last
+from rushes.ops.packed import can_pack, pack_conv, packed_conv
+from rushes.passes.static_graphs import StaticGraphs
 
 BACKENDS = ("inductor", "eager")
 
-_Key = tuple[bool, tuple[int, ...], torch.dtype, torch.device, bool, bool]
-
 
 class CompiledStep:
-    """Implements `DecodeStep`: each size has two graphs, made when it is first met and never again.
-
-    A step may be called by several threads; one at a time compiles.
-    """
+    """Implements `DecodeStep`: each size has two graphs."""
 
     def __init__(self, vae: WanVAE, backend: str) -> None:
         channels_last(vae.decoder)
-        self._backend = backend
-        self._lock = Lock()
-        self._graphs: dict[_Key, DecodeStep] = {}
+        if can_pack(vae.post_quant_conv.weight):
+            _pack(vae.decoder)
+        self._graphs = StaticGraphs(WanVAE.plain_step, backend)
 
     @property
     def num_graphs(self) -> int:
@@ -38,32 +31,27 @@ class CompiledStep:
         """See `DecodeStep`."""
         # Strides are guarded too: a slice of a clip and a latent of its own would be two graphs.
         latent = latent.contiguous()
-        modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
-        key = (state is None, tuple(latent.shape), latent.dtype, latent.device, *modes)
-        graph = self._graphs.get(key)
-        if graph is not None:
-            return graph(vae, latent, state)
-        with self._lock:
-            graph = self._graphs.get(key) or self._compiled()
-            made = graph(vae, latent, state)
-            self._graphs[key] = graph
+        key = (state is None, tuple(latent.shape), latent.dtype, latent.device)
+        made: tuple[Tensor, DecodeState] = self._graphs(key, vae, latent, state)
         return made
 
-    def _compiled(self) -> DecodeStep:
-        step: DecodeStep = torch.compile(
-            _fresh(cast(FunctionType, WanVAE.plain_step)),
-            fullgraph=True,
-            dynamic=False,
-            backend=self._backend,
-        )
-        return step
+
+class _PackedConv(nn.Module):
+    """A `TimeConv3d`, or a `Conv2d` as it is: stride 1."""
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        self.padding = tuple(int(pad) for pad in conv.padding)
+        self.weight, self.bias = pack_conv(conv.weight, self.padding), conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.padding) == 3:
+            return packed_conv(x, self.weight, self.bias, self.padding)
+        return packed_conv(x.movedim(1, -1), self.weight, self.bias, self.padding).movedim(-1, 1)
 
 
-def _fresh(function: FunctionType) -> FunctionType:
-    """The same function with a code object of its own. The compiler keeps graphs with the code object, goes
-    through them one by one and stops at a limit of a few."""
-    copy = FunctionType(
-        function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
+def _pack(decoder: nn.Module) -> None:
+    for parent in list(decoder.modules()):
+        for name, conv in list(parent.named_children()):
+            if isinstance(conv, (TimeConv3d, nn.Conv2d)):
+                setattr(parent, name, _PackedConv(conv))

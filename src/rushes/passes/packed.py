@@ -1,0 +1,135 @@
+"""The transformer's blocks as one compiled graph whose weights are packed for oneDNN's kernels, on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from rushes.errors import ConfigError
+from rushes.models.graph_parts import BlockPart, changed_by
+from rushes.models.wan_blocks import Block, Call, Experts
+from rushes.ops.experts import route
+from rushes.ops.packed import can_pack, pack_linear, packed_linear
+from rushes.ops.precision import float32_island
+from rushes.passes.backend import EngineStack
+from rushes.passes.base import ClipShape, Part
+from rushes.passes.blocks import transformer
+from rushes.passes.compile import check_compiler
+from rushes.passes.static_graphs import StaticGraphs
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` of this weight [N, K]."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> None:
+        super().__init__()
+        self.weight, self.bias, self.activation = pack_linear(weight), bias, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return packed_linear(x, self.weight, self.bias, self.activation)
+
+
+class PackedExperts(nn.Module):
+    """`Experts` as one wide FFN (`experts_dense`), the shared expert's `up` in the same product."""
+
+    def __init__(self, experts: Experts) -> None:
+        super().__init__()
+        self.router, self.router_bias, self.top_k = experts.router, experts.router_bias, experts.top_k
+        up, down = experts.experts_up, experts.experts_down
+        shared_up, shared_down = experts.shared_up, experts.shared_down
+        rows = up.flatten(0, 1)
+        self.num_wide = len(rows)
+        self.up = PackedLinear(rows if shared_up is None else torch.cat([rows, shared_up]), activation="gelu")
+        self.down = PackedLinear(down.transpose(0, 1).flatten(1))
+        self.shared_down = None if shared_down is None else PackedLinear(shared_down)
+
+    def forward(self, x: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
+        """See `Experts`."""
+        tokens = x.flatten(0, 1)
+        with float32_island(x.device):
+            routing = route(tokens, self.router.weight, self.router_bias, self.top_k)
+        hidden = self.up(tokens.to(call.dtype))
+        num_experts = self.router_bias.numel()
+        gates = routing.gates.new_zeros(len(tokens), num_experts).scatter(1, routing.experts, routing.gates)
+        wide = torch.unflatten(hidden[:, : self.num_wide], 1, (num_experts, -1))
+        out = self.down((wide * gates[..., None].to(hidden.dtype)).flatten(1))
+        if self.shared_down is not None:
+            out = out + self.shared_down(hidden[:, self.num_wide :])
+        return out.view_as(x), routing.loads(num_experts) if call.counts_loads else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """Run all blocks as one graph of Inductor, made for each size. Token experts run as one wide FFN.
+
+    Calls that `Backend` leaves in PyTorch stay there, with plain weights.
+
+    Attributes:
+        compiler: inductor; eager traces only, for tests.
+    """
+
+    name: ClassVar[str] = "packed"
+    part: ClassVar[Part] = "transformer"
+    # Behind compile, whose blocks it refuses.
+    order: ClassVar[int] = 91
+
+    compiler: str = "inductor"
+
+    def apply(self, network: nn.Module) -> nn.Module:
+        """See `Pass`."""
+        where = f"pass {self.name}"
+        wan = transformer(where, network)
+        for name, weight in wan.named_parameters():
+            if not can_pack(weight):
+                raise ConfigError(
+                    f"{where}: oneDNN here packs no {name}, {weight.dtype} on {weight.device}; use compile"
+                )
+        check_compiler(torch.device("cpu"), where)
+        for number, block in enumerate(wan.blocks):
+            if change := changed_by(cast(Block, block)):
+                raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
+        wan.stack = EngineStack(_PackedBlocks(wan.blocks, self.compiler), wan.dtype)
+        return wan
+
+    @torch.no_grad()
+    def warm_up(self, network: nn.Module, shape: ClipShape) -> None:
+        """See `WarmsUp`."""
+        wan = transformer(f"pass {self.name}", network)
+        states = torch.zeros(shape.batch, shape.text_len, wan.config.text_dim)
+        pooled = torch.zeros(shape.batch, wan.config.pooled_dim) if wan.config.pooled_dim else None
+        latents, timestep = torch.zeros(shape.batch, *shape.latent_shape), torch.full((shape.batch,), 500.0)
+        wan(latents, timestep, wan.encode_text(states, pooled))
+
+
+class _PackedBlocks:
+    """Implements `Runner`."""
+
+    def __init__(self, blocks: nn.ModuleList, compiler: str) -> None:
+        self._parts = [_packed(BlockPart(cast(Block, block))) for block in blocks]
+        self._graphs = StaticGraphs(_run, compiler)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        made: Tensor = self._graphs((inputs[0].shape, inputs[4].shape), self._parts, inputs)
+        return [made]
+
+
+def _run(parts: Sequence[BlockPart], inputs: Sequence[Tensor]) -> Tensor:
+    x, time, cos, sin, *text = inputs
+    for part, keys, values in zip(parts, text[::2], text[1::2], strict=True):
+        x = part(x, time, cos, sin, keys, values)
+    return x
+
+
+def _packed(part: BlockPart) -> BlockPart:
+    block = part.block
+    if isinstance(block.ffn, Experts):
+        block.ffn = PackedExperts(block.ffn)  # type: ignore[assignment]
+    for parent in list(block.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear) and name not in ("router", "kv"):
+                setattr(parent, name, PackedLinear(layer.weight, layer.bias))
+    return part
