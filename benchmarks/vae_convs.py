@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from rushes.models.wan_vae_blocks import as_images
 from rushes.ops.frame_window import Addends, WindowKernels, phase_weight
 
 if TYPE_CHECKING:
-    from rushes.ops.conv3d_triton import ConvTile
+    from rushes.ops.bordered_conv_triton import ConvTile
 
 REPEATS = 5
 LAST_3D, LAST = torch.channels_last_3d, torch.channels_last
@@ -105,31 +106,35 @@ def add_doubling(
 
 @torch.no_grad()
 def own_conv_table(report: Report, shapes: VaeShapes, device: torch.device) -> None:
-    """TFLOP/s of our own convolution kernel in each of its tiles, for the layers where cuDNN is slow."""
+    """Our own convolution beside cuDNN's, and its other tiles."""
     for model, t, h, w, c, o in shapes.own_convs:
         label = f"VAE {model} {t}x{h}x{w} {c}->{o}"
         report.attempt(f"{label}, own", partial(add_own_conv, report, label, (t, h, w, c, o), device))
 
 
 def add_own_conv(report: Report, label: str, size: tuple[int, ...], device: torch.device) -> None:
-    """One shape: error against cuDNN's, and the rate of every tile."""
-    from rushes.ops.conv3d_triton import TILES  # only where Triton is
-    from rushes.ops.conv3d_triton import conv3d as own_conv3d
+    """One shape: error against cuDNN's, and the rates."""
+    from rushes.ops.bordered_conv_triton import NARROW, PAIR, WIDE, tile_of  # only where Triton is
+    from rushes.ops.bordered_conv_triton import bordered_conv as own_conv
 
     t, h, w, c, o = size
     work = 2 * 27 * c * o * t * h * w / 1e12
     window = torch.randn(1, t + 2, h, w, c, device=device, dtype=torch.bfloat16)
     weight = torch.randn(o, c, 3, 3, 3, device=device, dtype=torch.bfloat16).contiguous(memory_format=LAST_3D)
-    expected = conv3d(window, weight).movedim(1, -1)
-    found = own_conv3d(window, weight, TILES[0])
-    difference = (found.float() - expected.float()).norm() / expected.float().norm()
-    report.add(f"{label}, own against 3-D, relative", difference.item())
-    for tile in TILES:
-        name = f"{tile.rows}x{tile.columns}x{tile.inner}, {tile.warps} warps, {tile.stages} stages"
+    bordered = F.pad(window, (0, 0, 0, 1, 0, 1))
+    expected = conv3d(window, weight).movedim(1, -1).float()
+    found = own_conv(bordered, weight)[:, :, :-1, :-1].float()
+    report.add(f"{label}, own against 3-D, relative", ((found - expected).norm() / expected.norm()).item())
+    report.add(f"{label}, 3-D", work / best_of(partial(conv3d, window, weight), device), "TFLOP/s")
+    broad = replace(WIDE, rows=128, columns=256)
+    for name, tile in {"wide": WIDE, "broad": broad, "narrow": NARROW, "pair": PAIR}.items():
+        if c % tile.inner or t % tile.frames:
+            continue
 
-        def add_tile(tile: ConvTile = tile, name: str = name) -> None:
-            seconds = best_of(partial(own_conv3d, window, weight, tile), device)
-            report.add(f"{label}, own {name}", work / seconds, "TFLOP/s")
+        def add_tile(name: str = name, tile: ConvTile = tile) -> None:
+            seconds = best_of(partial(own_conv, bordered, weight, tile), device)
+            chosen = ", chosen" if tile == tile_of(t, c, o) else ""
+            report.add(f"{label}, own {name}{chosen}", work / seconds, "TFLOP/s")
 
         report.attempt(f"{label}, own {name}", add_tile)
 
@@ -160,6 +165,6 @@ def window_seconds(
     past = torch.randn(1, 2, h, w, c, device=device, dtype=dtype)
     norm, bias = torch.randn(2, c, device=device, dtype=dtype)
     addends = Addends(values=values, bias=bias, shortcut=shortcut if has_shortcut else None)
-    seconds = best_of(lambda: kernels.window(addends, past, norm, has_shortcut), device)
+    seconds = best_of(lambda: kernels.window(addends, past, norm, has_shortcut, False), device)
     frames = t + 2 + (t + 2) + 2 + (2 * t if has_shortcut else 0)
     return seconds, float(frames * h * w * c * dtype.itemsize)

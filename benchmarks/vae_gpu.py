@@ -44,6 +44,7 @@ from torch import Tensor
 from rushes.models.wan_vae import WanVAE, to_uint8
 from rushes.ops.frame_window import window_kernels
 from rushes.passes.vae import VaeCompile, VaeFused, VaeTiling
+from rushes.passes.vae_fused_step import Convs
 from rushes.stages.preview import preview_frames
 
 BF16, F32 = torch.bfloat16, torch.float32
@@ -51,10 +52,10 @@ SEED = 3
 Decode = Callable[[Tensor], Tensor]
 
 
-def fused(vae: WanVAE) -> WanVAE:
-    """With the pass; its specification stands in for the kernel on a CPU."""
+def fused(vae: WanVAE, convs: Convs = "auto") -> WanVAE:
+    """With the pass; its specification stands in for the kernels on a CPU."""
     is_cuda = vae.post_quant_conv.weight.is_cuda
-    VaeFused(kernels="triton" if is_cuda else "torch").apply(vae)
+    VaeFused(kernels="triton" if is_cuda else "torch", convs=convs).apply(vae)
     return vae
 
 
@@ -96,6 +97,9 @@ def clip(report: Report, name: str, shapes: VaeShapes, device: torch.device, *, 
     ours = add_decode(report, "ours vae-fused", vae.decode, latents, device, repeats=3)
     report.add("diffusers / ours", theirs / ours)
     report.add("ours vae-fused, first latent, to uint8", first_latent_seconds(vae, latents, device), "s")
+    vae.step = None
+    vae = fused(vae, "cudnn")
+    add_decode(report, "ours vae-fused, cuDNN alone", vae.decode, latents, device, repeats=3)
 
 
 def add_decode(
@@ -189,8 +193,8 @@ def previews(report: Report, shapes: VaeShapes, device: torch.device) -> None:
 
 def all_parts(shapes: VaeShapes, device: torch.device) -> dict[str, tuple[Callable[[Report], None], float]]:
     """Parts in the order in which they run, with the seconds that each takes on an H200."""
-    kernels = window_kernels("triton" if device.type == "cuda" else "torch", device)
     dtype = BF16 if device.type == "cuda" else F32
+    kernels = window_kernels("triton" if device.type == "cuda" else "torch", device, dtype)
     return {
         "2.1 accuracy": (lambda report: accuracy(report, "2.1", shapes, device), 5.0),
         "2.2 accuracy": (lambda report: accuracy(report, "2.2", shapes, device), 6.0),
