@@ -38,7 +38,7 @@ from benchmarks.random_vae import (
     random_vae,
 )
 from benchmarks.small_kernels import error
-from benchmarks.vae_convs import conv_table, own_conv_table, window_table
+from benchmarks.vae_convs import conv_table, window_table
 from torch import Tensor
 
 from rushes.models.wan_vae import WanVAE, to_uint8
@@ -200,13 +200,12 @@ def all_parts(shapes: VaeShapes, device: torch.device) -> dict[str, tuple[Callab
         "2.2 accuracy": (lambda report: accuracy(report, "2.2", shapes, device), 6.0),
         "2.1 480p81": (lambda report: clip(report, "2.1 480p81", shapes, device, with_eager=True), 10.0),
         "2.2 704p121": (lambda report: clip(report, "2.2 704p121", shapes, device, with_eager=False), 20.0),
-        "convs": (lambda report: conv_table(report, shapes, device, dtype), 6.0),
+        "convs": (lambda report: conv_table(report, shapes, device, dtype), 20.0),
         "windows": (lambda report: window_table(report, kernels, shapes, device, dtype), 2.0),
         "previews": (lambda report: previews(report, shapes, device), 1.0),
         "batches": (lambda report: batches(report, "2.1 480p81", shapes, device), 7.0),
         "tiles": (lambda report: tiled(report, "2.1 480p81", shapes, device), 6.0),
         "2.1 720p81": (lambda report: clip(report, "2.1 720p81", shapes, device, with_eager=False), 14.0),
-        "own conv": (lambda report: own_conv_table(report, shapes, device), 20.0),
         "compile": (lambda report: compiled(report, "2.1 480p81", shapes, device), 60.0),
     }
 

@@ -17,8 +17,8 @@ BorderedConv = Callable[[Tensor, Tensor], Tensor]
 [B, T, H + 1, W + 1, O]. What stands in the borders of the result is nobody's business."""
 
 FASTER = frozenset({(96, 96), (192, 384), (384, 384)})
-"""(channels in, channels out) of the layers where our kernel is faster than cuDNN: all of Wan2.1's decoder
-but those of 192 to 192 (`python -m benchmarks.vae_gpu --only "own conv"`)."""
+"""(channels in, channels out) of layers of Wan2.1's decoder where our kernel is faster than cuDNN; those of
+Wan2.2's are as fast or faster by cuDNN (`python -m benchmarks.vae_gpu`, part "convs")."""
 
 INNER = 32
 """Channels of a tap come in multiples of these."""

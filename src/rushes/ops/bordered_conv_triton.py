@@ -1,8 +1,7 @@
 """`rushes.ops.bordered_conv` as matrix products of shifted rows, in Triton. Importing this needs Triton.
 
 The window is one matrix of cells x channels, and a tap is that matrix further down: each of the 27 products
-loads tiles by the copy engine (TMA), which fills what lies outside with zeros. Two frames that follow each
-other share the tiles of the frames between them: at 96 channels it is loading that bounds.
+loads its tiles by the copy engine (TMA), which fills what lies outside with zeros.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ class ConvTile:
     """How one program computes.
 
     Attributes:
-        frames: that it makes, 1 or 2.
         rows, columns: cells of a frame, and channels out.
         inner: channels of a tap at a time.
         warps, stages: of the program, and loads in flight.
     """
 
-    frames: int
     rows: int
     columns: int
     inner: int
@@ -36,21 +33,18 @@ class ConvTile:
     stages: int
 
 
-WIDE = ConvTile(frames=1, rows=256, columns=128, inner=64, warps=8, stages=4)
-NARROW = ConvTile(frames=1, rows=256, columns=128, inner=32, warps=8, stages=4)
-PAIR = ConvTile(frames=2, rows=128, columns=128, inner=32, warps=8, stages=3)
+WIDE = ConvTile(rows=256, columns=128, inner=64, warps=8, stages=4)
+NARROW = ConvTile(rows=256, columns=128, inner=32, warps=8, stages=4)
 
 
-def tile_of(frames: int, channels: int, out_channels: int) -> ConvTile:
-    """The fastest of those measured on an H100, by frames and channels."""
-    if out_channels > PAIR.columns and channels % WIDE.inner == 0:
-        return WIDE
-    return PAIR if frames % 2 == 0 else NARROW
+def tile_of(channels: int, out_channels: int) -> ConvTile:
+    """The fastest of those measured."""
+    return WIDE if out_channels > WIDE.columns and channels % WIDE.inner == 0 else NARROW
 
 
 # No variant of its own for a size that is 1 or a multiple of 16.
 @triton.jit(do_not_specialize=["frames", "frame_rows", "line"])  # type: ignore[untyped-decorator]
-def _one_frame(  # type: ignore[no-untyped-def]  # Triton reads the annotations
+def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the annotations
     window,
     weight,
     out,
@@ -82,52 +76,6 @@ def _one_frame(  # type: ignore[no-untyped-def]  # Triton reads the annotations
     out.store([clip * frames + frame, row, column], total.to(tl.bfloat16).reshape(1, ROWS, COLUMNS))
 
 
-@triton.jit(do_not_specialize=["frames", "frame_rows", "line"])  # type: ignore[untyped-decorator]
-def _two_frames(  # type: ignore[no-untyped-def]  # Triton reads the annotations
-    window,
-    weight,
-    out,
-    frames,
-    frame_rows,
-    line,
-    C: tl.constexpr,
-    O: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-):
-    """The same for two frames from four: seven tiles are loaded for six products."""
-    num_columns: tl.constexpr = (O + COLUMNS - 1) // COLUMNS
-    column = (tl.program_id(0) % num_columns) * COLUMNS
-    row = (tl.program_id(0) // num_columns) * ROWS
-    frame = tl.program_id(1) * 2
-    clip = tl.program_id(2)
-    source = (clip * (frames + 2) + frame) * frame_rows + row
-    first = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
-    second = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
-    parts: tl.constexpr = C // INNER
-    for step in range(9 * parts):
-        tap = step // parts
-        depth = (step % parts) * INNER
-        at = source + (tap // 3 - 1) * line + tap % 3 - 1
-        a0 = window.load([at, depth])
-        b0 = weight.load([column, tap * C + depth])
-        a1 = window.load([at + frame_rows, depth])
-        b1 = weight.load([column, (9 + tap) * C + depth])
-        a2 = window.load([at + 2 * frame_rows, depth])
-        b2 = weight.load([column, (18 + tap) * C + depth])
-        a3 = window.load([at + 3 * frame_rows, depth])
-        first = tl.dot(a0, b0.T, first)
-        second = tl.dot(a1, b0.T, second)
-        first = tl.dot(a1, b1.T, first)
-        second = tl.dot(a2, b1.T, second)
-        first = tl.dot(a2, b2.T, first)
-        second = tl.dot(a3, b2.T, second)
-    target = clip * frames + frame
-    out.store([target, row, column], first.to(tl.bfloat16).reshape(1, ROWS, COLUMNS))
-    out.store([target + 1, row, column], second.to(tl.bfloat16).reshape(1, ROWS, COLUMNS))
-
-
 def bordered_conv(window: Tensor, weight: Tensor, tile: ConvTile | None = None) -> Tensor:
     """See `rushes.ops.bordered_conv.BorderedConv`; bfloat16, weights channels last, any batch.
 
@@ -139,11 +87,11 @@ def bordered_conv(window: Tensor, weight: Tensor, tile: ConvTile | None = None) 
     assert window.dtype == weight.dtype == torch.bfloat16, "tiles are loaded and written as bfloat16"
     assert window.is_contiguous(), "kernel reads rows of C"
     assert weight.is_contiguous(memory_format=torch.channels_last_3d), "kernel reads rows of C"
-    tile = tile or tile_of(t, c, o)
+    tile = tile or tile_of(c, o)
     out = window.new_empty(b, t, h, w, o)
     rows = weight.permute(0, 2, 3, 4, 1).reshape(o, 27 * c)
-    grid = (triton.cdiv(h * w, tile.rows) * triton.cdiv(o, tile.columns), t // tile.frames, b)
-    launch: Any = (_one_frame if tile.frames == 1 else _two_frames)[grid]
+    grid = (triton.cdiv(h * w, tile.rows) * triton.cdiv(o, tile.columns), t, b)
+    launch: Any = _kernel[grid]
     with torch.cuda.device(window.device):
         launch(
             TensorDescriptor.from_tensor(window.view(-1, c), [tile.rows, tile.inner]),
