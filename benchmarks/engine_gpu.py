@@ -36,6 +36,7 @@ def all_parts() -> dict[str, tuple[Part, float]]:
         "capacity-a14b": (partial(costs.capacity, kind="a14b", bound_s=19.5), 25.0),
         "cost-5b": (partial(costs.cost, kind="ti2v-5b"), 45.0),
         "overlap": (parts.overlap, 75.0),
+        "overlap-exact": (parts.overlap_exact, 110.0),
         "capacity-5b": (partial(costs.capacity, kind="ti2v-5b", bound_s=13.5), 20.0),
         "cost": (costs.cost_of_all, 0.0),
         "cap24": (parts.cap24, 30.0),

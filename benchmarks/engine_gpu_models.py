@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from benchmarks.gpu_report import free_memory
 from benchmarks.random_wan import TINY, TRUE, fill, random_vae, random_wan
+from benchmarks.speed_rungs import changed, rungs
 
 import rushes
 from rushes.models import umt5, wan_vae
@@ -56,6 +57,7 @@ class RandomParts:
         folder: a new one, for the tokenizer.
         streams_text: the text encoder stays in host memory; it is drawn on the device all the same, before
             anything else is there.
+        rung: of the speed table's ladder, whose passes the networks get.
     """
 
     identity = encoder_revision = "random"
@@ -70,6 +72,7 @@ class RandomParts:
         *,
         tiny: bool,
         streams_text: bool = False,
+        rung: str = "plain",
     ) -> None:
         shapes = TINY if tiny else TRUE
         self.transformer_config = shapes.transformers[kind]
@@ -83,12 +86,15 @@ class RandomParts:
         self._encoder = UMT5TextEncoder(encoder, load_tokenizer(folder), shapes.text_len)
         if streams_text:
             self._encoder.stream(device)
-        network = random_wan(self.transformer_config, 1, device, dtype)
+        # A tiny run proves the code, and compiling takes minutes.
+        ladder = rungs(device, without=("compile", "vae-compile") if tiny else ())
+        made = next(each for each in ladder if each.name == rung)
+        network, _ = changed("transformer", random_wan(self.transformer_config, 1, device, dtype), made)
         boundary = load_rules(PIPELINES[kind]).boundary
         self._experts: ExpertPair = OneExpert(network)
         if boundary is not None:
             self._experts = ResidentExperts(network, network, boundary=boundary)
-        self._vae = random_vae(self.vae_config, 3, device, dtype)
+        self._vae, _ = changed("vae", random_vae(self.vae_config, 3, device, dtype), made)
 
     def experts(self, lora: str | None = None) -> ExpertPair:
         """See `Parts`."""
@@ -116,7 +122,7 @@ class Bench:
         self._model: Model | None = None
 
     def model(self, kind: str) -> Model:
-        """a14b, ti2v-5b, ti2v-5b-streamed or toy. The one before has left the device."""
+        """a14b, ti2v-5b, ti2v-5b-streamed, ti2v-5b-exact or toy. The one before has left the device."""
         if self._model is None or self._kind != kind:
             self.free()
             self._model, self._kind = self._build(kind), kind
@@ -162,7 +168,7 @@ class Bench:
     def _build(self, kind: str) -> Model:
         if kind == "toy":
             return rushes.load("toy", device=str(self.device))
-        base = kind.removesuffix("-streamed")
+        base = kind.removesuffix("-streamed").removesuffix("-exact")
         rules = load_rules(PIPELINES[base])
         with tempfile.TemporaryDirectory() as folder:
             parts = RandomParts(
@@ -171,6 +177,7 @@ class Bench:
                 self._dtype,
                 Path(folder) / "tokenizer",
                 tiny=self.tiny,
-                streams_text=base != kind,
+                streams_text=kind.endswith("-streamed"),
+                rung="exact" if kind.endswith("-exact") else "plain",
             )
         return Model(rules, parts, boundary=rules.boundary, device=self.device)

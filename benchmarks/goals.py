@@ -57,6 +57,7 @@ GOALS = (
     Goal(title="TI2V-5B 704p121, 3 steps E2E, exact", row="5b-704p-3", rungs=("exact",), bar=5.9),
     Goal(title="TI2V-5B 704p121, 3 steps E2E, fast", row="5b-704p-3", rungs=("fast",), bar=5.2),
     Goal(title="VAE 2.1 decode 480p81", row="vae21-480p", rungs=EXACT_VAE, bar=0.95),
+    Goal(title="VAE 2.1 decode 480p81, own convolution", row="vae21-480p", rungs=("vae-fused",), bar=0.75),
     Goal(title="VAE 2.2 decode 704p121", row="vae22-704p", rungs=EXACT_VAE, bar=3.3),
     Goal(
         title="first frame at the client after the last step",

@@ -25,7 +25,6 @@ class VaeShapes:
         clips: latents (T', h, w) by "model size".
         short: latents at which a float32 reference is made.
         convs: (model, frames, rows, columns, channels in, channels out) of 3x3x3 convolutions.
-        own_convs: those of them that our own kernel is tried on.
         doublings: the same of 2-D convolutions behind a doubling; rows and columns before it.
         tiles: (rows, columns) of a tile in latent cells, and the cells that neighbours share.
         few: latent frames of the rows that need no whole clip.
@@ -35,7 +34,6 @@ class VaeShapes:
     clips: Mapping[str, tuple[int, int, int]]
     short: tuple[int, int, int]
     convs: tuple[tuple[str, int, int, int, int, int], ...]
-    own_convs: tuple[tuple[str, int, int, int, int, int], ...]
     doublings: tuple[tuple[str, int, int, int, int, int], ...]
     tiles: tuple[tuple[tuple[int, int], int], ...]
     few: int
@@ -47,6 +45,7 @@ TRUE = VaeShapes(
     short=(3, 20, 24),
     convs=(
         ("2.1", 1, 60, 104, 384, 384),
+        ("2.1", 2, 120, 208, 192, 384),
         ("2.1", 2, 120, 208, 384, 384),
         ("2.1", 4, 240, 416, 192, 192),
         ("2.1", 4, 480, 832, 96, 96),
@@ -56,11 +55,6 @@ TRUE = VaeShapes(
         ("2.2", 4, 176, 320, 512, 512),
         ("2.2", 4, 352, 640, 256, 256),
         ("2.2", 4, 352, 640, 256, 16),
-    ),
-    own_convs=(
-        ("2.1", 4, 480, 832, 96, 96),
-        ("2.1", 4, 240, 416, 192, 192),
-        ("2.1", 2, 120, 208, 384, 384),
     ),
     doublings=(
         ("2.1", 4, 240, 416, 192, 96),
@@ -80,7 +74,6 @@ TINY = VaeShapes(
     clips={"2.1 480p81": (3, 4, 6), "2.1 720p81": (2, 4, 6), "2.2 704p121": (3, 4, 4)},
     short=(2, 2, 3),
     convs=(("2.1", 2, 4, 6, 8, 8), ("2.2", 1, 4, 6, 16, 8)),
-    own_convs=(),
     doublings=(("2.1", 2, 3, 4, 8, 4),),
     tiles=(((3, 4), 2),),
     few=2,

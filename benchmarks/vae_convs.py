@@ -1,10 +1,10 @@
-"""How fast each convolution of the VAE decoders is, and each other way to compute it, to pick from."""
+"""How fast each convolution of the VAE decoders is, by cuDNN and by our own kernel, to pick from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,7 @@ from benchmarks.gpu_report import Report, seconds_of
 from benchmarks.random_vae import VaeShapes
 from torch import Tensor
 
-from rushes.models.wan_vae_blocks import as_images
 from rushes.ops.frame_window import Addends, WindowKernels, phase_weight
-
-if TYPE_CHECKING:
-    from rushes.ops.conv3d_triton import ConvTile
 
 REPEATS = 5
 LAST_3D, LAST = torch.channels_last_3d, torch.channels_last
@@ -33,24 +29,9 @@ def conv3d(window: Tensor, weight: Tensor) -> Tensor:
     return F.conv3d(window.movedim(-1, 1), weight, None, padding=(0, 1, 1))
 
 
-def added_conv2d(window: Tensor, weights: list[Tensor]) -> Tensor:
-    """The same as three 2-D convolutions that are added up."""
-    span = window.shape[1] - 2
-    parts = [
-        F.conv2d(as_images(window[:, tap : tap + span]), weight, None, padding=1)
-        for tap, weight in enumerate(weights)
-    ]
-    return parts[0].add_(parts[1]).add_(parts[2])
-
-
-def wide_conv2d(stacked: Tensor, weight: Tensor) -> Tensor:
-    """The same as one 2-D convolution of 3 frames side by side in channels, which the window would hold."""
-    return F.conv2d(stacked.movedim(-1, 1), weight, None, padding=1)
-
-
 @torch.no_grad()
 def conv_table(report: Report, shapes: VaeShapes, device: torch.device, dtype: torch.dtype) -> None:
-    """TFLOP/s of the 3x3x3 convolutions each way, of the doublings folded and not."""
+    """TFLOP/s of the 3x3x3 convolutions, milliseconds of the doublings folded and not."""
     for model, t, h, w, c, o in shapes.convs:
         label = f"VAE {model} {t}x{h}x{w} {c}->{o}"
         report.attempt(label, partial(add_conv, report, label, (t, h, w, c, o), device, dtype))
@@ -62,27 +43,25 @@ def conv_table(report: Report, shapes: VaeShapes, device: torch.device, dtype: t
 def add_conv(
     report: Report, label: str, size: tuple[int, ...], device: torch.device, dtype: torch.dtype
 ) -> None:
-    """One shape: 3-D, 3-D picked by trial, three 2-D, one wide 2-D."""
+    """One shape: cuDNN's rate, and on a GPU that of our kernel in each tile, and its error."""
     t, h, w, c, o = size
     work = 2 * 27 * c * o * t * h * w / 1e12
     window = torch.randn(1, t + 2, h, w, c, device=device, dtype=dtype)
     weight = torch.randn(o, c, 3, 3, 3, device=device, dtype=dtype).contiguous(memory_format=LAST_3D)
-    taps = [weight[:, :, tap].contiguous(memory_format=LAST) for tap in range(3)]
-    wide = weight.movedim(2, 1).flatten(1, 2).contiguous(memory_format=LAST)
-    stacked = torch.cat([window[0, tap : tap + t] for tap in range(3)], dim=-1)
-    ways = {
-        "3-D": partial(conv3d, window, weight),
-        "three 2-D": partial(added_conv2d, window, taps),
-        "wide 2-D": partial(wide_conv2d, stacked, wide),
-    }
-    for name, way in ways.items():
-        seconds = best_of(way, device)
-        report.add(f"{label}, {name}", work / seconds, "TFLOP/s")
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        # A shape that has run keeps its plan; another batch size would be another shape, so one more frame.
-        longer = torch.cat([window, window[:, :1]], dim=1)
-        seconds = best_of(partial(conv3d, longer, weight), device)
-        report.add(f"{label}, 3-D picked by trial, one frame more", work * (t + 1) / t / seconds, "TFLOP/s")
+    report.add(label, work / best_of(partial(conv3d, window, weight), device), "TFLOP/s")
+    if device.type != "cuda" or o < c // 2:
+        return
+    from rushes.ops.bordered_conv_triton import NARROW, WIDE, bordered_conv, tile_of  # only where Triton is
+
+    bordered = F.pad(window, (0, 0, 0, 1, 0, 1))
+    expected = conv3d(window, weight).movedim(1, -1).float()
+    found = bordered_conv(bordered, weight)[:, :, :-1, :-1].float()
+    report.add(f"{label}, own against 3-D, relative", ((found - expected).norm() / expected.norm()).item())
+    for name, tile in {"wide": WIDE, "broad": replace(WIDE, rows=128, columns=256), "narrow": NARROW}.items():
+        if c % tile.inner == 0:
+            seconds = best_of(partial(bordered_conv, bordered, weight, tile), device)
+            chosen = ", chosen" if tile == tile_of(c, o) else ""
+            report.add(f"{label}, own {name}{chosen}", work / seconds, "TFLOP/s")
 
 
 def add_doubling(
@@ -101,37 +80,6 @@ def add_doubling(
 
     report.add(f"{label}, written out", best_of(written_out, device) * 1e3, "ms")
     report.add(f"{label}, folded", best_of(partial(F.conv2d, images, folded, padding=1), device) * 1e3, "ms")
-
-
-@torch.no_grad()
-def own_conv_table(report: Report, shapes: VaeShapes, device: torch.device) -> None:
-    """TFLOP/s of our own convolution kernel in each of its tiles, for the layers where cuDNN is slow."""
-    for model, t, h, w, c, o in shapes.own_convs:
-        label = f"VAE {model} {t}x{h}x{w} {c}->{o}"
-        report.attempt(f"{label}, own", partial(add_own_conv, report, label, (t, h, w, c, o), device))
-
-
-def add_own_conv(report: Report, label: str, size: tuple[int, ...], device: torch.device) -> None:
-    """One shape: error against cuDNN's, and the rate of every tile."""
-    from rushes.ops.conv3d_triton import TILES  # only where Triton is
-    from rushes.ops.conv3d_triton import conv3d as own_conv3d
-
-    t, h, w, c, o = size
-    work = 2 * 27 * c * o * t * h * w / 1e12
-    window = torch.randn(1, t + 2, h, w, c, device=device, dtype=torch.bfloat16)
-    weight = torch.randn(o, c, 3, 3, 3, device=device, dtype=torch.bfloat16).contiguous(memory_format=LAST_3D)
-    expected = conv3d(window, weight).movedim(1, -1)
-    found = own_conv3d(window, weight, TILES[0])
-    difference = (found.float() - expected.float()).norm() / expected.float().norm()
-    report.add(f"{label}, own against 3-D, relative", difference.item())
-    for tile in TILES:
-        name = f"{tile.rows}x{tile.columns}x{tile.inner}, {tile.warps} warps, {tile.stages} stages"
-
-        def add_tile(tile: ConvTile = tile, name: str = name) -> None:
-            seconds = best_of(partial(own_conv3d, window, weight, tile), device)
-            report.add(f"{label}, own {name}", work / seconds, "TFLOP/s")
-
-        report.attempt(f"{label}, own {name}", add_tile)
 
 
 @torch.no_grad()
@@ -160,6 +108,6 @@ def window_seconds(
     past = torch.randn(1, 2, h, w, c, device=device, dtype=dtype)
     norm, bias = torch.randn(2, c, device=device, dtype=dtype)
     addends = Addends(values=values, bias=bias, shortcut=shortcut if has_shortcut else None)
-    seconds = best_of(lambda: kernels.window(addends, past, norm, has_shortcut), device)
+    seconds = best_of(lambda: kernels.window(addends, past, norm, has_shortcut, False), device)
     frames = t + 2 + (t + 2) + 2 + (2 * t if has_shortcut else 0)
     return seconds, float(frames * h * w * c * dtype.itemsize)

@@ -38,12 +38,13 @@ from benchmarks.random_vae import (
     random_vae,
 )
 from benchmarks.small_kernels import error
-from benchmarks.vae_convs import conv_table, own_conv_table, window_table
+from benchmarks.vae_convs import conv_table, window_table
 from torch import Tensor
 
 from rushes.models.wan_vae import WanVAE, to_uint8
 from rushes.ops.frame_window import window_kernels
 from rushes.passes.vae import VaeCompile, VaeFused, VaeTiling
+from rushes.passes.vae_fused_step import Convs
 from rushes.stages.preview import preview_frames
 
 BF16, F32 = torch.bfloat16, torch.float32
@@ -51,10 +52,10 @@ SEED = 3
 Decode = Callable[[Tensor], Tensor]
 
 
-def fused(vae: WanVAE) -> WanVAE:
-    """With the pass; its specification stands in for the kernel on a CPU."""
+def fused(vae: WanVAE, convs: Convs = "auto") -> WanVAE:
+    """With the pass; its specification stands in for the kernels on a CPU."""
     is_cuda = vae.post_quant_conv.weight.is_cuda
-    VaeFused(kernels="triton" if is_cuda else "torch").apply(vae)
+    VaeFused(kernels="triton" if is_cuda else "torch", convs=convs).apply(vae)
     return vae
 
 
@@ -96,6 +97,9 @@ def clip(report: Report, name: str, shapes: VaeShapes, device: torch.device, *, 
     ours = add_decode(report, "ours vae-fused", vae.decode, latents, device, repeats=3)
     report.add("diffusers / ours", theirs / ours)
     report.add("ours vae-fused, first latent, to uint8", first_latent_seconds(vae, latents, device), "s")
+    vae.step = None
+    vae = fused(vae, "cudnn")
+    add_decode(report, "ours vae-fused, cuDNN alone", vae.decode, latents, device, repeats=3)
 
 
 def add_decode(
@@ -189,20 +193,19 @@ def previews(report: Report, shapes: VaeShapes, device: torch.device) -> None:
 
 def all_parts(shapes: VaeShapes, device: torch.device) -> dict[str, tuple[Callable[[Report], None], float]]:
     """Parts in the order in which they run, with the seconds that each takes on an H200."""
-    kernels = window_kernels("triton" if device.type == "cuda" else "torch", device)
     dtype = BF16 if device.type == "cuda" else F32
+    kernels = window_kernels("triton" if device.type == "cuda" else "torch", device, dtype)
     return {
         "2.1 accuracy": (lambda report: accuracy(report, "2.1", shapes, device), 5.0),
         "2.2 accuracy": (lambda report: accuracy(report, "2.2", shapes, device), 6.0),
         "2.1 480p81": (lambda report: clip(report, "2.1 480p81", shapes, device, with_eager=True), 10.0),
         "2.2 704p121": (lambda report: clip(report, "2.2 704p121", shapes, device, with_eager=False), 20.0),
-        "convs": (lambda report: conv_table(report, shapes, device, dtype), 6.0),
+        "convs": (lambda report: conv_table(report, shapes, device, dtype), 20.0),
         "windows": (lambda report: window_table(report, kernels, shapes, device, dtype), 2.0),
         "previews": (lambda report: previews(report, shapes, device), 1.0),
         "batches": (lambda report: batches(report, "2.1 480p81", shapes, device), 7.0),
         "tiles": (lambda report: tiled(report, "2.1 480p81", shapes, device), 6.0),
         "2.1 720p81": (lambda report: clip(report, "2.1 720p81", shapes, device, with_eager=False), 14.0),
-        "own conv": (lambda report: own_conv_table(report, shapes, device), 20.0),
         "compile": (lambda report: compiled(report, "2.1 480p81", shapes, device), 60.0),
     }
 

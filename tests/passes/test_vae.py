@@ -13,10 +13,12 @@ import rushes
 from rushes.errors import ConfigError
 from rushes.models.configs import WanVAEConfig
 from rushes.models.wan_vae import DecodeState, WanVAE
+from rushes.ops.frame_window import window_kernels
 from rushes.passes.base import ClipShape
 from rushes.passes.plan import Plan, read_plan
 from rushes.passes.vae import VaeCompile, VaeFused, VaeTiling
 from rushes.passes.vae_compiled_step import CompiledStep
+from rushes.passes.vae_fused_step import Convs, own_convs
 
 WAN21 = WanVAEConfig(base_dim=8, num_res_blocks=1)
 WAN22 = WanVAEConfig(
@@ -66,17 +68,37 @@ def relative(ours: Tensor, reference: Tensor) -> float:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize(("batch", "rows", "columns"), [(1, 3, 5), (2, 2, 1)])
-def test_fused_is_plain(config: WanVAEConfig, batch: int, rows: int, columns: int) -> None:
+@pytest.mark.parametrize("convs", ["own", "cudnn"])
+def test_fused_is_plain(config: WanVAEConfig, batch: int, rows: int, columns: int, convs: Convs) -> None:
     vae = random_vae(config)
     latents = torch.randn(batch, config.z_dim, 3, rows, columns)
     plain, plain_state = stream(vae, latents)
-    fused, state = stream(VaeFused(kernels="torch").apply(vae), latents)
+    fused, state = stream(VaeFused(kernels="torch", convs=convs).apply(vae), latents)
     assert fused.shape == plain.shape
     assert relative(fused, plain) < 2e-6
     assert torch.equal(vae.decode(latents), fused)
     assert len(state.past) == len(plain_state.past)
     for ours, theirs in zip(state.past, plain_state.past, strict=True):
         assert relative(ours, theirs) < 1e-5
+
+
+def test_which_layers_our_own_convolution_computes() -> None:
+    def layers(vae: WanVAE, convs: Convs) -> int:
+        step = VaeFused(kernels="torch", convs=convs).apply(vae).step
+        vae.step = None
+        return len(step.own_convs)
+
+    small = random_vae(WAN21)
+    assert [layers(small, convs) for convs in ("auto", "own", "cudnn")] == [0, 11, 0]
+    with torch.device("meta"):
+        vae = WanVAE(WanVAEConfig())
+    kernels = window_kernels("torch", torch.device("cpu"), torch.bfloat16)
+    assert len(own_convs(vae, kernels, "auto")) == 22
+    assert len(own_convs(vae, kernels, "own")) == 28
+    elsewhere = dataclasses.replace(kernels, conv=None)
+    assert not own_convs(vae, elsewhere, "auto")
+    with pytest.raises(ConfigError, match="made for Hopper GPUs and bfloat16; choose auto or cudnn"):
+        own_convs(vae, elsewhere, "own")
 
 
 def test_two_clips_of_a_stack_are_those_two_clips() -> None:
@@ -177,6 +199,7 @@ def test_more_sizes_than_the_compilers_limit() -> None:
     ("settings", "words"),
     [
         ({"name": "vae-fused", "kernels": "cuda"}, "'cuda' is none of triton, torch"),
+        ({"name": "vae-fused", "convs": "cutlass"}, "'cutlass' is none of auto, own, cudnn"),
         ({"name": "vae-compile", "backend": "trt"}, "'trt' is none of inductor, eager"),
         ({"name": "vae-fused", "kernel": "torch"}, "did you mean 'kernels'"),
     ],

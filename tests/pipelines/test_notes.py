@@ -93,3 +93,13 @@ def test_a_gateway_can_ask_without_torch():
         "import sys, rushes.pipelines.notes as n; n.unknown_words('a dog'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_studios_starters_ask_only_for_what_the_toy_knows() -> None:
+    text = (ROOT / "src/rushes/server/studio/js/starter_list.js").read_text()
+    slots = re.findall(r'value: "([^"]+)"', text)
+    shots = [shot for line in re.findall(r"shots: \[(.+)\]", text) for shot in re.findall(r'"([^"]+)"', line)]
+    assert len(slots) == 11
+    assert len(shots) == 10
+    missed = {word for each in (*slots, *shots) for word in unknown_words(re.sub(r"\{\w+\}", "", each))}
+    assert not missed

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rushes.errors import ConfigError, UnknownName
+from rushes.ops.bordered_conv import BorderedConv, bordered_conv
 
 PAST = 2
 """Frames before a chunk that a 3-wide causal convolution sees."""
@@ -27,7 +28,8 @@ class Addends:
     """An activation [B, T, H, W, C] that is not added up yet: values + bias + shortcut.
 
     Attributes:
-        values: [B, T, H, W, C]; with `is_phased` [B, T, H/2 + 1, W/2 + 1, 4 * C], see `unphased`.
+        values: [B, T, H, W, C]; with `is_phased` [B, T, H/2 + 1, W/2 + 1, 4 * C], see `unphased`; with
+            `is_bordered` [B, T, H + 1, W + 1, C], see `rushes.ops.bordered_conv`.
         bias: [C].
         shortcut: [B, T, H, W, C].
     """
@@ -36,12 +38,15 @@ class Addends:
     bias: Tensor | None = None
     shortcut: Tensor | None = None
     is_phased: bool = False
+    is_bordered: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """Of the sum."""
         b, t, h, w, c = self.values.shape
-        return (b, t, 2 * (h - 1), 2 * (w - 1), c // 4) if self.is_phased else (b, t, h, w, c)
+        if self.is_phased:
+            return (b, t, 2 * (h - 1), 2 * (w - 1), c // 4)
+        return (b, t, h - self.is_bordered, w - self.is_bordered, c)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,7 @@ class Window:
     """What a convolution reads, and what it leaves behind.
 
     Attributes:
-        frames: [B, T + 2, H, W, C].
+        frames: [B, T + 2, H, W, C]; with borders [B, T + 2, H + 1, W + 1, C].
         past: its last 2 frames in memory of their own.
         total: the sum before the norm [B, T, H, W, C], None unless asked for.
     """
@@ -59,9 +64,9 @@ class Window:
     total: Tensor | None
 
 
-FrameWindow = Callable[[Addends, Tensor | None, Tensor | None, bool], Window]
+FrameWindow = Callable[[Addends, Tensor | None, Tensor | None, bool, bool], Window]
 """(addends, past [B, 2, H, W, C] or None for zeros, norm weight [C] or None for neither norm nor SiLU,
-whether the sum is wanted) -> the window."""
+whether the sum is wanted, whether frames get borders) -> the window."""
 
 
 def unphased(values: Tensor) -> Tensor:
@@ -89,7 +94,13 @@ def total_of(addends: Addends) -> Tensor:
     return _float32_total(addends).to(addends.values.dtype)
 
 
-def frame_window(addends: Addends, past: Tensor | None, norm: Tensor | None, with_total: bool) -> Window:
+def frame_window(
+    addends: Addends,
+    past: Tensor | None,
+    norm: Tensor | None,
+    with_total: bool,
+    with_border: bool = False,
+) -> Window:
     """The specification of `FrameWindow`."""
     total = _float32_total(addends)
     dtype = addends.values.dtype
@@ -98,7 +109,7 @@ def frame_window(addends: Addends, past: Tensor | None, norm: Tensor | None, wit
     before = total.new_zeros(b, PAST, h, w, c, dtype=dtype) if past is None else past
     frames = torch.cat([before, activated.to(dtype)], dim=1)
     return Window(
-        frames=frames,
+        frames=F.pad(frames, (0, 0, 0, 1, 0, 1)) if with_border else frames,
         # A view would hold the whole window until the next call.
         past=frames[:, -PAST:].clone(),
         total=total.to(dtype) if with_total else None,
@@ -107,7 +118,7 @@ def frame_window(addends: Addends, past: Tensor | None, norm: Tensor | None, wit
 
 def _float32_total(addends: Addends) -> Tensor:
     values = unphased(addends.values) if addends.is_phased else addends.values
-    total = values.float()
+    total = (values[:, :, :-1, :-1] if addends.is_bordered else values).float()
     if addends.bias is not None:
         total = total + addends.bias.float()
     return total if addends.shortcut is None else total + addends.shortcut.float()
@@ -115,31 +126,42 @@ def _float32_total(addends: Addends) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowKernels:
-    """One implementation: windows, and sums without one."""
+    """One implementation: windows, sums without one, and convolutions over bordered windows.
+
+    Attributes:
+        conv: None for a device or a dtype that it was not made for.
+    """
 
     window: FrameWindow
     total: Callable[[Addends], Tensor]
+    conv: BorderedConv | None
 
 
 KERNELS = ("triton", "torch")
 """triton: one kernel a window, for CUDA. torch: the specification, anywhere."""
 
 
-def window_kernels(name: str, device: torch.device) -> WindowKernels:
-    """The implementation called `name`, for that device.
+def window_kernels(name: str, device: torch.device, dtype: torch.dtype) -> WindowKernels:
+    """The implementation called `name`, for that device and dtype.
 
     Raises:
         UnknownName: none of `KERNELS`.
         ConfigError: triton is asked for and the device is not CUDA, or Triton is not installed.
     """
     if name == "torch":
-        return WindowKernels(window=frame_window, total=total_of)
+        return WindowKernels(window=frame_window, total=total_of, conv=bordered_conv)
     if name != "triton":
         raise UnknownName("kernels", name, KERNELS)
     if device.type != "cuda":
         raise ConfigError(f"kernels triton: the network is on {device.type}, Triton runs on cuda; use torch")
     try:
-        from rushes.ops import frame_window_triton
+        from rushes.ops import bordered_conv_triton, frame_window_triton
     except ImportError as error:
         raise ConfigError(f"kernels triton: Triton is not installed ({error}); use torch") from error
-    return WindowKernels(window=frame_window_triton.frame_window, total=frame_window_triton.total_of)
+    # Its tiles are those of Hopper: copied by TMA, multiplied by warp groups.
+    has_conv = torch.cuda.get_device_capability(device)[0] == 9 and dtype == torch.bfloat16
+    return WindowKernels(
+        window=frame_window_triton.frame_window,
+        total=frame_window_triton.total_of,
+        conv=bordered_conv_triton.bordered_conv if has_conv else None,
+    )

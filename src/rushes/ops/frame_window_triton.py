@@ -39,19 +39,23 @@ def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the annotations
     HAS_WINDOW: tl.constexpr,
     HAS_TOTAL: tl.constexpr,
     IS_PHASED: tl.constexpr,
+    IS_BORDERED: tl.constexpr,
+    BORDER: tl.constexpr,
     NUM_PAST: tl.constexpr,
 ):
-    """Rows are cells of one frame of the window; the grid is (cells / ROWS, batch * window frames)."""
-    cells = height * width
+    """Rows are cells of one frame of the window, its border among them; the grid is (cells / ROWS, batch *
+    window frames)."""
     span = num_frames + NUM_PAST
     batch = tl.program_id(1) // span
     position = tl.program_id(1) % span
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK_C)
-    inside = (row < cells)[:, None] & (column < C)[None, :]
+    i = row // (width + BORDER)
+    j = row % (width + BORDER)
+    inside = ((i < height) & (j < width))[:, None] & (column < C)[None, :]
     # 64 bits: a window at 720p has more than 2^31 bytes, and batches of it more than 2^31 values.
-    cell = row.to(tl.int64)[:, None] * C + column[None, :]
-    frame_size = cells.to(tl.int64) * C
+    cell = (i * width + j).to(tl.int64)[:, None] * C + column[None, :]
+    frame_size = (height * width).to(tl.int64) * C
     batch_64 = batch.to(tl.int64)
     frame = batch_64 * num_frames + (position - NUM_PAST)
     if position < NUM_PAST:
@@ -63,9 +67,9 @@ def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the annotations
         else:
             activated = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
     else:
-        if IS_PHASED:
-            i = row // width
-            j = row % width
+        if IS_BORDERED:
+            source = ((frame * (height + 1) + i) * (width + 1) + j)[:, None] * C + column[None, :]
+        elif IS_PHASED:
             source_row = (frame * (height // 2 + 1) + i // 2 + i % 2) * (width // 2 + 1) + j // 2 + j % 2
             source = (source_row * 4 + (i % 2) * 2 + j % 2)[:, None] * C + column[None, :]
         else:
@@ -85,18 +89,23 @@ def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the annotations
         else:
             activated = x
     if HAS_WINDOW:
-        target = (batch_64 * span + position) * frame_size + cell
-        tl.store(window + target, activated, mask=inside)
+        if BORDER:
+            activated = tl.where(inside, activated, 0.0)
+        cells = (height + BORDER) * (width + BORDER)
+        target = ((batch_64 * span + position) * cells + row)[:, None] * C + column[None, :]
+        tl.store(window + target, activated, mask=(row < cells)[:, None] & (column < C)[None, :])
         if position >= num_frames:
             kept = (batch_64 * NUM_PAST + (position - num_frames)) * frame_size + cell
             tl.store(next_past + kept, activated, mask=inside)
 
 
-def frame_window(addends: Addends, past: Tensor | None, norm: Tensor | None, with_total: bool) -> Window:
+def frame_window(
+    addends: Addends, past: Tensor | None, norm: Tensor | None, with_total: bool, with_border: bool
+) -> Window:
     """See `rushes.ops.frame_window.FrameWindow`."""
     b, t, h, w, c = addends.shape
     values = addends.values
-    frames = values.new_empty(b, t + PAST, h, w, c)
+    frames = values.new_empty(b, t + PAST, h + with_border, w + with_border, c)
     next_past = values.new_empty(b, PAST, h, w, c)
     total = values.new_empty(b, t, h, w, c) if with_total else None
     _launch(addends, past, norm, frames, next_past, total)
@@ -125,7 +134,8 @@ def _launch(
     num_past = PAST if frames is not None else 0
     block_c = triton.next_power_of_2(c)
     rows = max(1, VALUES_PER_PROGRAM // block_c)
-    grid = (triton.cdiv(h * w, rows), b * (t + num_past))
+    border = int(frames is not None and frames.shape[2] > h)
+    grid = (triton.cdiv((h + border) * (w + border), rows), b * (t + num_past))
     launch: Any = _kernel[grid]
     with torch.cuda.device(addends.values.device):
         launch(
@@ -142,5 +152,7 @@ def _launch(
             HAS_WINDOW=frames is not None,
             HAS_TOTAL=total is not None,
             IS_PHASED=addends.is_phased,
+            IS_BORDERED=addends.is_bordered,
+            BORDER=border,
             NUM_PAST=num_past,
         )

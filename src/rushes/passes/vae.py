@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from rushes.models.wan_vae import WanVAE
 from rushes.ops.frame_window import KERNELS, window_kernels
 from rushes.passes.base import ClipShape, Part
 from rushes.passes.vae_compiled_step import BACKENDS, CompiledStep
-from rushes.passes.vae_fused_step import FusedStep
+from rushes.passes.vae_fused_step import Convs, FusedStep
 from rushes.passes.vae_tiled_step import TiledStep
 
 
@@ -39,6 +39,7 @@ class VaeFused:
 
     Attributes:
         kernels: triton on CUDA; torch is the slow specification of the same, anywhere.
+        convs: auto, own or cudnn: which layers our own convolution computes (`Convs`).
     """
 
     name: ClassVar[str] = "vae-fused"
@@ -46,16 +47,20 @@ class VaeFused:
     order: ClassVar[int] = 80
 
     kernels: str = "triton"
+    convs: Convs = "auto"
 
     def __post_init__(self) -> None:
         if self.kernels not in KERNELS:
             raise ConfigError(f"pass vae-fused: kernels {self.kernels!r} is none of {', '.join(KERNELS)}")
+        if self.convs not in get_args(Convs):
+            raise ConfigError(f"pass vae-fused: convs {self.convs!r} is none of {', '.join(get_args(Convs))}")
 
     def apply(self, network: nn.Module) -> nn.Module:
         """See `Pass`."""
         vae = plain_vae(self.name, network)
-        device = vae.post_quant_conv.weight.device
-        vae.step = FusedStep(vae, window_kernels(self.kernels, device))
+        weight = vae.post_quant_conv.weight
+        device = weight.device
+        vae.step = FusedStep(vae, window_kernels(self.kernels, device, weight.dtype), self.convs)
         # The kernel's variants differ by layer, not by size: two latent frames of any size build them all.
         with torch.no_grad():
             vae.decode(torch.zeros(1, vae.config.z_dim, 2, 2, 2, device=device))

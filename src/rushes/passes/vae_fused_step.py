@@ -3,18 +3,21 @@
 The plain blocks write every activation several times on its way from one convolution to the next: bias,
 shortcut, norm, SiLU, past frames, a copy of the last frames. Here a block hands on what is still to be added
 up (`Addends`), and the kernel that makes the next convolution's window adds it. A nearest doubling is folded
-into the 2-D convolution behind it: 4/9 of the products, and the doubled activation is never written.
+into the 2-D convolution behind it: 4/9 of the products, and the doubled activation is never written. Layers
+where cuDNN is slow are computed by our own kernel, over windows with borders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from dataclasses import replace
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rushes.errors import ConfigError
 from rushes.models.wan_vae import DecodeState, WanVAE
 from rushes.models.wan_vae_blocks import (
     ChannelNorm,
@@ -28,8 +31,12 @@ from rushes.models.wan_vae_blocks import (
     duplicate_up,
     unfold_pixels,
 )
+from rushes.ops import bordered_conv
 from rushes.ops.frame_window import PAST, Addends, WindowKernels, phase_weight
 from rushes.ops.layout import channels_last
+
+Convs = Literal["auto", "own", "cudnn"]
+"""auto: our kernel where it was measured to be faster. own: wherever it can compute. cudnn: nowhere."""
 
 OUT_CHANNELS_MULTIPLE = 8
 """Tensor core convolutions take rows of 16 bytes; pixels have 3 or 12 channels."""
@@ -50,9 +57,10 @@ class FusedStep:
 
     takes_batches = True
 
-    def __init__(self, vae: WanVAE, kernels: WindowKernels) -> None:
+    def __init__(self, vae: WanVAE, kernels: WindowKernels, convs: Convs) -> None:
         channels_last(vae.decoder)
         self.kernels = kernels
+        self.own_convs = own_convs(vae, kernels, convs)
         self.phase_weights = {
             id(conv): phase_weight(conv.weight).contiguous(memory_format=torch.channels_last)
             for conv in (module.conv for module in vae.decoder.modules() if isinstance(module, Upsample))
@@ -65,6 +73,20 @@ class FusedStep:
     def __call__(self, vae: WanVAE, latent: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
         """See `DecodeStep`."""
         return _Walk(self, state).decode(vae, latent)
+
+
+def own_convs(vae: WanVAE, kernels: WindowKernels, convs: Convs) -> frozenset[int]:
+    """Ids of the layers that our kernel computes. Raises `ConfigError` where it is asked for in vain."""
+    if convs == "own" and kernels.conv is None:
+        raise ConfigError(
+            "pass vae-fused: convs own: the kernel is made for Hopper GPUs and bfloat16; choose auto or cudnn"
+        )
+    if convs == "cudnn" or kernels.conv is None:
+        return frozenset()
+    is_own = bordered_conv.takes if convs == "own" else bordered_conv.is_faster
+    resnets = (module for module in vae.decoder.modules() if isinstance(module, ResidualBlock))
+    layers = (conv for block in resnets for conv in (block.conv1, block.conv2))
+    return frozenset(id(conv) for conv in layers if is_own(conv))
 
 
 def with_bias(out: Tensor, conv: nn.Conv3d) -> Tensor:
@@ -99,23 +121,33 @@ class _Walk:
         return self.window_and_total(x, norm, with_total=False)[0]
 
     def window_and_total(
-        self, x: Addends, norm: ChannelNorm | None, *, with_total: bool = True
+        self, x: Addends, norm: ChannelNorm | None, *, with_total: bool, with_border: bool = False
     ) -> tuple[Tensor, Tensor]:
         past = None if self.is_start else next(self.past)
         is_sum = x.is_phased or x.bias is not None or x.shortcut is not None
-        made = self.step.kernels.window(x, past, None if norm is None else norm.weight, with_total and is_sum)
+        weight = None if norm is None else norm.weight
+        made = self.step.kernels.window(x, past, weight, with_total and is_sum, with_border)
         self.next.append(made.past)
         return made.frames, x.values if made.total is None else made.total
 
-    def conv(self, conv: TimeConv3d, window: Tensor, shortcut: Tensor | None = None) -> Addends:
-        return Addends(values=convolve(window, conv), bias=conv.bias, shortcut=shortcut)
+    def conv(self, conv: TimeConv3d, window: Tensor) -> Addends:
+        return Addends(values=convolve(window, conv), bias=conv.bias)
+
+    def normed_conv(
+        self, conv: TimeConv3d, norm: ChannelNorm, x: Addends, *, with_total: bool
+    ) -> tuple[Addends, Tensor]:
+        """Norm, SiLU and convolution of a sum, and the sum if it is wanted."""
+        own = self.step.kernels.conv if id(conv) in self.step.own_convs else None
+        window, total = self.window_and_total(x, norm, with_total=with_total, with_border=own is not None)
+        if own is None:
+            return self.conv(conv, window), total
+        return Addends(values=own(window, conv.weight), bias=conv.bias, is_bordered=True), total
 
     def residual_block(self, block: ResidualBlock, x: Addends) -> tuple[Addends, Tensor]:
         """The block's sum, and its input added up."""
-        window, total = self.window_and_total(x, block.norm1)
-        h = self.conv(block.conv1, window)
-        window = self.window(h, block.norm2)
-        return self.conv(block.conv2, window, block.conv_shortcut(total)), total
+        h, total = self.normed_conv(block.conv1, block.norm1, x, with_total=True)
+        h, _ = self.normed_conv(block.conv2, block.norm2, h, with_total=False)
+        return replace(h, shortcut=block.conv_shortcut(total)), total
 
     def mid_block(self, block: MidBlock, x: Addends) -> Addends:
         x, _ = self.residual_block(cast(ResidualBlock, block.resnets[0]), x)
