@@ -180,7 +180,7 @@ class Wan(nn.Module):
         )
         x, time, embedding = self.embed(latents, timestep, context)
         if self.stack is not None and self.stack.takes(time, call):
-            return self._read_out(self.stack(x, time, context, call), embedding, self._grid(latents))
+            return self.read_out(self.stack(x, time, context, call), embedding, self._grid(latents))
         chunk = []
         for layer, block in enumerate(self.blocks):
             past = cache.past(layer) if cache is not None else ()
@@ -193,7 +193,7 @@ class Wan(nn.Module):
         if write_cache:
             assert cache is not None, "write_cache needs a cache"
             cache.append(tuple(chunk), latents.shape[2] // self.config.patch_size[0])
-        return self._read_out(x, embedding, self._grid(latents))
+        return self.read_out(x, embedding, self._grid(latents))
 
     def embed(self, latents: Tensor, timestep: Tensor, context: TextContext) -> tuple[Tensor, Tensor, Tensor]:
         """What the first block reads: x [B, N, d] and time [B, S, 1, 6, d]; and the time embedding
@@ -273,7 +273,8 @@ class Wan(nn.Module):
                     f" rope_max_seq_len {limit} of this model"
                 )
 
-    def _read_out(self, x: Tensor, embedding: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def read_out(self, x: Tensor, embedding: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """What `forward` returns, of what the last block leaves and `embed` gave."""
         with float32_island(x.device):
             shift, scale = (self.head_modulation + embedding[:, :, :, None]).unbind(-2)
             out = self.head(modulated_layer_norm(x, shift, scale, eps=self.config.eps))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rushes.errors import ConfigError
 from rushes.models.graph_parts import changed_by
-from rushes.models.wan import TextContext
+from rushes.models.wan import TextContext, Wan
 from rushes.models.wan_blocks import Block, Call
 from rushes.models.wan_vae import DecodeState, WanVAE
 from rushes.passes.base import Part
@@ -54,9 +54,7 @@ class Backend:
         where = f"pass {self.name}"
         wan = transformer(where, network)
         _check_weights(where, wan, "load the model with dtype float32, or use packed")
-        for number, block in enumerate(wan.blocks):
-            if change := changed_by(cast(Block, block)):
-                raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
+        check_blocks(where, wan)
         with tempfile.TemporaryDirectory() as folder:
             file = write_stack(wan, Path(folder))
             wan.stack = EngineStack(open_engine(self.engine, file, self.num_threads), wan.dtype)
@@ -129,6 +127,15 @@ class EngineStep:
         else:
             frames, *past = self._following([latent, *state.past])
         return frames, DecodeState(past=tuple(past))
+
+
+def check_blocks(where: str, wan: Wan) -> None:
+    """Raises `ConfigError` where another pass has changed what runs the blocks."""
+    if wan.stack is not None or "forward" in vars(wan):
+        raise ConfigError(f"{where}: all blocks are one graph of another pass; list one of the two passes")
+    for number, block in enumerate(wan.blocks):
+        if change := changed_by(cast(Block, block)):
+            raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
 
 
 def _check_weights(where: str, network: nn.Module, instead: str) -> None:

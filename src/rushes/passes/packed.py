@@ -1,21 +1,23 @@
-"""The transformer's blocks as one compiled graph whose weights are packed for oneDNN's kernels, on a CPU."""
+"""The transformer as one compiled graph whose weights are packed for oneDNN's kernels, on a CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError
-from rushes.models.graph_parts import BlockPart, changed_by
-from rushes.models.wan_blocks import Block, Call, Experts
+from rushes.models.graph_parts import BlockPart
+from rushes.models.phase import PLAIN, Phase
+from rushes.models.wan import TextContext, Wan
+from rushes.models.wan_blocks import Block, Call, Experts, SelfAttention
 from rushes.ops.experts import route
 from rushes.ops.packed import can_pack, pack_linear, packed_linear
 from rushes.ops.precision import float32_island
-from rushes.passes.backend import EngineStack
+from rushes.passes.backend import check_blocks
 from rushes.passes.base import ClipShape, Part
 from rushes.passes.blocks import transformer
 from rushes.passes.compile import check_compiler
@@ -64,9 +66,9 @@ class PackedExperts(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """Run all blocks as one graph of Inductor, made for each size. Token experts run as one wide FFN.
+    """Run the whole network as one graph of Inductor, made for each size. Token experts run as one wide FFN.
 
-    Calls that `Backend` leaves in PyTorch stay there, with plain weights.
+    Causal calls, key-value caches, timesteps by token and router loads stay as they were, with plain weights.
 
     Attributes:
         compiler: inductor; eager traces only, for tests.
@@ -89,10 +91,8 @@ class Packed:
                     f"{where}: oneDNN here packs no {name}, {weight.dtype} on {weight.device}; use compile"
                 )
         check_compiler(torch.device("cpu"), where)
-        for number, block in enumerate(wan.blocks):
-            if change := changed_by(cast(Block, block)):
-                raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
-        wan.stack = EngineStack(_PackedBlocks(wan.blocks, self.compiler), wan.dtype)
+        check_blocks(where, wan)
+        wan.forward = _PackedForward(wan, self.compiler)  # type: ignore[method-assign]
         return wan
 
     @torch.no_grad()
@@ -105,27 +105,40 @@ class Packed:
         wan(latents, timestep, wan.encode_text(states, pooled))
 
 
-class _PackedBlocks:
-    """Implements `Runner`."""
+class _PackedForward:
+    """Stands for `Wan.forward`."""
 
-    def __init__(self, blocks: nn.ModuleList, compiler: str) -> None:
-        self._parts = [_packed(BlockPart(cast(Block, block))) for block in blocks]
+    def __init__(self, network: Wan, compiler: str) -> None:
+        self._network = network
+        self._parts = [_packed(BlockPart(cast(Block, block))) for block in network.blocks]
         self._graphs = StaticGraphs(_run, compiler)
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        made: Tensor = self._graphs((inputs[0].shape, inputs[4].shape), self._parts, inputs)
-        return [made]
+    def __call__(
+        self, latents: Tensor, timestep: Tensor, context: TextContext, *, phase: Phase = PLAIN, **special: Any
+    ) -> Tensor:
+        # A phase changes nothing where no kernel of a pass has been put.
+        if not all(value is None or value is False for value in special.values()) or timestep.ndim > 1:
+            return Wan.forward(self._network, latents, timestep, context, phase=phase, **special)
+        # A slice of a batch has other strides.
+        latents = latents.contiguous()
+        key = (latents.shape, latents.dtype, context.keys[0].shape)
+        made: Tensor = self._graphs(key, self._network, self._parts, latents, timestep, context)
+        return made
 
 
-def _run(parts: Sequence[BlockPart], inputs: Sequence[Tensor]) -> Tensor:
-    x, time, cos, sin, *text = inputs
-    for part, keys, values in zip(parts, text[::2], text[1::2], strict=True):
-        x = part(x, time, cos, sin, keys, values)
-    return x
+def _run(
+    network: Wan, parts: Sequence[BlockPart], latents: Tensor, timestep: Tensor, context: TextContext
+) -> Tensor:
+    call = network.call_of(latents)
+    x, time, embedding = network.embed(latents, timestep, context)
+    for part, keys, values in zip(parts, context.keys, context.values, strict=True):
+        x = part(x, time, call.rope.cos, call.rope.sin, keys, values)
+    return network.read_out(x, embedding, call.grid)
 
 
 def _packed(part: BlockPart) -> BlockPart:
     block = part.block
+    block.self_attn.__class__ = SelfAttention  # its swap is no product here, as the compiler fuses a flip
     if isinstance(block.ffn, Experts):
         block.ffn = PackedExperts(block.ffn)  # type: ignore[assignment]
     for parent in list(block.modules()):
