@@ -167,7 +167,7 @@ def _overlap_of(
     rounds: int = 1,
 ) -> float:
     kinds = (_at_once, _in_a_row) if is_even else (_in_a_row, _at_once)
-    found = [{kind: kind(session, pair) for kind in kinds} for _ in range(rounds)]
+    found = [{kind: kind(session, pair) for kind in kinds[:: -1 if n % 2 else 1]} for n in range(rounds)]
     wall_s, row_s = (statistics.median(each[kind][1] for each in found) for kind in (_at_once, _in_a_row))
     jobs, ratio = found[-1][_at_once][0], wall_s / row_s
     videos = [each.video for each in pair]

@@ -20,7 +20,7 @@ def test_a_window_is_sum_norm_silu_behind_the_past() -> None:
     values, shortcut = torch.randn(2, 2, 3, 4, 5, 6)
     bias, norm = torch.randn(2, 6)
     past = torch.randn(2, 2, 4, 5, 6)
-    window = frame_window(Addends(values=values, bias=bias, shortcut=shortcut), past, norm, True)
+    window = frame_window(Addends(values=values, bias=bias, shortcut=shortcut), past, norm, True, False)
     total = values + bias + shortcut
     activated = F.silu(total / total.square().mean(-1, keepdim=True).sqrt() * norm)
     assert window.total is not None
@@ -33,7 +33,7 @@ def test_a_window_is_sum_norm_silu_behind_the_past() -> None:
 def test_borders_are_zeros_behind_and_are_not_read_before() -> None:
     values, shortcut = torch.randn(2, 1, 2, 3, 4, 6)
     past, norm = torch.randn(1, 2, 3, 4, 6), torch.randn(6)
-    plain = frame_window(Addends(values=values, shortcut=shortcut), past, norm, True)
+    plain = frame_window(Addends(values=values, shortcut=shortcut), past, norm, True, False)
     bordered = Addends(
         values=F.pad(values, (0, 0, 0, 1, 0, 1), value=torch.nan), shortcut=shortcut, is_bordered=True
     )
@@ -49,7 +49,7 @@ def test_borders_are_zeros_behind_and_are_not_read_before() -> None:
 @pytest.mark.parametrize("frames", [1, 4])
 def test_a_start_has_zeros_before_it_and_no_norm_means_none(frames: int) -> None:
     values = torch.randn(1, frames, 2, 3, 4)
-    window = frame_window(Addends(values=values), None, None, False)
+    window = frame_window(Addends(values=values), None, None, False, False)
     assert window.total is None
     assert torch.equal(window.frames, torch.cat([torch.zeros(1, 2, 2, 3, 4), values], dim=1))
     assert torch.equal(window.past, window.frames[:, -2:])

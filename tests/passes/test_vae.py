@@ -93,12 +93,25 @@ def test_which_layers_our_own_convolution_computes() -> None:
     with torch.device("meta"):
         vae = WanVAE(WanVAEConfig())
     kernels = window_kernels("torch", torch.device("cpu"), torch.bfloat16)
-    assert len(own_convs(vae, kernels, "auto")) == 22
+    assert len(own_convs(vae, kernels, "auto")) == 6
     assert len(own_convs(vae, kernels, "own")) == 28
     elsewhere = dataclasses.replace(kernels, conv=None)
     assert not own_convs(vae, elsewhere, "auto")
     with pytest.raises(ConfigError, match="made for Hopper GPUs and bfloat16; choose auto or cudnn"):
         own_convs(vae, elsewhere, "own")
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9, reason="needs a Hopper GPU"
+)
+def test_our_own_convolution_within_the_step_is_cudnns() -> None:
+    vae = random_vae(WanVAEConfig(base_dim=32, num_res_blocks=1)).to("cuda", torch.bfloat16)
+    latents = torch.randn(2, 16, 3, 5, 7, device="cuda")
+    found = []
+    for convs in ("own", "cudnn"):
+        found.append(stream(VaeFused(convs=convs).apply(vae), latents)[0].float())
+        vae.step = None
+    assert relative(*found) < 0.02
 
 
 def test_two_clips_of_a_stack_are_those_two_clips() -> None:

@@ -14,7 +14,7 @@ PAST = 2
 
 MOST_PIXELS_TOGETHER = 2**20
 """Pixels that one decode makes of the clips of a batch. One latent of 480p (1.6 million) fills a card by
-itself: two of them are 1.1x as quick as one after another, and take twice the memory."""
+itself: two of them are as quick as one after another, and take twice the memory."""
 
 
 def most_decoded_together(shape: ModelShape, rows: int, columns: int) -> int:

@@ -16,9 +16,9 @@ BorderedConv = Callable[[Tensor, Tensor], Tensor]
 """(window [B, T + 2, H + 1, W + 1, C] with zeros in its borders, weight [O, C, 3, 3, 3]) ->
 [B, T, H + 1, W + 1, O]. What stands in the borders of the result is nobody's business."""
 
-FASTER = frozenset({(96, 96), (192, 384), (384, 384)})
-"""(channels in, channels out) of layers of Wan2.1's decoder where our kernel is faster than cuDNN; those of
-Wan2.2's are as fast or faster by cuDNN (`python -m benchmarks.vae_gpu`, part "convs")."""
+FASTER = frozenset({(96, 96)})
+"""(channels in, channels out) of the layers that our kernel computes faster than cuDNN: the last level of
+Wan2.1's decoder, the largest part of its work (`python -m benchmarks.vae_gpu`, part "convs")."""
 
 INNER = 32
 """Channels of a tap come in multiples of these."""
@@ -26,8 +26,9 @@ INNER = 32
 
 def takes(conv: nn.Conv3d) -> bool:
     """Whether the kernel can compute a layer at all."""
-    is_3x3x3 = conv.kernel_size == (3, 3, 3) and conv.stride == (1, 1, 1)
-    return is_3x3x3 and conv.in_channels % INNER == 0 and conv.out_channels % 8 == 0
+    is_plain = conv.stride == conv.dilation == (1, 1, 1) and conv.groups == 1
+    is_causal = conv.kernel_size == (3, 3, 3) and conv.padding == (0, 1, 1)
+    return is_plain and is_causal and conv.in_channels % INNER == 0 and conv.out_channels % 8 == 0
 
 
 def is_faster(conv: nn.Conv3d) -> bool:

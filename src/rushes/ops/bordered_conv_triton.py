@@ -33,13 +33,8 @@ class ConvTile:
     stages: int
 
 
-WIDE = ConvTile(rows=256, columns=128, inner=64, warps=8, stages=4)
-NARROW = ConvTile(rows=256, columns=128, inner=32, warps=8, stages=4)
-
-
-def tile_of(channels: int, out_channels: int) -> ConvTile:
-    """The fastest of those measured."""
-    return WIDE if out_channels > WIDE.columns and channels % WIDE.inner == 0 else NARROW
+TILE = ConvTile(rows=256, columns=128, inner=32, warps=8, stages=4)
+"""The fastest of those tried for 96 channels."""
 
 
 # No variant of its own for a size that is 1 or a multiple of 16.
@@ -76,26 +71,22 @@ def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the annotations
     out.store([clip * frames + frame, row, column], total.to(tl.bfloat16).reshape(1, ROWS, COLUMNS))
 
 
-def bordered_conv(window: Tensor, weight: Tensor, tile: ConvTile | None = None) -> Tensor:
-    """See `rushes.ops.bordered_conv.BorderedConv`; bfloat16, weights channels last, any batch.
-
-    Args:
-        tile: instead of the one that suits.
-    """
+def bordered_conv(window: Tensor, weight: Tensor, tile: ConvTile = TILE) -> Tensor:
+    """See `rushes.ops.bordered_conv.BorderedConv`; bfloat16, weights channels last, any batch."""
+    # Of bordered frames, which have a row and a column more.
     b, span, h, w, c = window.shape
     o, t = len(weight), span - 2
     assert window.dtype == weight.dtype == torch.bfloat16, "tiles are loaded and written as bfloat16"
     assert window.is_contiguous(), "kernel reads rows of C"
     assert weight.is_contiguous(memory_format=torch.channels_last_3d), "kernel reads rows of C"
-    tile = tile or tile_of(c, o)
     out = window.new_empty(b, t, h, w, o)
-    rows = weight.permute(0, 2, 3, 4, 1).reshape(o, 27 * c)
+    taps = weight.permute(0, 2, 3, 4, 1).reshape(o, 27 * c)
     grid = (triton.cdiv(h * w, tile.rows) * triton.cdiv(o, tile.columns), t, b)
     launch: Any = _kernel[grid]
     with torch.cuda.device(window.device):
         launch(
             TensorDescriptor.from_tensor(window.view(-1, c), [tile.rows, tile.inner]),
-            TensorDescriptor.from_tensor(rows, [tile.columns, tile.inner]),
+            TensorDescriptor.from_tensor(taps, [tile.columns, tile.inner]),
             TensorDescriptor.from_tensor(out.view(b * t, h * w, o), [1, tile.rows, tile.columns]),
             *(t, h * w, w),
             C=c,

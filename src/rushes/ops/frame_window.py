@@ -99,7 +99,7 @@ def frame_window(
     past: Tensor | None,
     norm: Tensor | None,
     with_total: bool,
-    with_border: bool = False,
+    with_border: bool,
 ) -> Window:
     """The specification of `FrameWindow`."""
     total = _float32_total(addends)

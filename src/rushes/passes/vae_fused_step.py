@@ -36,7 +36,8 @@ from rushes.ops.frame_window import PAST, Addends, WindowKernels, phase_weight
 from rushes.ops.layout import channels_last
 
 Convs = Literal["auto", "own", "cudnn"]
-"""auto: our kernel where it was measured to be faster. own: wherever it can compute. cudnn: nowhere."""
+"""auto: our kernel where it was measured to be faster. own: in every residual block that it can compute.
+cudnn: nowhere."""
 
 OUT_CHANNELS_MULTIPLE = 8
 """Tensor core convolutions take rows of 16 bytes; pixels have 3 or 12 channels."""
@@ -124,7 +125,7 @@ class _Walk:
         self, x: Addends, norm: ChannelNorm | None, *, with_total: bool, with_border: bool = False
     ) -> tuple[Tensor, Tensor]:
         past = None if self.is_start else next(self.past)
-        is_sum = x.is_phased or x.bias is not None or x.shortcut is not None
+        is_sum = x.is_phased or x.is_bordered or x.bias is not None or x.shortcut is not None
         weight = None if norm is None else norm.weight
         made = self.step.kernels.window(x, past, weight, with_total and is_sum, with_border)
         self.next.append(made.past)
