@@ -38,7 +38,7 @@ from rushes.models.judge import FRAME_STRIDE
 from rushes.passes.base import PASSES, Pass, settings_of
 from rushes.passes.calibration import targets_of, write_calibration
 from rushes.passes.int8 import Method
-from rushes.passes.plan import Plan
+from rushes.passes.plan import Plan, make_pass
 from rushes.passes.presets import PLAN_PRESETS, Candidate, reuse_of
 from rushes.pipelines.calibrate import calibrate_model
 from rushes.profiling.bench.about import about
@@ -56,6 +56,8 @@ LOSS_BAR = 0.02
 
 FLOOR = "noise floor"
 FEW_STEPS = "few-step-4"
+CPU_BACKEND = "CPU back-end"
+"""The quickest of `benchmarks.backends_cpu`."""
 
 CALIBRATION_CLIPS = 4
 
@@ -107,6 +109,9 @@ def variants(
                 found.append(Variant(name=row, wants=(wanted,)))
             else:
                 refused[row] = reason
+    if device.type == "cpu":
+        both = tuple((make_pass(name),) for name in ("packed", "vae-compile"))
+        found.append(Variant(name=CPU_BACKEND, wants=both))
     found.append(Variant(name=FEW_STEPS, fields={"preset": FEW_STEPS}))
     found.append(Variant(name="reuse of steps", fields=reuse_of("toy")))
     for name, preset in PLAN_PRESETS.items():
@@ -154,12 +159,14 @@ def calibrated(bench: Bench, folder: Path, preset: str) -> dict[str, Any]:
     return {"calibration": str(file), "targets": targets_of(found)}
 
 
-def open_variant(assets: Path, batch: int | None, variant: Variant) -> tuple[Bench, Variant]:
+def open_variant(
+    assets: Path, batch: int | None, variant: Variant, dtype: str | None = None
+) -> tuple[Bench, Variant]:
     """The toy with the variant's passes; of a plan, without those that refuse the toy. Raises `ConfigError`
     for a single pass that refuses."""
     if not variant.wants:
-        return open_bench(assets, batch), variant
-    plain = open_bench(assets, batch)
+        return open_bench(assets, batch, dtype=dtype), variant
+    plain = open_bench(assets, batch, dtype=dtype)
     passes, lacks = tuple[Pass, ...](), list(variant.lacks)
     for wanted in variant.wants:
         for one in wanted:
@@ -171,7 +178,7 @@ def open_variant(assets: Path, batch: int | None, variant: Variant) -> tuple[Ben
                 break
     if not passes:
         raise ConfigError("; ".join(lacks))
-    bench = open_bench(assets, batch, Plan(passes=passes))
+    bench = open_bench(assets, batch, Plan(passes=passes), dtype=dtype)
     return bench, replace(variant, passes=passes, lacks=tuple(lacks))
 
 
@@ -270,10 +277,15 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
     begin = time.perf_counter()
     prompts = evaluation_prompts(args.prompts)
     asked = labels_of(prompts.scenes, torch.device("cpu"))
-    bench = open_bench(args.assets, args.batch)
+    bench = open_bench(args.assets, args.batch, dtype=args.dtype)
     is_wanted = not args.only or any(name.startswith("int8-linears") for name in args.only)
     todo, refused = variants(bench.device, calibrated(bench, folder, args.preset) if is_wanted else None)
-    content = {**about(bench.device), "prompts": args.prompts, "preset": args.preset}
+    content = {
+        **about(bench.device),
+        "prompts": args.prompts,
+        "preset": args.preset,
+        "dtype": str(bench.dtype),
+    }
     table = Table(args.out, content if args.commit is None else {**content, "commit": args.commit})
     plain: Clips | None = None
     longest = 0.0
@@ -285,7 +297,7 @@ def _run(args: argparse.Namespace, folder: Path) -> int:
             continue
         started = time.perf_counter()
         try:
-            bench, done = open_variant(args.assets, args.batch, variant)
+            bench, done = open_variant(args.assets, args.batch, variant, args.dtype)
             fields = {"preset": args.preset, **variant.fields}
             clips = make(bench, prompts, fields, is_floor=variant.is_floor)
         except (RushesError, RuntimeError) as error:  # RuntimeError: a kernel that torch does not have here
@@ -327,6 +339,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-floor", action="store_true", help="leave the noise floor out: on a CPU it takes longest of all"
     )
+    parser.add_argument("--dtype", help="float32 or bfloat16")
     parser.add_argument("--batch", type=int, help="clips made at a time; 64 on a GPU, else 2")
     parser.add_argument("--seconds", type=float, default=7200, help="begin no row that would end after these")
     parser.add_argument("--assets", type=Path, default=ASSETS)

@@ -28,11 +28,15 @@ def pack_linear(weight: Tensor) -> Tensor:
     return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous()))
 
 
-def pack_conv(weight: Tensor, padding: Sequence[int]) -> Tensor:
-    """[N, C, *kernel], for `packed_conv`."""
+def pack_conv(weight: Tensor, padding: Sequence[int], size: Sequence[int] = ()) -> Tensor:
+    """[N, C, *kernel], for `packed_conv`.
+
+    Args:
+        size: [B, C, *size] of an input as it will come; without one oneDNN packs many anew at each call.
+    """
     ones = [1] * len(padding)
     reorder = torch.ops.mkldnn._reorder_convolution_weight
-    return cast(Tensor, reorder(weight.detach().contiguous(), list(padding), ones, ones, 1, []))
+    return cast(Tensor, reorder(weight.detach().contiguous(), list(padding), ones, ones, 1, list(size)))
 
 
 def packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
