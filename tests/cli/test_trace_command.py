@@ -39,14 +39,15 @@ def served(one_expert: Path, tmp_path_factory: pytest.TempPathFactory):
             "debug",
         )
         with worker(store, one_expert, *flags) as process:
-            command = ["submit", prompt, "--store", store, "--model", one_expert, *SMALL, "--watch"]
-            assert run([str(each) for each in command]) == 0
             with Workplace(store) as place:
-                (record,) = place.jobs.jobs()
                 deadline = time.monotonic() + TIMEOUT_S
+                # A job that comes before the worker is announced is promised nothing.
                 while not (urls := metrics_urls(place.workers)):
                     assert time.monotonic() < deadline
                     time.sleep(0.1)
+                command = ["submit", prompt, "--store", store, "--model", one_expert, *SMALL, "--watch"]
+                assert run([str(each) for each in command]) == 0
+                (record,) = place.jobs.jobs()
             with urllib.request.urlopen(next(iter(urls.values()))) as answer:
                 metrics = answer.read().decode()
             process.send_signal(signal.SIGTERM)
