@@ -28,21 +28,23 @@ _PLAIN = (Block, SelfAttention, CrossAttention, FeedForward, Experts, nn.Linear,
 
 
 class _SwappingSelfAttention(SelfAttention):
-    """As other engines are quickest at it."""
-
     _swap = staticmethod(swap_pairs_by_product)
 
 
 class BlockPart(nn.Module):
     """One block, bidirectional and in no phase; token experts are one wide FFN (`experts_dense`).
 
-    `block` is a copy of what was given, with the same weights, which are float32.
+    `block` is a copy of what was given, with the same weights.
+
+    Args:
+        swaps_by_product: RoPE as other engines are quickest at it; the block is float32.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, *, swaps_by_product: bool = True) -> None:
         super().__init__()
         self.block: Block = _sharing_weights(block)
-        self.block.self_attn.__class__ = _SwappingSelfAttention
+        if swaps_by_product:
+            self.block.self_attn.__class__ = _SwappingSelfAttention
         if isinstance(self.block.ffn, Experts):
             self.block.ffn.kernel = "dense"
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rushes.errors import ConfigError
 from rushes.ops.attention import attention
+from rushes.ops.chips import is_hopper
 from rushes.ops.fa3 import fa3_attention, fa3_module
 from rushes.ops.fp8 import CODE, LARGEST
 
@@ -62,7 +63,7 @@ def check_attention_fp8(device: torch.device, dtype: torch.dtype, head_dim: int,
     """Raises `ConfigError` where the kernel cannot run for such a network; `what` begins the message."""
     if device.type in ("cpu", "meta"):
         return
-    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] != 9:
+    if not is_hopper(device):
         raise ConfigError(f"{what}: the float8 kernel is for Hopper GPUs (H100, H200), not {device}")
     if fa3_module() is None:
         raise ConfigError(f"{what}: needs the package fa3-fwd, which is not installed (pip install fa3-fwd)")

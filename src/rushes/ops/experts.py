@@ -35,6 +35,13 @@ class Routing:
         names = torch.arange(num_experts, device=self.experts.device)
         return (self.experts.reshape(-1, 1) == names).sum(0, dtype=torch.float32)
 
+    def weighed(self, hidden: Tensor, num_experts: int) -> Tensor:
+        """Hidden units of all experts [M, E * h], times the gates, 0 for an expert not picked."""
+        # Not len(hidden), which an exporter takes for a constant.
+        gates = self.gates.new_zeros(hidden.shape[0], num_experts).scatter(1, self.experts, self.gates)
+        wide = torch.unflatten(hidden, 1, (num_experts, -1))
+        return (wide * gates[..., None].to(hidden.dtype)).flatten(1)
+
 
 def route(x: Tensor, weight: Tensor, bias: Tensor, top_k: int) -> Routing:
     """Pick `top_k` of E experts for each token: x [M, d], weight [E, d], bias [E], all float32."""
@@ -65,12 +72,8 @@ def experts_dense(x: Tensor, routing: Routing, up: Tensor, down: Tensor) -> Tens
     x [M, d] -> [M, d]. E / k times the work, in two plain matmuls: faster for small experts and under
     torch.compile, where sorting would cost more than it saves.
     """
-    num_experts, expert_dim, dim = up.shape
-    gates = torch.zeros(x.shape[0], num_experts, device=x.device, dtype=routing.gates.dtype)
-    gates = gates.scatter(1, routing.experts, routing.gates)
     hidden = F.gelu(F.linear(x, up.flatten(0, 1)), approximate="tanh")
-    hidden = hidden.view(-1, num_experts, expert_dim) * gates[..., None].to(hidden.dtype)
-    return F.linear(hidden.flatten(1), down.transpose(0, 1).reshape(dim, -1))
+    return F.linear(routing.weighed(hidden, len(up)), down.transpose(0, 1).flatten(1))
 
 
 ExpertKernel = Callable[[Tensor, Routing, Tensor, Tensor], Tensor]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rushes.errors import ConfigError, UnknownName
 from rushes.ops.bordered_conv import BorderedConv, bordered_conv
+from rushes.ops.chips import is_hopper
 
 PAST = 2
 """Frames before a chunk that a 3-wide causal convolution sees."""
@@ -159,7 +160,7 @@ def window_kernels(name: str, device: torch.device, dtype: torch.dtype) -> Windo
     except ImportError as error:
         raise ConfigError(f"kernels triton: Triton is not installed ({error}); use torch") from error
     # Its tiles are those of Hopper: copied by TMA, multiplied by warp groups.
-    has_conv = torch.cuda.get_device_capability(device)[0] == 9 and dtype == torch.bfloat16
+    has_conv = is_hopper(device) and dtype == torch.bfloat16
     return WindowKernels(
         window=frame_window_triton.frame_window,
         total=frame_window_triton.total_of,

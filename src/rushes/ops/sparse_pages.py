@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rushes.errors import ConfigError
+from rushes.ops.chips import is_hopper
 from rushes.ops.fa3 import fa3_paged_attention, paged_fa3_module
 from rushes.ops.patch import Size3
 from rushes.ops.radial_mask import RadialMask, kept_blocks
@@ -31,7 +32,7 @@ def check_pages(device: torch.device, what: str) -> None:
     """Raises `ConfigError` where the kernel cannot run; `what` begins the message."""
     if device.type in ("cpu", "meta"):
         return
-    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] != 9:
+    if not is_hopper(device):
         raise ConfigError(f"{what}: backend fa3 is for Hopper GPUs (H100, H200), not {device}; choose flex")
     if paged_fa3_module() is None:
         raise ConfigError(

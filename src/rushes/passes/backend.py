@@ -9,18 +9,17 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError
-from rushes.models.graph_parts import changed_by
-from rushes.models.wan import TextContext, Wan
-from rushes.models.wan_blocks import Block, Call
+from rushes.models.wan import TextContext
+from rushes.models.wan_blocks import Call
 from rushes.models.wan_vae import DecodeState, WanVAE
 from rushes.passes.base import Part
-from rushes.passes.blocks import transformer
+from rushes.passes.blocks import check_blocks, transformer
 from rushes.passes.cpu_engines import Runner, check_engine, open_engine
 from rushes.passes.onnx_files import check_exporter, write_decode_step, write_stack
 from rushes.passes.vae import plain_vae
@@ -127,15 +126,6 @@ class EngineStep:
         else:
             frames, *past = self._following([latent, *state.past])
         return frames, DecodeState(past=tuple(past))
-
-
-def check_blocks(where: str, wan: Wan) -> None:
-    """Raises `ConfigError` where another pass has changed what runs the blocks."""
-    if wan.stack is not None or "forward" in vars(wan):
-        raise ConfigError(f"{where}: all blocks are one graph of another pass; list one of the two passes")
-    for number, block in enumerate(wan.blocks):
-        if change := changed_by(cast(Block, block)):
-            raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
 
 
 def _check_weights(where: str, network: nn.Module, instead: str) -> None:

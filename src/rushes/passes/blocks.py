@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rushes.errors import ConfigError
+from rushes.models.graph_parts import changed_by
 from rushes.models.phase import PLAIN, Phase, PhaseKernel, PhaseRule
 from rushes.models.wan import Wan
 from rushes.models.wan_blocks import Block, Call
@@ -21,6 +22,15 @@ def transformer(where: str, network: nn.Module) -> Wan:
     if not isinstance(network, Wan):
         raise ConfigError(f"{where}: a {type(network).__name__} is no transformer")
     return network
+
+
+def check_blocks(where: str, wan: Wan) -> None:
+    """Raises `ConfigError` where another pass has changed what runs the blocks."""
+    if wan.stack is not None or "forward" in vars(wan):
+        raise ConfigError(f"{where}: all blocks are one graph of another pass; list one of the two passes")
+    for number, block in enumerate(wan.blocks):
+        if change := changed_by(cast(Block, block)):
+            raise ConfigError(f"{where}: block {number} has {change}; list one of the two passes")
 
 
 def changed_blocks(where: str, network: Wan, keep_blocks: tuple[int, ...]) -> list[tuple[int, Block]]:

@@ -13,13 +13,12 @@ from rushes.errors import ConfigError
 from rushes.models.graph_parts import BlockPart
 from rushes.models.phase import PLAIN, Phase
 from rushes.models.wan import TextContext, Wan
-from rushes.models.wan_blocks import Block, Call, Experts, SelfAttention
+from rushes.models.wan_blocks import Block, Call, Experts
 from rushes.ops.experts import route
 from rushes.ops.packed import can_pack, pack_linear, packed_linear
 from rushes.ops.precision import float32_island
-from rushes.passes.backend import check_blocks
 from rushes.passes.base import ClipShape, Part
-from rushes.passes.blocks import transformer
+from rushes.passes.blocks import check_blocks, transformer
 from rushes.passes.compile import check_compiler
 from rushes.passes.static_graphs import StaticGraphs
 
@@ -56,9 +55,7 @@ class PackedExperts(nn.Module):
             routing = route(tokens, self.router.weight, self.router_bias, self.top_k)
         hidden = self.up(tokens.to(call.dtype))
         num_experts = self.router_bias.numel()
-        gates = routing.gates.new_zeros(len(tokens), num_experts).scatter(1, routing.experts, routing.gates)
-        wide = torch.unflatten(hidden[:, : self.num_wide], 1, (num_experts, -1))
-        out = self.down((wide * gates[..., None].to(hidden.dtype)).flatten(1))
+        out = self.down(routing.weighed(hidden[:, : self.num_wide], num_experts))
         if self.shared_down is not None:
             out = out + self.shared_down(hidden[:, self.num_wide :])
         return out.view_as(x), routing.loads(num_experts) if call.counts_loads else None
@@ -110,7 +107,7 @@ class _PackedForward:
 
     def __init__(self, network: Wan, compiler: str) -> None:
         self._network = network
-        self._parts = [_packed(BlockPart(cast(Block, block))) for block in network.blocks]
+        self._parts = [_packed(cast(Block, block)) for block in network.blocks]
         self._graphs = StaticGraphs(_run, compiler)
 
     def __call__(
@@ -136,9 +133,9 @@ def _run(
     return network.read_out(x, embedding, call.grid)
 
 
-def _packed(part: BlockPart) -> BlockPart:
+def _packed(plain: Block) -> BlockPart:
+    part = BlockPart(plain, swaps_by_product=False)  # the compiler fuses a flip
     block = part.block
-    block.self_attn.__class__ = SelfAttention  # its swap is no product here, as the compiler fuses a flip
     if isinstance(block.ffn, Experts):
         block.ffn = PackedExperts(block.ffn)  # type: ignore[assignment]
     for parent in list(block.modules()):

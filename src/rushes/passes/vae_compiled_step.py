@@ -34,7 +34,7 @@ class CompiledStep:
 
     def __call__(self, vae: WanVAE, latent: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
         """See `DecodeStep`."""
-        # Strides are guarded too: a slice of a clip and a latent of its own would be two graphs.
+        # Graphs are of these strides, and a slice of a clip has others.
         latent = latent.contiguous()
         key = (state is None, tuple(latent.shape), latent.dtype, latent.device)
         made: tuple[Tensor, DecodeState] = self._graphs(key, vae, latent, state)
